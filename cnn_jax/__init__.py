@@ -1,0 +1,57 @@
+"""How well does each patch of an image match each feature, everywhere, at once, and what can be learned from it.
+
+Pure JAX functions for one image; `jax.vmap` gives batches. Rooms: `convolution`, `pooling`, `matching`, `warping`,
+`layers`, `nets`, `training`, `checkpoint`, `data`, `figures`.
+"""
+
+from . import nets
+from .checkpoint import load_params, save_params
+from .convolution import conv, window_sum
+from .layers import (
+    Activation,
+    AvgPool,
+    Chain,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Layer,
+    Match,
+    MaxAbsPool,
+    MaxPool,
+    Residual,
+)
+from .matching import match
+from .memory import keep_freed_memory
+from .pooling import avg_pool, global_avg_pool, max_abs_pool, max_pool, min_pool
+from .training import fit
+
+__all__ = [
+    "Activation",
+    "AvgPool",
+    "Chain",
+    "Conv",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool",
+    "Layer",
+    "Match",
+    "MaxAbsPool",
+    "MaxPool",
+    "Residual",
+    "avg_pool",
+    "conv",
+    "fit",
+    "global_avg_pool",
+    "keep_freed_memory",
+    "load_params",
+    "match",
+    "max_abs_pool",
+    "max_pool",
+    "min_pool",
+    "nets",
+    "save_params",
+    "window_sum",
+]

@@ -1,0 +1,100 @@
+"""Saving trained parameters: safetensors files, which hold arrays and text and nothing that could run."""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from .files import replacing
+from .layers import Params
+
+FORMAT = "cnn_jax 1"
+
+
+class Saved(NamedTuple):
+    """What a model file holds: the parameters, the name of the network in `cnn_jax.nets`, and the options it was made with."""
+
+    params: Params
+    net: str
+    options: dict[str, Any]
+
+
+def save_params(
+    path: str | os.PathLike[str], params: Params, *, net: str = "", options: Mapping[str, Any] | None = None
+) -> None:
+    """Writes parameters to a safetensors file, with the network's name and options, so that the file alone is enough.
+
+        save_params("model.safetensors", params, net="xo_net", options={"features": (16, 32, 32)})
+
+    The file is written beside its place and then renamed: it is whole or not there. Arrays of any dtype NumPy has.
+
+    Raises:
+      OSError: the folder cannot be written to.
+      TypeError: params that are not nested dicts of arrays with text keys, or options that JSON does not know.
+    """
+    safetensors = _safetensors()
+    arrays = _flatten(params)
+    metadata = {"format": FORMAT, "net": net, "options": json.dumps(dict(options or {}))}
+    with replacing(path) as temporary:
+        safetensors.numpy.save_file(arrays, temporary, metadata)
+
+
+def load_params(path: str | os.PathLike[str]) -> Saved:
+    """Reads what `save_params` wrote.
+
+        params, net, options = load_params("model.safetensors")
+        scores = getattr(cnn_jax.nets, net)(**options).apply(params, image)
+
+    Raises:
+      ValueError: the file is damaged or is not such a file; the message names it.
+      OSError: the file cannot be opened.
+    """
+    safetensors = _safetensors()
+    with open(path, "rb"):  # for a plain FileNotFoundError or PermissionError
+        pass
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"format {metadata.get('format')!r}, not {FORMAT!r}")
+        options = json.loads(metadata["options"])
+        if not isinstance(options, dict):
+            raise ValueError("options that are no dict")
+        return Saved(_unflatten(arrays), metadata["net"], options)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
+        raise ValueError(f"{path}: not a model file that can be read ({error})") from error
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError("saving and loading need safetensors: pip install 'cnn_jax[experiments]'") from error
+    return safetensors
+
+
+def _flatten(params: Params) -> dict[str, np.ndarray]:
+    arrays = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        names = [entry.key if isinstance(entry, jax.tree_util.DictKey) else None for entry in path]
+        if not all(isinstance(name, str) and "/" not in name for name in names):
+            raise TypeError(
+                f"params: expected nested dicts with text keys without '/', got {jax.tree_util.keystr(path)}"
+            )
+        arrays["/".join(names)] = np.ascontiguousarray(leaf)
+    return arrays
+
+
+def _unflatten(arrays: Mapping[str, np.ndarray]) -> Params:
+    params: Params = {}
+    for path, array in arrays.items():
+        *rooms, name = path.split("/")
+        room = params
+        for part in rooms:
+            room = room.setdefault(part, {})
+        room[name] = jax.numpy.asarray(array)
+    return params

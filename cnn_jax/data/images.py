@@ -1,0 +1,170 @@
+"""Picture files as arrays, and letters found in them: any size, either polarity, uneven light."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Num
+
+try:
+    from PIL import Image, ImageOps
+    from scipy import ndimage
+    from scipy.spatial import ConvexHull
+except ImportError as error:
+    raise ImportError("cnn_jax.data.images needs Pillow and SciPy: pip install 'cnn_jax[experiments]'") from error
+
+MAX_PIXELS = 50_000_000
+# Letters are looked for at this size at most; beyond it only time is spent.
+WORKING_SIZE = 256
+# The letter's longer side within its frame, as MNIST has it.
+FILL = 20 / 28
+# Otsu's threshold explains this much of the variance where ink and ground are two levels under even light.
+TWO_LEVELS = 0.85
+
+
+def read_image(path: str | os.PathLike[str]) -> Float[np.ndarray, "H W"]:
+    """Reads a picture file of any kind that Pillow knows, as grey levels in [-1, 1] with white = 1.
+
+    Turns it as its EXIF data says. What is transparent becomes the opposite of what is drawn: white behind dark
+    strokes, black behind light ones. Only the first picture of an animation is read.
+
+    Raises:
+      ValueError: the file is no picture, is damaged, or has more than 50 megapixels; the message names the file.
+      OSError: the file cannot be opened.
+    """
+    try:
+        with Image.open(path) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                size = f"{picture.width} x {picture.height} pixels"
+                raise ValueError(f"{path}: {size} are more than the {MAX_PIXELS // 10**6} million accepted")
+            picture.load()
+            return _grey(ImageOps.exif_transpose(picture))
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"{path}: not a picture that can be read ({error})") from error
+
+
+def _grey(picture: Image.Image) -> Float[np.ndarray, "H W"]:
+    if picture.mode.startswith(("I", "F")):
+        deep = np.asarray(picture, np.float32)
+        top = 65535.0 if picture.mode.startswith("I;16") else max(float(np.nanmax(np.abs(deep))), 1.0)
+        return np.clip(deep / top * 2 - 1, -1, 1)
+    if not picture.has_transparency_data:
+        return np.asarray(picture.convert("L"), np.float32) / 127.5 - 1
+    light, alpha = np.moveaxis(np.asarray(picture.convert("LA"), np.float32) / 255, -1, 0)
+    drawn = np.sum(light * alpha) / max(np.sum(alpha), 1e-6)
+    ground = 1.0 if drawn < 0.5 else 0.0
+    return (ground + (light - ground) * alpha) * 2 - 1
+
+
+def frame(image: Num[np.ndarray, "H W"], *, size: int = 28) -> Float[np.ndarray, "size size"]:
+    """Finds the letter in a picture and sets it white on black into the middle of a small frame.
+
+    Evens out the light, splits ink from ground by Otsu's threshold, takes as ground what touches most of the border,
+    drops specks, and scales the rest to 20/28 of the frame. A picture with nothing on it gives a black frame.
+
+    Args:
+      image: grey levels on any scale, either polarity, any size.
+      size: rows and columns of the frame.
+
+    Returns:
+      The framed letter, float32 in [-1, 1].
+
+    Raises:
+      ValueError: an image that is not (H, W) or is empty.
+    """
+    image = np.asarray(image, np.float32)
+    if image.ndim != 2 or image.size == 0:
+        raise ValueError(f"image: expected a non-empty (H, W), got shape {image.shape}")
+    image = _even_light(_reduce(np.nan_to_num(image)))
+    low, high = image.min(), image.max()
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
+        return np.full((size, size), -1, np.float32)
+    ink, mask = _ink(image)
+    mask = _parts_from(mask, 0.05)
+    ink = np.where(ndimage.binary_dilation(mask, iterations=2), ink, 0)
+    rows, columns = np.nonzero(mask)
+    box = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    return _centred(box, size)
+
+
+def _reduce(image: np.ndarray) -> np.ndarray:
+    factor = -(-max(image.shape) // WORKING_SIZE)
+    if factor == 1:
+        return image
+    return np.asarray(Image.fromarray(image).reduce(factor))
+
+
+def _otsu(values: np.ndarray) -> tuple[float, float]:
+    """Otsu's threshold, and how much of the variance it explains (0 to 1)."""
+    counts, edges = np.histogram(values, 256)
+    centres = (edges[:-1] + edges[1:]) / 2
+    below, total = np.cumsum(counts), counts.sum()
+    mass = np.cumsum(counts * centres)
+    mean = mass[-1] / total
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (mean * below - mass) ** 2 / (below * (total - below))
+    between = np.nan_to_num(between, posinf=0)
+    best = np.flatnonzero(between >= between.max() * (1 - 1e-6))
+    threshold = edges[1 + (best[0] + best[-1]) // 2]
+    variance = np.sum(counts * (centres - mean) ** 2) / total
+    return float(threshold), float(between.max() / max(variance, 1e-30))
+
+
+def _even_light(image: np.ndarray) -> np.ndarray:
+    """Takes the slowly changing light out of a picture that does not fall into two levels by itself.
+
+    The light at a pixel is a wide Gaussian mean over those pixels around it that are not ink by the last guess.
+    """
+    if _otsu(image)[1] > TWO_LEVELS:
+        return image
+    image = ndimage.gaussian_filter(image, max(image.shape) / 150)
+    width = max(image.shape) / 8
+    ground = np.ones_like(image)
+    for _ in range(4):
+        weight = ndimage.gaussian_filter(ground, width) + 1e-3
+        rest = image - ndimage.gaussian_filter(image * ground, width) / weight
+        ground = (np.abs(rest) < _otsu(np.abs(rest))[0]).astype(np.float32)
+    return rest
+
+
+def _ink(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ink from 0 to 1, and where it is: the side of the threshold that holds less of the border."""
+    light = image > _otsu(image)[0]
+    border = np.concatenate([light[0], light[-1], light[1:-1, 0], light[1:-1, -1]])
+    mask = ~light if border.mean() + 0.2 * (light.mean() - 0.5) > 0.5 else light
+    if _is_blob(_parts_from(mask, 1.0)) and not _is_blob(_parts_from(~mask, 1.0)):
+        mask = ~mask  # no letter is solid: this is what a ring that reaches the border encloses
+    ground, ink = np.median(image[~mask]), np.median(image[mask])
+    return np.clip((image - ground) / (ink - ground), 0, 1), mask
+
+
+def _is_blob(mask: np.ndarray) -> bool:
+    """Whether the ink is one solid convex piece: it has no hole and fills its convex hull."""
+    if np.any(ndimage.binary_fill_holes(mask) != mask):
+        return False
+    pixels = np.argwhere(mask & ~ndimage.binary_erosion(mask))
+    corners = np.concatenate([pixels + shift for shift in ((0, 0), (0, 1), (1, 0), (1, 1))])
+    return mask.sum() > 0.9 * ConvexHull(corners).volume
+
+
+def _parts_from(mask: np.ndarray, share: float) -> np.ndarray:
+    """The connected parts of at least this share of the largest one's area."""
+    parts, _ = ndimage.label(mask, np.ones((3, 3)))
+    areas = np.bincount(parts.ravel())
+    areas[0] = 0
+    return (areas >= share * areas.max())[parts] & mask
+
+
+def _centred(box: np.ndarray, size: int) -> np.ndarray:
+    scale = FILL * size / max(box.shape)
+    height, width = (max(round(side * scale), 1) for side in box.shape)
+    letter = np.asarray(
+        Image.fromarray(box).resize((width, height), Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
+    )
+    letter = letter / max(np.quantile(letter, 0.98), 1e-6)
+    out = np.zeros((size, size), np.float32)
+    top, left = (size - height) // 2, (size - width) // 2
+    out[top : top + height, left : left + width] = letter
+    return np.clip(out, 0, 1) * 2 - 1

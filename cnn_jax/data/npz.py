@@ -1,0 +1,39 @@
+"""Labelled images in one .npz file."""
+
+import os
+import zipfile
+import zlib
+
+import numpy as np
+from jaxtyping import Num, Shaped
+
+MAX_BYTES = 4 * 2**30
+
+
+def load_npz(path: str | os.PathLike[str]) -> tuple[Num[np.ndarray, "N H W"], Shaped[np.ndarray, " N"]]:
+    """Reads the arrays `images` (N, H, W) and `labels` (N,) of a file written by `numpy.savez`; labels come as text.
+
+    Raises:
+      ValueError: the file is damaged, is no .npz, unpacks to over 4 GiB, lacks an array, holds pickled objects, or its
+        arrays do not fit together; the message names it.
+      OSError: the file cannot be opened.
+    """
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+            if size > MAX_BYTES:
+                raise ValueError(f"it unpacks to {size:,} bytes, and at most {MAX_BYTES:,} are accepted")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                missing = {"images", "labels"} - set(arrays.files)
+                if missing:
+                    raise ValueError(f"no array {' and '.join(sorted(missing))}, only {arrays.files}")
+                images, labels = arrays["images"], arrays["labels"]
+        except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, MemoryError) as error:
+            raise ValueError(f"{path}: not an .npz of images and labels that can be read ({error})") from error
+    if images.ndim != 3 or 0 in images.shape or not np.issubdtype(images.dtype, np.number) or np.iscomplexobj(images):
+        raise ValueError(f"{path}: expected images of (N, H, W) grey levels, got {images.shape} {images.dtype}")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"{path}: expected {len(images)} labels, one an image, got shape {labels.shape}")
+    return images, np.char.decode(labels, "latin1") if labels.dtype.kind == "S" else labels.astype(str)

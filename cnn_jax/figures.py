@@ -1,0 +1,143 @@
+"""Figures of arrays. White is 1 and black is -1, as in the article; every function returns a matplotlib Figure."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from .files import replacing
+
+try:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise ImportError("cnn_jax.figures needs matplotlib: pip install 'cnn_jax[experiments]'") from error
+
+# Okabe and Ito's colours, told apart by the colour-blind too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^v*P"
+NUMBERS_UP_TO = 12
+
+
+def tiles(
+    images: Sequence[Any] | np.ndarray,
+    titles: Sequence[str] | None = None,
+    *,
+    columns: int | None = None,
+    title: str = "",
+    numbers: bool = False,
+    limit: float = 1.0,
+) -> Figure:
+    """Images side by side on one scale, -limit black and limit white; with `numbers`, each small image's values in its cells.
+
+    >>> tiles([np.eye(3), -np.eye(3)], ["a feature", "its negative"]).axes[0].get_title()
+    'a feature'
+    """
+    if len(images) == 0:
+        raise ValueError("images: expected at least one, got none")
+    columns = min(columns or len(images), len(images))
+    rows = -(-len(images) // columns)
+    side = 2.6 if numbers else 1.3
+    figure = Figure(figsize=(side * columns + 0.2, (side + 0.25) * rows + 0.4), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for i, (axes, image) in enumerate(zip(grid.flat, images, strict=False)):
+        _tile(axes, np.asarray(image, np.float32), limit, numbers)
+        axes.set_title(titles[i] if titles is not None else "", fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _tile(axes: Axes, image: np.ndarray, limit: float, numbers: bool) -> None:
+    axes.axis("on")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.imshow(image, cmap="gray", vmin=-limit, vmax=limit, interpolation="nearest")
+    if numbers and max(image.shape) <= NUMBERS_UP_TO:
+        for (y, x), value in np.ndenumerate(image):
+            text = f"{value:.0f}" if np.all(image == np.round(image)) else f"{value:.2f}"
+            colour = "black" if value > 0.25 * limit else "white"
+            axes.text(x, y, text, ha="center", va="center", fontsize=90 / max(image.shape[1] + 4, 8), color=colour)
+
+
+def stages(named: Mapping[str, Float[np.ndarray, "H W C"]], *, title: str = "", columns: int = 8) -> Figure:
+    """The stack of filtered images of a network, a row for each named stage and up to `columns` features in it.
+
+    Rows have scales of their own, from their largest magnitude; vectors and scores are left out.
+    """
+    images = {name: np.asarray(stage) for name, stage in named.items() if np.ndim(stage) == 3}
+    if not images:
+        raise ValueError("named: expected at least one stage of (H, W, C), got none")
+    figure = Figure(figsize=(1.1 * columns + 1.2, 1.15 * len(images) + 0.5), layout="constrained")
+    grid = figure.subplots(len(images), columns, squeeze=False)
+    for row, (name, stage) in zip(grid, images.items(), strict=True):
+        limit = max(float(np.abs(stage).max()), 1e-6)
+        for i, axes in enumerate(row):
+            axes.axis("off")
+            if i < stage.shape[2]:
+                _tile(axes, stage[..., i], limit, False)
+        row[0].set_ylabel(f"{name}\n{stage.shape[0]}x{stage.shape[1]}x{stage.shape[2]}", fontsize=8)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def curves(
+    x: Sequence[float] | np.ndarray, lines: Mapping[str, Any], *, xlabel: str, ylabel: str, title: str = ""
+) -> Figure:
+    """One line for each name over the same x."""
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, y) in enumerate(lines.items()):
+        mark = MARKERS[i % len(MARKERS)] if len(x) <= 30 else None
+        axes.plot(x, y, label=name, color=COLOURS[i % len(COLOURS)], marker=mark)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.set_title(title, fontsize=11)
+    axes.grid(alpha=0.3)
+    if len(lines) > 1:
+        axes.legend(frameon=False)
+    return figure
+
+
+def bars(groups: Mapping[str, Mapping[str, float]], *, ylabel: str, title: str = "") -> Figure:
+    """Groups of bars: `{"the X": {"votes for X": 1.0, "votes for O": 0.56}, ...}`, the same names in every group."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    names = list(next(iter(groups.values())))
+    for i, name in enumerate(names):
+        places = np.arange(len(groups)) + (i - (len(names) - 1) / 2) * 0.8 / len(names)
+        drawn = axes.bar(
+            places, [group[name] for group in groups.values()], 0.8 / len(names), label=name, color=COLOURS[i]
+        )
+        axes.bar_label(drawn, fmt="%.2f")
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.set_ylabel(ylabel)
+    axes.set_title(title, fontsize=11)
+    axes.legend(frameon=False)
+    axes.margins(y=0.15)
+    return figure
+
+
+def confusion(matrix: Int[np.ndarray, "K K"], classes: Sequence[str], *, title: str = "") -> Figure:
+    """How often each true class (row) was read as each class (column)."""
+    figure = Figure(figsize=(3.6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (y, x), count in np.ndenumerate(matrix):
+        axes.text(x, y, f"{count}", ha="center", va="center", color="white" if share[y, x] > 0.5 else "black")
+    axes.set_xticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xlabel("read as")
+    axes.set_ylabel("is")
+    axes.set_title(title, fontsize=11)
+    return figure
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a figure to a file, whole or not at all; raises an OSError when the folder cannot be written to."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)

@@ -1,0 +1,285 @@
+"""Layers as pairs of pure functions, put together into networks whose every stage has a name.
+
+net = Chain(Conv(8, 3), Activation(jax.nn.relu), MaxPool(), Flatten(), Dense(2))
+params = net.init(key, (28, 28, 1))        # {"conv1": {"kernel": ..., "bias": ...}, "dense1": {...}}
+scores = net.apply(params, image)          # one image; jax.vmap gives batches
+maps = net.stages(params, image)           # {"conv1": ..., "relu1": ..., "max_pool1": ..., ...}
+"""
+
+import collections
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import Initializer
+from jaxtyping import Array, Float
+
+from . import matching, pooling
+from .convolution import conv
+from .windows import Padding, accumulator, pair
+
+Params = dict[str, Any]
+Shape = tuple[int, ...]
+he_normal = jax.nn.initializers.he_normal()
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A layer or a whole network: two pure functions, and a name for its stage.
+
+    `init(key, shape)` makes the parameters for images of that shape, a nested dict of arrays (empty if there are none).
+    `apply(params, image, *, train=False, key=None)` computes the output for one image.
+    `parts`, for layers made of layers, is `apply` that returns all named stages in order, the output last.
+    """
+
+    init: Callable[[Array, Shape], Params]
+    apply: Callable[..., Array]
+    name: str = "layer"
+    parts: Callable[..., dict[str, Array]] | None = None
+
+    def stages(
+        self, params: Params, image: Float[Array, "..."], *, train: bool = False, key: Array | None = None
+    ) -> dict[str, Array]:
+        """Every stage's output by name, in order; those of a nested network as "residual1/conv1"."""
+        if self.parts is not None:
+            return self.parts(params, image, train=train, key=key)
+        return {self.name: self.apply(params, image, train=train, key=key)}
+
+
+def Conv(
+    features: int,
+    size: int | Sequence[int] = 3,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    bias: bool = True,
+    init: Initializer = he_normal,
+    method: str = "auto",
+) -> Layer:
+    """A convolution layer: `conv` with learned kernels (h, w, C, features) and one bias each. Options as in `conv`.
+
+    >>> net = Conv(4, 3)
+    >>> jax.tree.map(jnp.shape, net.init(jax.random.key(0), (8, 8, 1)))
+    {'bias': (4,), 'kernel': (3, 3, 1, 4)}
+    """
+    (features, _), (rows, columns), (groups, _) = pair("features", features), pair("size", size), pair("groups", groups)
+
+    def setup(key: Array, shape: Shape) -> Params:
+        channels = _image_shape("Conv", shape)[2]
+        if channels % groups:
+            raise ValueError(f"groups: expected a divisor of the {channels} channels, got {groups}")
+        params = {"kernel": init(key, (rows, columns, channels // groups, features), jnp.float32)}
+        return params | ({"bias": jnp.zeros(features)} if bias else {})
+
+    def apply(params: Params, image: Array, **_: Any) -> Array:
+        options = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, method=method)
+        out = conv(image, params["kernel"], **options)
+        return out + params["bias"][None, None, :] if bias else out
+
+    return Layer(setup, apply, "conv")
+
+
+def Match(
+    features: int,
+    size: int | Sequence[int] = 3,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    init: Initializer | None = None,
+) -> Layer:
+    """A bank of learned features compared by `match`: scores stay in [-1, 1] while features and images do.
+
+    Features (h, w, C, features) start uniform in [-1, 1], unless `init` says otherwise.
+
+    >>> net = Match(4, 3)
+    >>> net.apply(net.init(jax.random.key(0), (8, 8, 1)), jnp.ones((8, 8, 1))).shape
+    (6, 6, 4)
+    """
+    (features, _), (rows, columns) = pair("features", features), pair("size", size)
+
+    def setup(key: Array, shape: Shape) -> Params:
+        full = (rows, columns, _image_shape("Match", shape)[2], features)
+        return {
+            "features": init(key, full, jnp.float32) if init else jax.random.uniform(key, full, minval=-1, maxval=1)
+        }
+
+    def apply(params: Params, image: Array, **_: Any) -> Array:
+        score = functools.partial(matching.match, image, stride=stride, padding=padding)
+        return jax.vmap(score, in_axes=-1, out_axes=-1)(params["features"])
+
+    return Layer(setup, apply, "match")
+
+
+def Dense(features: int, *, bias: bool = True, init: Initializer = he_normal) -> Layer:
+    """Votes: each of the outputs is a weighted sum of all inputs, a vector (put `Flatten` before it), plus a bias.
+
+    >>> net = Dense(2)
+    >>> net.apply(net.init(jax.random.key(0), (5,)), jnp.zeros(5))
+    Array([0., 0.], dtype=float32)
+    """
+    features, _ = pair("features", features)
+
+    def setup(key: Array, shape: Shape) -> Params:
+        if len(shape) != 1:
+            raise ValueError(f"Dense: expected a vector, got shape {shape}; put Flatten or GlobalAvgPool before it")
+        return {"kernel": init(key, (*shape, features), jnp.float32)} | ({"bias": jnp.zeros(features)} if bias else {})
+
+    def apply(params: Params, vector: Array, **_: Any) -> Array:
+        kernel = params["kernel"]
+        out = jnp.dot(vector, kernel, preferred_element_type=accumulator(kernel.dtype)).astype(kernel.dtype)
+        return out + params["bias"] if bias else out
+
+    return Layer(setup, apply, "dense")
+
+
+def MaxPool(window: int | Sequence[int] = 2, stride: int | Sequence[int] = 2, *, padding: Padding = "VALID") -> Layer:
+    """`max_pool` as a layer."""
+    return _plain("max_pool", functools.partial(pooling.max_pool, window=window, stride=stride, padding=padding))
+
+
+def AvgPool(window: int | Sequence[int] = 2, stride: int | Sequence[int] = 2, *, padding: Padding = "VALID") -> Layer:
+    """`avg_pool` as a layer."""
+    return _plain("avg_pool", functools.partial(pooling.avg_pool, window=window, stride=stride, padding=padding))
+
+
+def MaxAbsPool(
+    window: int | Sequence[int] = 2, stride: int | Sequence[int] = 2, *, padding: Padding = "VALID"
+) -> Layer:
+    """`max_abs_pool` as a layer."""
+    return _plain(
+        "max_abs_pool", functools.partial(pooling.max_abs_pool, window=window, stride=stride, padding=padding)
+    )
+
+
+def GlobalAvgPool() -> Layer:
+    """`global_avg_pool` as a layer: an image becomes a vector, one number a channel."""
+    return _plain("global_avg_pool", pooling.global_avg_pool)
+
+
+def Flatten() -> Layer:
+    """Lays the pixels of all channels out as one vector, in reading order."""
+    return _plain("flatten", jnp.ravel)
+
+
+def Activation(fn: Callable[[Array], Array]) -> Layer:
+    """Any function of an array, usually elementwise, such as `jax.nn.relu`; the stage bears the function's name.
+
+    >>> Activation(jax.nn.relu).apply({}, jnp.array([-1.0, 2.0]))
+    Array([0., 2.], dtype=float32)
+    """
+    if not callable(fn):
+        raise TypeError(f"fn: expected a function of an array, got {fn!r}")
+    return _plain(getattr(fn, "__name__", "activation"), fn)
+
+
+def Dropout(rate: float) -> Layer:
+    """In training, sets each value to 0 with probability `rate` and scales the others by 1 / (1 - rate); needs a key."""
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate: expected at least 0 and less than 1, got {rate!r}")
+
+    def apply(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Array:
+        if not train:
+            return image
+        if key is None:
+            raise ValueError("key: Dropout needs one when train=True, got None")
+        kept = jax.random.bernoulli(key, 1 - rate, image.shape)
+        return jnp.where(kept, image / (1 - rate), 0)
+
+    return Layer(_no_params, apply, "dropout")
+
+
+def Chain(*layers: Layer) -> Layer:
+    """Layers one after the other. Stages and parameters are named by kind and number: "conv1", "relu1", "conv2".
+
+    Raises a ValueError naming the stages when `params` belong to another network.
+
+    >>> net = Chain(Conv(2), Activation(jax.nn.relu), MaxPool(), Flatten(), Dense(2))
+    >>> params = net.init(jax.random.key(0), (6, 6, 1))
+    >>> {name: stage.shape for name, stage in net.stages(params, jnp.ones((6, 6, 1))).items()}
+    {'conv1': (4, 4, 2), 'relu1': (4, 4, 2), 'max_pool1': (2, 2, 2), 'flatten1': (8,), 'dense1': (2,)}
+    """
+    named = _number(layers)
+
+    def setup(key: Array, shape: Shape) -> Params:
+        params, out = {}, jax.ShapeDtypeStruct(shape, jnp.float32)
+        for i, (name, layer) in enumerate(named.items()):
+            own = layer.init(jax.random.fold_in(key, i), out.shape)
+            out = jax.eval_shape(layer.apply, own, out)
+            params |= {name: own} if own else {}
+        return params
+
+    def parts(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> dict[str, Array]:
+        if not params.keys() <= named.keys():
+            raise ValueError(f"params: expected stages among {list(named)}, got {list(params)}")
+        stages = {}
+        for i, (name, layer) in enumerate(named.items()):
+            own = None if key is None else jax.random.fold_in(key, i)
+            inner = layer.stages(params.get(name, {}), image, train=train, key=own)
+            if layer.parts is not None:
+                stages |= {f"{name}/{part}": value for part, value in inner.items()}
+            stages[name] = image = _last(inner)
+        return stages
+
+    return Layer(setup, _output_of(parts), "chain", parts)
+
+
+def Residual(*layers: Layer) -> Layer:
+    """The input plus what the layers make of it, which must have its shape; a ValueError says when it has not.
+
+    >>> net = Residual(Conv(1, 3, padding="SAME"))
+    >>> net.apply(net.init(jax.random.key(0), (4, 4, 1)), jnp.ones((4, 4, 1))).shape
+    (4, 4, 1)
+    """
+    body = Chain(*layers)
+
+    def parts(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> dict[str, Array]:
+        stages = body.stages(params, image, train=train, key=key)
+        change = _last(stages)
+        if change.shape != image.shape:
+            raise ValueError(f"Residual: expected layers that keep the shape {image.shape}, got {change.shape}")
+        return stages | {"sum": image + change}
+
+    return Layer(body.init, _output_of(parts), "residual", parts)
+
+
+def _number(layers: Sequence[Layer]) -> dict[str, Layer]:
+    if not layers:
+        raise ValueError("layers: expected at least one, got none")
+    count, named = collections.Counter(), {}
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layers: expected Layer, got {layer!r}")
+        count[layer.name] += 1
+        named[f"{layer.name}{count[layer.name]}"] = layer
+    return named
+
+
+def _last(stages: dict[str, Array]) -> Array:
+    return next(reversed(stages.values()))
+
+
+def _output_of(parts: Callable[..., dict[str, Array]]) -> Callable[..., Array]:
+    def apply(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Array:
+        return _last(parts(params, image, train=train, key=key))
+
+    return apply
+
+
+def _plain(name: str, fn: Callable[[Array], Array]) -> Layer:
+    return Layer(_no_params, lambda params, image, **_: fn(image), name)
+
+
+def _no_params(key: Array, shape: Shape) -> Params:
+    return {}
+
+
+def _image_shape(layer: str, shape: Shape) -> Shape:
+    if len(shape) != 3 or math.prod(shape) == 0:
+        raise ValueError(f"{layer}: expected an image shape (H, W, C), got {shape}")
+    return shape

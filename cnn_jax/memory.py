@@ -1,0 +1,26 @@
+"""The memory allocator of this process."""
+
+import ctypes
+import sys
+
+# Parameters of mallopt(3), and what they are set to: never mmap, never trim, grow by a quarter of a gigabyte.
+SETTINGS = {-4: 0, -1: 2**31 - 1, -2: 2**28}
+
+
+def keep_freed_memory() -> bool:
+    """Tells glibc to keep freed buffers for the next step instead of handing them back to the system.
+
+    Otherwise every large array of a training step on the CPU is mapped anew and each of its pages faults in again,
+    which takes about half of the step. Call it once in a script, before the first computation; the process then stays
+    at its peak of memory. Returns False and changes nothing where there is no glibc (macOS, Windows, musl).
+
+    >>> isinstance(keep_freed_memory(), bool)
+    True
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return all([mallopt(parameter, value) for parameter, value in SETTINGS.items()])

@@ -1,0 +1,140 @@
+"""Pooling: one number for every window, so that exact position stops mattering and later work shrinks.
+
+All functions take one image, (H, W) or (H, W, C), and pool each channel by itself. Padded cells never count.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from .windows import Padding, Pads, Pair, accumulator, as_floats, check_shape, fold, pads, pair
+
+
+def max_pool(
+    image: Num[Array, "H W *C"],
+    *,
+    window: int | Sequence[int] = 2,
+    stride: int | Sequence[int] = 2,
+    padding: Padding = "VALID",
+) -> Float[Array, "H2 W2 *C"]:
+    """Keeps the largest value of every window.
+
+        out[y, x] = max over i < h, j < w of image[stride y + i, stride x + j]
+
+    Args:
+      image: (H, W) or (H, W, C). Integers and bools become float32.
+      window: rows and columns of the window, an int or (h, w).
+      stride: steps between windows, an int or (rows, columns).
+      padding: "VALID" drops a last partial window, "CEIL" keeps it (the article's way: 7x7 becomes 4x4), "SAME" centres
+        ceil(size / stride) windows on the image, and ((top, bottom), (left, right)) gives the border itself.
+
+    Returns:
+      The pooled image. A NaN spoils only the windows that hold it. Among equal values the first in reading order
+      gets the whole gradient.
+
+    Raises:
+      ValueError: a wrong rank, an empty image, a window larger than the padded image, a border as wide as the window
+        (some window would hold no pixel), an unknown padding.
+      TypeError: an image that is not real numbers, options that are not ints.
+
+    Source: Rohrer, "How Convolutional Neural Networks Work" (2016).
+
+    >>> max_pool(jnp.arange(9).reshape(3, 3), padding="CEIL")
+    Array([[4., 5.],
+           [7., 8.]], dtype=float32)
+    """
+    image, window, stride, border = _arguments(image, window, stride, padding)
+    return fold(image, window, stride, border, -jnp.inf, _first_largest)
+
+
+def min_pool(
+    image: Num[Array, "H W *C"],
+    *,
+    window: int | Sequence[int] = 2,
+    stride: int | Sequence[int] = 2,
+    padding: Padding = "VALID",
+) -> Float[Array, "H2 W2 *C"]:
+    """Keeps the smallest value of every window: `-max_pool(-image)`, with the arguments and errors of `max_pool`.
+
+    >>> min_pool(jnp.arange(9).reshape(3, 3), padding="CEIL")
+    Array([[0., 2.],
+           [6., 8.]], dtype=float32)
+    """
+    (image,) = as_floats(image=image)
+    return -max_pool(-image, window=window, stride=stride, padding=padding)
+
+
+def max_abs_pool(
+    image: Num[Array, "H W *C"],
+    *,
+    window: int | Sequence[int] = 2,
+    stride: int | Sequence[int] = 2,
+    padding: Padding = "VALID",
+) -> Float[Array, "H2 W2 *C"]:
+    """Keeps the value of largest magnitude of every window, with its sign: a strong mismatch counts like a strong match.
+
+    Arguments and errors are those of `max_pool`. Of a value and its negative, equally large, the positive one stays.
+
+    Source: Rohrer, sharpened cosine similarity, whose layers are pooled this way.
+
+    >>> max_abs_pool(jnp.array([[1.0, -3.0], [2.0, 0.0]]))
+    Array([[-3.]], dtype=float32)
+    """
+    high = max_pool(image, window=window, stride=stride, padding=padding)
+    low = min_pool(image, window=window, stride=stride, padding=padding)
+    return jnp.where(high < -low, low, high)
+
+
+def avg_pool(
+    image: Num[Array, "H W *C"],
+    *,
+    window: int | Sequence[int] = 2,
+    stride: int | Sequence[int] = 2,
+    padding: Padding = "VALID",
+) -> Float[Array, "H2 W2 *C"]:
+    """Takes the mean of every window, over the pixels that are there: padded cells are not in the count.
+
+    Arguments and errors are those of `max_pool`. float16 and bfloat16 add up in float32.
+
+    >>> avg_pool(jnp.arange(9).reshape(3, 3), padding="CEIL")
+    Array([[2. , 3.5],
+           [6.5, 8. ]], dtype=float32)
+    """
+    image, window, stride, border = _arguments(image, window, stride, padding)
+    wide = image.astype(accumulator(image.dtype))
+    total = fold(wide, window, stride, border, 0, jnp.add)
+    count = fold(jnp.ones_like(wide), window, stride, border, 0, jnp.add)
+    return (total / count).astype(image.dtype)
+
+
+def global_avg_pool(image: Num[Array, "H W *C"]) -> Float[Array, "*C"]:
+    """Takes the mean over all pixels, one number a channel: a vector of C, or a scalar for an image of (H, W).
+
+    Raises a ValueError for a wrong rank or an empty image. float16 and bfloat16 add up in float32.
+
+    >>> global_avg_pool(jnp.arange(8).reshape(2, 2, 2))
+    Array([3., 4.], dtype=float32)
+    """
+    (image,) = as_floats(image=image)
+    check_shape("image", image, "H W", "H W C")
+    return jnp.mean(image, axis=(0, 1))
+
+
+def _arguments(
+    image: Array, window: int | Sequence[int], stride: int | Sequence[int], padding: Padding
+) -> tuple[Array, Pair, Pair, Pads]:
+    (image,) = as_floats(image=image)
+    check_shape("image", image, "H W", "H W C")
+    sizes, steps = pair("window", window), pair("stride", stride)
+    border = pads(padding, image.shape[:2], sizes, steps, names=("image", "window"))
+    if any(max(pad) >= size for pad, size in zip(border, sizes, strict=True)) and not isinstance(padding, str):
+        raise ValueError(
+            f"padding: expected less than the window {sizes}, so that every window holds a pixel, got {border}"
+        )
+    return image, sizes, steps, border
+
+
+def _first_largest(a: Array, b: Array) -> Array:
+    """The larger value, the first of two equal ones, NaN where either is."""
+    return jnp.where((a >= b) | jnp.isnan(a), a, b)

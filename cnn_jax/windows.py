@@ -1,0 +1,140 @@
+"""Windows that slide over an image: where they stand, how the border is padded, and the argument checks all rooms share."""
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+Padding = str | Sequence[Sequence[int]]
+REALS = "{}: expected a real array (float, integer or bool), got {}"
+PADDINGS = "'VALID', 'SAME', 'CEIL' or ((top, bottom), (left, right))"
+
+
+def as_floats(**arrays: Any) -> tuple[Float[Array, "..."], ...]:
+    """The named arrays in one floating dtype: integers and bools become float32, mixed floats the wider of them."""
+    out = []
+    for name, value in arrays.items():
+        try:
+            array = jnp.asarray(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(REALS.format(name, type(value).__name__)) from error
+        if jnp.issubdtype(array.dtype, jnp.floating):
+            out.append(array)
+        elif jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == jnp.bool_:
+            out.append(array.astype(jnp.float32))
+        else:
+            raise TypeError(REALS.format(name, array.dtype))
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(*out)
+    return tuple(array.astype(dtype) for array in out)
+
+
+def accumulator(dtype: Any) -> Any:
+    """The dtype to add up in: float32 for 16-bit floats, the dtype itself otherwise."""
+    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else jnp.dtype(dtype)
+
+
+def check_shape(name: str, array: Array, *accepted: str) -> None:
+    """Raises ValueError unless the array has the rank of one of the accepted shapes (`"H W C"`) and is not empty."""
+    if array.ndim not in {len(shape.split()) for shape in accepted}:
+        shapes = " or ".join(f"({', '.join(shape.split())})" for shape in accepted)
+        raise ValueError(f"{name}: expected shape {shapes}, got {array.shape}; use jax.vmap for batches")
+    if 0 in array.shape:
+        raise ValueError(f"{name}: expected at least one element, got the empty shape {array.shape}")
+
+
+def pair(name: str, value: int | Sequence[int]) -> Pair:
+    """One positive int for both axes, or one for each: `pair("stride", 2) == (2, 2)`."""
+    values = tuple(value) if isinstance(value, Sequence) else (value, value)
+    try:
+        rows, columns = (operator.index(v) for v in values)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected an int or two ints, got {value!r}") from None
+    if rows < 1 or columns < 1:
+        raise ValueError(f"{name}: expected at least 1, got {value!r}")
+    return rows, columns
+
+
+def pads(padding: Padding, size: Pair, window: Pair, stride: Pair, *, names: tuple[str, str]) -> Pads:
+    """The rows and columns to add on each side, as ((top, bottom), (left, right)).
+
+    - "VALID" adds none: only whole windows count.
+    - "SAME" gives ceil(size / stride) windows, the odd pixel added after (as XLA and TensorFlow do).
+    - "CEIL" starts at the first pixel and keeps the last partial window, if it holds a pixel at all (as the article does).
+
+    `names` says what the caller calls the image and the window, for the ValueError when no window fits.
+    """
+    if isinstance(padding, str):
+        if padding not in ("VALID", "SAME", "CEIL"):
+            raise ValueError(f"padding: expected {PADDINGS}, got {padding!r}")
+        out = [_named_pad(padding, *axis) for axis in zip(size, window, stride, strict=True)]
+    else:
+        out = _explicit_pads(padding)
+    for pad, n, w in zip(out, size, window, strict=True):
+        if n + sum(pad) < w:
+            image, kernel = names
+            given = f"{padding!r} padding" if isinstance(padding, str) else f"padding {tuple(out)}"
+            raise ValueError(f"{kernel}: covers {window}, larger than the {image} of {size} with {given}")
+    return out[0], out[1]
+
+
+def _explicit_pads(padding: Any) -> list[Pair]:
+    try:
+        out = [(operator.index(low), operator.index(high)) for low, high in padding]
+    except (TypeError, ValueError):
+        raise TypeError(f"padding: expected {PADDINGS}, got {padding!r}") from None
+    if len(out) != 2 or min(map(min, out)) < 0:
+        raise ValueError(f"padding: expected {PADDINGS}, none negative, got {padding!r}")
+    return out
+
+
+def _named_pad(padding: str, n: int, w: int, s: int) -> Pair:
+    if padding == "VALID":
+        return 0, 0
+    if padding == "SAME":
+        total = max((math.ceil(n / s) - 1) * s + w - n, 0)
+        return total // 2, total - total // 2
+    windows = min(math.ceil(max(n - w, 0) / s) + 1, math.ceil(n / s))
+    return 0, max((windows - 1) * s + w - n, 0)
+
+
+def fold(
+    image: Float[Array, "H W *C"],
+    window: Pair,
+    stride: Pair,
+    padding: Pads,
+    empty: float,
+    join: Callable[[Array, Array], Array],
+) -> Float[Array, "H2 W2 *C"]:
+    """Joins the pixels of every window by an associative `join`, columns first and then rows; padded cells hold `empty`.
+
+    Shifted slices, not `lax.reduce_window`: several times faster on CPU forward and backward, in about 2·log2(window)
+    joins, and the gradient holds no select-and-scatter, so that it is the same in every run on every platform.
+    """
+    borders = [*padding] + [(0, 0)] * (image.ndim - 2)
+    image = jnp.pad(image, borders, constant_values=empty)
+    for axis in (1, 0):
+        image = _runs(image, window[axis], stride[axis], axis, join)
+    return image
+
+
+def _runs(x: Array, length: int, stride: int, axis: int, join: Callable[[Array, Array], Array]) -> Array:
+    """Joins every `length` neighbours along an axis: two runs of half the length, and the odd last one."""
+    count = (x.shape[axis] - length) // stride + 1
+
+    def every(y: Array, start: int) -> Array:
+        return lax.slice_in_dim(y, start, start + (count - 1) * stride + 1, stride, axis)
+
+    if length == 1:
+        return every(x, 0)
+    half = length // 2
+    halves = _runs(x, half, 1, axis, join) if half > 1 else x
+    joined = join(every(halves, 0), every(halves, half))
+    return join(joined, every(x, length - 1)) if length % 2 else joined

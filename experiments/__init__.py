@@ -1,0 +1,1 @@
+"""Scripts, one a question: `python -m experiments.NAME --help`."""

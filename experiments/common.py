@@ -1,0 +1,69 @@
+"""What every script does the same way: start up, fail plainly, write whole files."""
+
+import json
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import cnn_jax
+from cnn_jax.files import replacing
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Runs a script: bad input or an unwritable folder gives one line on stderr and exit code 2, Ctrl-C 130."""
+    cnn_jax.keep_freed_memory()
+    try:
+        main()
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def fail(error: Exception | str) -> None:
+    """Says in one line what was wrong and exits with code 2."""
+    print(f"error: {complaint(error)}", file=sys.stderr)
+    raise SystemExit(2) from None
+
+
+def complaint(error: Exception | str) -> str:
+    """An error as one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())
+
+
+def make_writable(folder: Path) -> Path:
+    """Makes a folder and tries that it can be written to, before hours of work go into it."""
+    with replacing(folder / ".writable") as temporary:
+        temporary.touch()
+    (folder / ".writable").unlink()
+    return folder
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file, whole or not at all; NumPy's numbers and arrays become plain ones."""
+    write_text(path, json.dumps(content, indent=2, default=lambda value: np.asarray(value).tolist()) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """What a figure depends on: the versions of Python and JAX, and the device."""
+    device = jax.devices()[0]
+    return {
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "device": f"{device.platform} ({device.device_kind})",
+    }
