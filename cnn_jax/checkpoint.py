@@ -15,7 +15,7 @@ FORMAT = "cnn_jax 1"
 
 
 class Saved(NamedTuple):
-    """What a model file holds: the parameters, the name of the network in `cnn_jax.nets`, and the options it was made with."""
+    """What a model file holds: parameters, the network's name in `cnn_jax.nets`, and the options it was made with."""
 
     params: Params
     net: str
@@ -29,7 +29,7 @@ def save_params(
 
         save_params("model.safetensors", params, net="xo_net", options={"features": (16, 32, 32)})
 
-    The file is written beside its place and then renamed: it is whole or not there. Arrays of any dtype NumPy has.
+    The file is written beside its place and then renamed: it is whole or not there.
 
     Raises:
       OSError: the folder cannot be written to.
@@ -39,7 +39,10 @@ def save_params(
     arrays = _flatten(params)
     metadata = {"format": FORMAT, "net": net, "options": json.dumps(dict(options or {}))}
     with replacing(path) as temporary:
-        safetensors.numpy.save_file(arrays, temporary, metadata)
+        try:
+            safetensors.numpy.save_file(arrays, temporary, metadata)
+        except safetensors.SafetensorError as error:
+            raise TypeError(f"params: expected arrays that safetensors holds, got {error}") from error
 
 
 def load_params(path: str | os.PathLike[str]) -> Saved:
@@ -47,6 +50,8 @@ def load_params(path: str | os.PathLike[str]) -> Saved:
 
         params, net, options = load_params("model.safetensors")
         scores = getattr(cnn_jax.nets, net)(**options).apply(params, image)
+
+    Arrays come back as JAX makes them: float64 as float32, unless JAX was told to keep 64 bits.
 
     Raises:
       ValueError: the file is damaged or is not such a file; the message names it.
@@ -80,12 +85,12 @@ def _safetensors() -> Any:
 def _flatten(params: Params) -> dict[str, np.ndarray]:
     arrays = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        names = [entry.key if isinstance(entry, jax.tree_util.DictKey) else None for entry in path]
-        if not all(isinstance(name, str) and "/" not in name for name in names):
-            raise TypeError(
-                f"params: expected nested dicts with text keys without '/', got {jax.tree_util.keystr(path)}"
-            )
-        arrays["/".join(names)] = np.ascontiguousarray(leaf)
+        names, place = [getattr(entry, "key", None) for entry in path], jax.tree_util.keystr(path)
+        if not names or not all(isinstance(name, str) and "/" not in name for name in names):
+            raise TypeError(f"params: expected nested dicts with text keys without '/', got {place!r}")
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+            raise TypeError(f"params: expected arrays, got {type(leaf).__name__} at {place}")
+        arrays["/".join(map(str, names))] = np.require(leaf, requirements="C")
     return arrays
 
 

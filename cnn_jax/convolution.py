@@ -9,7 +9,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Num
 
-from .windows import Padding, Pads, Pair, accumulator, as_floats, check_shape, fold, pads, pair
+from .windows import Padding, Pads, Pair, accumulator, as_floats, check_shape, count, fold, pads, pair
 
 METHODS = ("auto", "conv", "shift")
 
@@ -47,7 +47,7 @@ def conv(
       precision: as in `lax.conv_general_dilated`; raise it for full float32 on TPU and on GPUs with TF32.
 
     Returns:
-      The dot products, (H', W', K), in the wider dtype of image and kernel. Gradients of every method are those of "conv".
+      The dot products, (H', W', K), in the wider dtype of image and kernel. Every method has the gradients of "conv".
 
     Raises:
       ValueError: a wrong rank, an empty array, channels or groups that do not fit, a kernel larger than the image,
@@ -58,13 +58,39 @@ def conv(
     (2, 2, 2)
     """
     image, kernel = as_floats(image=image, kernel=kernel)
+    out = wide_conv(
+        image,
+        kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        method=method,
+        precision=precision,
+    )
+    return out.astype(image.dtype)
+
+
+def wide_conv(
+    image: Array,
+    kernel: Array,
+    *,
+    stride: int | Sequence[int],
+    padding: Padding,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    method: str,
+    precision: lax.PrecisionLike,
+) -> Array:
+    """`conv` of two arrays of one dtype, left in the dtype it adds up in, for what divides before it rounds."""
     check_shape("image", image, "H W C")
     check_shape("kernel", kernel, "h w C K")
     stride, dilation = pair("stride", stride), pair("dilation", dilation)
-    groups, _ = pair("groups", groups)
+    groups = count("groups", groups)
     if kernel.shape[2] * groups != image.shape[2]:
         raise ValueError(
-            f"kernel: expected {image.shape[2]} channels of the image / {groups} groups, got {kernel.shape[2]} in {kernel.shape}"
+            f"kernel: expected shape (h, w, C // groups, K) for C = {image.shape[2]} and groups = {groups}, "
+            f"got {kernel.shape}"
         )
     if kernel.shape[3] % groups:
         raise ValueError(f"groups: expected a divisor of the {kernel.shape[3]} kernels, got {groups}")
@@ -126,26 +152,25 @@ def _plain(
         precision=precision,
         preferred_element_type=accumulator(image.dtype),
     )
-    return out[0].astype(image.dtype)
+    return out[0]
 
 
 def _shift(image: Array, kernel: Array, *, stride: Pair, border: Pads, dilation: Pair) -> Array:
-    dtype = image.dtype
-    wide = accumulator(dtype)
+    wide = accumulator(image.dtype)
     image = jnp.pad(image.astype(wide), [*border, (0, 0)])
     kernel = kernel.astype(wide)
     rows, columns, channels, _ = kernel.shape
     height = (image.shape[0] - (rows - 1) * dilation[0] - 1) // stride[0] * stride[0] + 1
     width = (image.shape[1] - (columns - 1) * dilation[1] - 1) // stride[1] * stride[1] + 1
-    total = None
+    total = jnp.zeros((), wide)
     for i in range(rows):
         for j in range(columns):
             top, left = i * dilation[0], j * dilation[1]
             shifted = image[top : top + height : stride[0], left : left + width : stride[1]]
             for c in range(channels):
                 product = shifted[:, :, c, None] * kernel[i, j, c][None, None, :]
-                total = product if total is None else total + product
-    return total.astype(dtype)
+                total = product if i == j == c == 0 else total + product
+    return total
 
 
 def window_sum(

@@ -30,13 +30,15 @@ def tiles(
     numbers: bool = False,
     limit: float = 1.0,
 ) -> Figure:
-    """Images side by side on one scale, -limit black and limit white; with `numbers`, each small image's values in its cells.
+    """Images side by side on one scale, -limit black and limit white; `numbers` writes small images' values into them.
 
     >>> tiles([np.eye(3), -np.eye(3)], ["a feature", "its negative"]).axes[0].get_title()
     'a feature'
     """
     if len(images) == 0:
         raise ValueError("images: expected at least one, got none")
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"titles: expected {len(images)}, one an image, got {len(titles)}")
     columns = min(columns or len(images), len(images))
     rows = -(-len(images) // columns)
     side = 2.6 if numbers else 1.3
@@ -106,12 +108,13 @@ def bars(groups: Mapping[str, Mapping[str, float]], *, ylabel: str, title: str =
     """Groups of bars: `{"the X": {"votes for X": 1.0, "votes for O": 0.56}, ...}`, the same names in every group."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
-    names = list(next(iter(groups.values())))
+    names = list(next(iter(groups.values()), ()))
+    if not names:
+        raise ValueError(f"groups: expected at least one group of at least one bar, got {groups}")
     for i, name in enumerate(names):
         places = np.arange(len(groups)) + (i - (len(names) - 1) / 2) * 0.8 / len(names)
-        drawn = axes.bar(
-            places, [group[name] for group in groups.values()], 0.8 / len(names), label=name, color=COLOURS[i]
-        )
+        colour = COLOURS[i % len(COLOURS)]
+        drawn = axes.bar(places, [group[name] for group in groups.values()], 0.8 / len(names), label=name, color=colour)
         axes.bar_label(drawn, fmt="%.2f")
     axes.set_xticks(range(len(groups)), list(groups))
     axes.set_ylabel(ylabel)

@@ -20,10 +20,12 @@ from jaxtyping import Array, Float
 
 from . import matching, pooling
 from .convolution import conv
-from .windows import Padding, accumulator, pair
+from .windows import Padding, accumulator, count, pair
 
 Params = dict[str, Any]
 Shape = tuple[int, ...]
+# A dict that keeps its order through jit and vmap, which sort the keys of plain ones.
+Stages = collections.OrderedDict[str, Array]
 he_normal = jax.nn.initializers.he_normal()
 
 
@@ -39,15 +41,15 @@ class Layer:
     init: Callable[[Array, Shape], Params]
     apply: Callable[..., Array]
     name: str = "layer"
-    parts: Callable[..., dict[str, Array]] | None = None
+    parts: Callable[..., Stages] | None = None
 
     def stages(
         self, params: Params, image: Float[Array, "..."], *, train: bool = False, key: Array | None = None
-    ) -> dict[str, Array]:
+    ) -> Stages:
         """Every stage's output by name, in order; those of a nested network as "residual1/conv1"."""
         if self.parts is not None:
             return self.parts(params, image, train=train, key=key)
-        return {self.name: self.apply(params, image, train=train, key=key)}
+        return Stages({self.name: self.apply(params, image, train=train, key=key)})
 
 
 def Conv(
@@ -68,7 +70,9 @@ def Conv(
     >>> jax.tree.map(jnp.shape, net.init(jax.random.key(0), (8, 8, 1)))
     {'bias': (4,), 'kernel': (3, 3, 1, 4)}
     """
-    (features, _), (rows, columns), (groups, _) = pair("features", features), pair("size", size), pair("groups", groups)
+    features, (rows, columns), groups = count("features", features), pair("size", size), count("groups", groups)
+
+    sliding = functools.partial(conv, stride=stride, padding=padding, dilation=dilation, groups=groups, method=method)
 
     def setup(key: Array, shape: Shape) -> Params:
         channels = _image_shape("Conv", shape)[2]
@@ -78,8 +82,7 @@ def Conv(
         return params | ({"bias": jnp.zeros(features)} if bias else {})
 
     def apply(params: Params, image: Array, **_: Any) -> Array:
-        options = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, method=method)
-        out = conv(image, params["kernel"], **options)
+        out = sliding(image, params["kernel"])
         return out + params["bias"][None, None, :] if bias else out
 
     return Layer(setup, apply, "conv")
@@ -101,7 +104,7 @@ def Match(
     >>> net.apply(net.init(jax.random.key(0), (8, 8, 1)), jnp.ones((8, 8, 1))).shape
     (6, 6, 4)
     """
-    (features, _), (rows, columns) = pair("features", features), pair("size", size)
+    features, (rows, columns) = count("features", features), pair("size", size)
 
     def setup(key: Array, shape: Shape) -> Params:
         full = (rows, columns, _image_shape("Match", shape)[2], features)
@@ -123,7 +126,7 @@ def Dense(features: int, *, bias: bool = True, init: Initializer = he_normal) ->
     >>> net.apply(net.init(jax.random.key(0), (5,)), jnp.zeros(5))
     Array([0., 0.], dtype=float32)
     """
-    features, _ = pair("features", features)
+    features = count("features", features)
 
     def setup(key: Array, shape: Shape) -> Params:
         if len(shape) != 1:
@@ -179,7 +182,7 @@ def Activation(fn: Callable[[Array], Array]) -> Layer:
 
 
 def Dropout(rate: float) -> Layer:
-    """In training, sets each value to 0 with probability `rate` and scales the others by 1 / (1 - rate); needs a key."""
+    """In training, sets values to 0 with probability `rate` and scales the others by 1 / (1 - rate); needs a key."""
     if not 0 <= rate < 1:
         raise ValueError(f"rate: expected at least 0 and less than 1, got {rate!r}")
 
@@ -214,15 +217,18 @@ def Chain(*layers: Layer) -> Layer:
             params |= {name: own} if own else {}
         return params
 
-    def parts(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> dict[str, Array]:
+    def parts(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Stages:
         if not params.keys() <= named.keys():
             raise ValueError(f"params: expected stages among {list(named)}, got {list(params)}")
-        stages = {}
+        stages = Stages()
         for i, (name, layer) in enumerate(named.items()):
             own = None if key is None else jax.random.fold_in(key, i)
-            inner = layer.stages(params.get(name, {}), image, train=train, key=own)
+            try:
+                inner = layer.stages(params.get(name, {}), image, train=train, key=own)
+            except KeyError as error:
+                raise ValueError(f"params: expected {error} for stage {name!r}, got {params.get(name, {})}") from error
             if layer.parts is not None:
-                stages |= {f"{name}/{part}": value for part, value in inner.items()}
+                stages |= Stages({f"{name}/{part}": value for part, value in inner.items()})
             stages[name] = image = _last(inner)
         return stages
 
@@ -238,12 +244,12 @@ def Residual(*layers: Layer) -> Layer:
     """
     body = Chain(*layers)
 
-    def parts(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> dict[str, Array]:
+    def parts(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Stages:
         stages = body.stages(params, image, train=train, key=key)
         change = _last(stages)
         if change.shape != image.shape:
             raise ValueError(f"Residual: expected layers that keep the shape {image.shape}, got {change.shape}")
-        return stages | {"sum": image + change}
+        return stages | Stages(sum=image + change)
 
     return Layer(body.init, _output_of(parts), "residual", parts)
 
@@ -251,20 +257,20 @@ def Residual(*layers: Layer) -> Layer:
 def _number(layers: Sequence[Layer]) -> dict[str, Layer]:
     if not layers:
         raise ValueError("layers: expected at least one, got none")
-    count, named = collections.Counter(), {}
+    seen, named = collections.Counter(), {}
     for layer in layers:
         if not isinstance(layer, Layer):
             raise TypeError(f"layers: expected Layer, got {layer!r}")
-        count[layer.name] += 1
-        named[f"{layer.name}{count[layer.name]}"] = layer
+        seen[layer.name] += 1
+        named[f"{layer.name}{seen[layer.name]}"] = layer
     return named
 
 
-def _last(stages: dict[str, Array]) -> Array:
+def _last(stages: Stages) -> Array:
     return next(reversed(stages.values()))
 
 
-def _output_of(parts: Callable[..., dict[str, Array]]) -> Callable[..., Array]:
+def _output_of(parts: Callable[..., Stages]) -> Callable[..., Array]:
     def apply(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Array:
         return _last(parts(params, image, train=train, key=key))
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jax import lax
 from jaxtyping import Array, Float, Num
 
-from .convolution import conv
+from .convolution import wide_conv
 from .windows import Padding, as_floats, check_shape
 
 
@@ -59,5 +59,5 @@ def match(
         raise ValueError(f"feature: expected at most the size of the image {image.shape[:2]}, got {feature.shape[:2]}")
     if image.ndim == 2:
         image, feature = image[..., None], feature[..., None]
-    out = conv(image, feature[..., None], stride=stride, padding=padding, method=method, precision=precision)
-    return out[..., 0] / feature.size
+    out = wide_conv(image, feature[..., None], stride=stride, padding=padding, method=method, precision=precision)
+    return (out[..., 0] / feature.size).astype(image.dtype)

@@ -23,4 +23,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    return all([mallopt(parameter, value) for parameter, value in SETTINGS.items()])
+    done = [mallopt(parameter, value) for parameter, value in SETTINGS.items()]
+    return all(done)

@@ -72,7 +72,7 @@ def max_abs_pool(
     stride: int | Sequence[int] = 2,
     padding: Padding = "VALID",
 ) -> Float[Array, "H2 W2 *C"]:
-    """Keeps the value of largest magnitude of every window, with its sign: a strong mismatch counts like a strong match.
+    """Keeps the value of largest magnitude of every window, with its sign: strong mismatches count like strong matches.
 
     Arguments and errors are those of `max_pool`. Of a value and its negative, equally large, the positive one stays.
 

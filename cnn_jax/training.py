@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from .layers import Layer, Params
 from .progress import Progress
-from .windows import pair
+from .windows import count
 
 Sample = Callable[[Array], tuple[Array, Array]]
 Loss = Callable[[Array, Array], Array]
@@ -65,7 +65,7 @@ def fit(
     >>> float(history["accuracy"][-1])
     1.0
     """
-    (steps, _), (batch_size, _) = pair("steps", steps), pair("batch_size", batch_size)
+    steps, batch_size = count("steps", steps), count("batch_size", batch_size)
     init_key, data_key, step_key = jax.random.split(key, 3)
     load, store, places = (
         _sampled(data, batch_size, data_key) if callable(data) else _stored(data, batch_size, data_key)
@@ -74,10 +74,8 @@ def fit(
     first = next(places)
     places = itertools.chain([first], places)
     example = jax.eval_shape(load, store, first)[0]
-    if params is None:
-        params = net.init(init_key, example.shape[1:])
-    params = jax.tree.map(jnp.copy, params)
-    state = optimizer.init(params)
+    fitted = net.init(init_key, example.shape[1:]) if params is None else jax.tree.map(jnp.copy, params)
+    state = optimizer.init(fitted)
 
     def objective(params: Params, images: Array, labels: Array, keys: Array) -> tuple[Array, dict[str, Array]]:
         scores = jax.vmap(lambda image, key: net.apply(params, image, train=True, key=key))(images, keys)
@@ -100,14 +98,14 @@ def fit(
     with Progress("training", steps, show=progress) as bar:
         for step in range(1, steps + 1):
             own_key = jax.random.fold_in(step_key, step)
-            params, state, metrics = update(params, state, store, next(places), own_key)
+            fitted, state, metrics = update(fitted, state, store, next(places), own_key)
             pending.append(metrics)
             if step % REPORT_EVERY == 0 or step == steps:
                 rows += jax.device_get(pending)
                 pending.clear()
                 _check_finite(rows)
                 bar.update(step, "  ".join(f"{name} {value:.4f}" for name, value in rows[-1].items()))
-    return params, {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return fitted, {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 Load = Callable[[Any, Array], tuple[Array, Array]]

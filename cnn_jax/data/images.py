@@ -1,7 +1,7 @@
 """Picture files as arrays, and letters found in them: any size, either polarity, uneven light."""
 
 import os
-from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import Float, Num
@@ -22,7 +22,7 @@ FILL = 20 / 28
 TWO_LEVELS = 0.85
 
 
-def read_image(path: str | os.PathLike[str]) -> Float[np.ndarray, "H W"]:
+def read_image(path: str | os.PathLike[str] | IO[bytes]) -> Float[np.ndarray, "H W"]:
     """Reads a picture file of any kind that Pillow knows, as grey levels in [-1, 1] with white = 1.
 
     Turns it as its EXIF data says. What is transparent becomes the opposite of what is drawn: white behind dark
@@ -36,19 +36,19 @@ def read_image(path: str | os.PathLike[str]) -> Float[np.ndarray, "H W"]:
         with Image.open(path) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 size = f"{picture.width} x {picture.height} pixels"
-                raise ValueError(f"{path}: {size} are more than the {MAX_PIXELS // 10**6} million accepted")
+                raise ValueError(f"{size} are more than the {MAX_PIXELS // 10**6} million accepted")
             picture.load()
             return _grey(ImageOps.exif_transpose(picture))
-    except (FileNotFoundError, PermissionError, IsADirectoryError):
-        raise
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Exception as error:  # Pillow's readers each have their own for a damaged file
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ValueError(f"{path}: not a picture that can be read ({error})") from error
 
 
 def _grey(picture: Image.Image) -> Float[np.ndarray, "H W"]:
     if picture.mode.startswith(("I", "F")):
-        deep = np.asarray(picture, np.float32)
-        top = 65535.0 if picture.mode.startswith("I;16") else max(float(np.nanmax(np.abs(deep))), 1.0)
+        deep = np.nan_to_num(np.asarray(picture, np.float32), posinf=0, neginf=0)
+        top = 65535.0 if picture.mode.startswith("I;16") else max(float(np.max(np.abs(deep))), 1.0)
         return np.clip(deep / top * 2 - 1, -1, 1)
     if not picture.has_transparency_data:
         return np.asarray(picture.convert("L"), np.float32) / 127.5 - 1
@@ -74,13 +74,13 @@ def frame(image: Num[np.ndarray, "H W"], *, size: int = 28) -> Float[np.ndarray,
     Raises:
       ValueError: an image that is not (H, W) or is empty.
     """
-    image = np.asarray(image, np.float32)
+    image = np.clip(np.nan_to_num(np.asarray(image, np.float64)), -1e30, 1e30)
     if image.ndim != 2 or image.size == 0:
         raise ValueError(f"image: expected a non-empty (H, W), got shape {image.shape}")
-    image = _even_light(_reduce(np.nan_to_num(image)))
     low, high = image.min(), image.max()
-    if high - low <= 1e-6 * max(abs(low), abs(high)):
+    if high - low <= 1e-5 * max(abs(low), abs(high)):
         return np.full((size, size), -1, np.float32)
+    image = _even_light(_reduce(((image - low) / (high - low)).astype(np.float32)))
     ink, mask = _ink(image)
     mask = _parts_from(mask, 0.05)
     ink = np.where(ndimage.binary_dilation(mask, iterations=2), ink, 0)
@@ -121,7 +121,7 @@ def _even_light(image: np.ndarray) -> np.ndarray:
         return image
     image = ndimage.gaussian_filter(image, max(image.shape) / 150)
     width = max(image.shape) / 8
-    ground = np.ones_like(image)
+    ground, rest = np.ones_like(image), image
     for _ in range(4):
         weight = ndimage.gaussian_filter(ground, width) + 1e-3
         rest = image - ndimage.gaussian_filter(image * ground, width) / weight
@@ -142,16 +142,17 @@ def _ink(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _is_blob(mask: np.ndarray) -> bool:
     """Whether the ink is one solid convex piece: it has no hole and fills its convex hull."""
-    if np.any(ndimage.binary_fill_holes(mask) != mask):
+    if np.sum(np.asarray(ndimage.binary_fill_holes(mask))) != mask.sum():
         return False
-    pixels = np.argwhere(mask & ~ndimage.binary_erosion(mask))
+    pixels = np.argwhere(mask & np.logical_not(ndimage.binary_erosion(mask)))
     corners = np.concatenate([pixels + shift for shift in ((0, 0), (0, 1), (1, 0), (1, 1))])
     return mask.sum() > 0.9 * ConvexHull(corners).volume
 
 
 def _parts_from(mask: np.ndarray, share: float) -> np.ndarray:
     """The connected parts of at least this share of the largest one's area."""
-    parts, _ = ndimage.label(mask, np.ones((3, 3)))
+    parts = np.empty(mask.shape, np.int32)
+    ndimage.label(mask, np.ones((3, 3)), output=parts)
     areas = np.bincount(parts.ravel())
     areas[0] = 0
     return (areas >= share * areas.max())[parts] & mask

@@ -1,6 +1,7 @@
 """The Latin X's and O's of Omniglot: 20 people's drawings of each, black on white, 105x105.
 
-Source: Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through probabilistic program induction" (2015).
+Source: Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through probabilistic program induction"
+(2015).
 """
 
 import io

@@ -9,12 +9,13 @@ from jaxtyping import Array, Float, Int
 
 CLASSES = ("X", "O")
 
+Strength = float | Float[Array, ""]
+
 # Lengths are halves of the image's side. The article's glyph reaches from pixel 1 to pixel 7 of 9, one pixel wide.
 REACH = 2 / 3
 RADIUS = 1 / 9
 # The width of the antialiased edge, in pixels: narrow enough that 9x9 gives the article's ±1 exactly.
 EDGE = 0.4
-POINTS = 13
 
 
 def draw(
@@ -22,15 +23,15 @@ def draw(
     *,
     size: int = 28,
     label: int | Int[Array, ""] | None = None,
-    shift: float = 1.0,
-    shrink: float = 1.0,
-    stretch: float = 1.0,
-    rotate: float = 1.0,
-    slant: float = 1.0,
-    deform: float = 1.0,
-    thickness: float = 1.0,
-    contrast: float = 1.0,
-    noise: float = 1.0,
+    shift: Strength = 1.0,
+    shrink: Strength = 1.0,
+    stretch: Strength = 1.0,
+    rotate: Strength = 1.0,
+    slant: Strength = 1.0,
+    deform: Strength = 1.0,
+    thickness: Strength = 1.0,
+    contrast: Strength = 1.0,
+    noise: Strength = 1.0,
 ) -> tuple[Float[Array, "size size"], Int[Array, ""]]:
     """Draws one X (label 0) or O (label 1), white on black, in pure JAX: `jax.vmap` over keys gives a batch.
 
@@ -56,7 +57,8 @@ def draw(
     Returns:
       The image, (size, size) in [-1, 1], and the label, int32; `CLASSES[label]` is the letter.
 
-    >>> image, label = draw(jax.random.key(0), size=9, label=0, **CLEAN)
+    >>> clean = jax.jit(lambda key: draw(key, size=9, label=0, **CLEAN))
+    >>> image, label = clean(jax.random.key(0))
     >>> image[:4].round(3)
     Array([[-1., -1., -1., -1., -1., -1., -1., -1., -1.],
            [-1.,  1., -1., -1., -1., -1., -1.,  1., -1.],
@@ -83,7 +85,7 @@ def draw(
     return jnp.clip(image, -1, 1), label
 
 
-CLEAN = dict.fromkeys(
+CLEAN: dict[str, float] = dict.fromkeys(
     ("shift", "shrink", "stretch", "rotate", "slant", "deform", "thickness", "contrast", "noise"), 0.0
 )
 
@@ -99,7 +101,7 @@ def _between(number: Array, low: float, high: float) -> Array:
     return low + (high - low) * (number + 1) / 2
 
 
-def _chance(number: Array, probability: float, deform: float) -> Array:
+def _chance(number: Array, probability: float | Array, deform: Strength) -> Array:
     return _between(number, 0, 1) < probability * jnp.minimum(deform, 1)
 
 
@@ -107,41 +109,46 @@ def _segments(points: Array) -> Array:
     return jnp.stack([points[:-1], points[1:]], axis=1)
 
 
-def _x(key: Array, deform: float) -> Array:
-    """Two strokes, what joins them, and their ends' hooks or serifs: 32 segments as (segment, start or end, (y, x))."""
-    arms, places, crossing, bends, sways, choices, bulge, hooked, hooks, feet = _deal(
-        key, (4, 1), (4, 2), (1, 2), (2, 2), (2,), (3,), (2,), (4, 1), (4, 2), (2,)
+def _x(key: Array, deform: Strength) -> Array:
+    """Two strokes, what joins them, and a hook or serif at each end: 32 segments as (segment, start or end, (y, x))."""
+    arms, places, crossing, bends, sways, choices, bulge, hooks, feet = _deal(
+        key, (4, 1), (4, 2), (1, 2), (2, 2), (2,), (3,), (2,), (4, 4), (2,)
     )
+    joined = _chance(choices[0], 0.1, deform)
+    deform = jnp.where(joined, 0.5, 1.0) * deform  # or else the loop that the link closes could be an O's
     corners = REACH * jnp.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
-    corners = corners * (1 + deform * _between(arms, -0.4, 0.15)) + 0.2 * deform * places
-    middles = deform * (0.2 * crossing + 0.12 * bends)
-    arcs = _chance(choices[0], 0.2, deform)  # )( in place of two strokes that cross
+    corners = corners * (1 + deform * _between(arms, -0.3, 0.15)) + 0.18 * deform * places
+    middles = deform * (0.16 * crossing + 0.1 * bends)
+    arcs = _chance(choices[1], 0.2, deform)  # )( in place of two strokes that cross
     ends = jnp.where(arcs, corners[2:], corners[:1:-1])
     first = _stroke(corners[0], middles[0], ends[0], 0.15 * deform * sways[0])
     second = _stroke(corners[1], middles[1], ends[1], 0.15 * deform * sways[1])
 
-    last, goal = first[-1], jnp.where(choices[1] > 0, second[0], second[-1])
-    link = _stroke(last, (last + goal) / 2 + 0.3 * deform * bulge, goal, 0.0)[:: POINTS // 4]
-    link = jnp.where(_chance(choices[2], 0.08, deform), link, last[None])
+    last, goal = first[-1], jnp.where(choices[2] > 0, second[0], second[-1])
+    link = _stroke(last, (last + goal) / 2 + 0.3 * deform * bulge, goal, 0.0, points=5)
+    link = jnp.where(joined, link, last[None])
 
-    tips = jnp.stack([first[0], first[-1], second[0], second[-1]])
-    hooks = jnp.where(_chance(hooked, 0.25, deform), 0.3 * deform * hooks, 0)
     serif = jnp.where(_chance(feet[0], 0.15, deform), deform * _between(feet[1], 0.1, 0.25), 0)
-    serif = serif * jnp.array([[0.0, 1.0]])
-    marks = jnp.stack([tips - serif, tips + serif + hooks], axis=1)
-    return jnp.concatenate([_segments(first), _segments(second), _segments(link), marks])
+    serif = serif * jnp.array([[0.0, -1.0], [0.0, 1.0]])
+    strokes = jnp.stack([first, first[::-1], second, second[::-1]])
+    curled = jnp.where(arcs, 0.7, 0.25)
+    tips = [
+        _segments(_tail(hook, stroke[1], stroke[0], deform, curled, 0.6, 2)).at[0].add(serif)
+        for hook, stroke in zip(hooks, strokes, strict=True)
+    ]
+    return jnp.concatenate([_segments(first), _segments(second), _segments(link), *tips])
 
 
-def _stroke(start: Array, middle: Array, end: Array, sway: float | Array) -> Array:
+def _stroke(start: Array, middle: Array, end: Array, sway: float | Array, points: int = 11) -> Array:
     """A curve through three points that also sways from side to side, S-shaped."""
-    t = jnp.linspace(0, 1, POINTS)[:, None]
+    t = jnp.linspace(0, 1, points)[:, None]
     start, middle, end = start[None], middle[None], end[None]
     curve = start * (2 * t * t - 3 * t + 1) + middle * 4 * t * (1 - t) + end * (2 * t * t - t)
     across = (end - start)[:, ::-1] * jnp.array([[1.0, -1.0]])
     return curve + sway * jnp.sin(2 * jnp.pi * t) * across
 
 
-def _o(key: Array, deform: float) -> Array:
+def _o(key: Array, deform: Strength) -> Array:
     """A loop of 24 segments, a lead-in and a tail of four each, as (segment, start or end, (y, x))."""
     start, turn, sweep, phases, waves, spiral, box, wobble, lead, tail = _deal(
         key, (), (), (), (4, 1), (4, 1), (), (), (25, 2), (4,), (4,)
@@ -151,27 +158,35 @@ def _o(key: Array, deform: float) -> Array:
     angle = jnp.pi * start + jnp.sign(turn) * sweep * along
 
     order = jnp.arange(2.0, 6.0)[:, None]
-    lumps = 0.24 * waves / order * jnp.cos(order * angle[None, :] + jnp.pi * phases)
+    lumps = 0.2 * waves / order * jnp.cos(order * angle[None, :] + jnp.pi * phases)
     reach = 1 + deform * (jnp.sum(lumps, axis=0) + 0.3 * spiral * (along - 0.5))
     around = jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1)
     around = jnp.sign(around) * jnp.abs(around) ** (1 - deform * _between(box, -0.15, 0.45))
     loop = REACH * reach[:, None] * around + 0.025 * deform * wobble
 
-    lead = _tail(lead, loop[1], loop[0], 0.2, deform)
-    tail = _tail(tail, loop[-2], loop[-1], 0.4, deform)
+    lead = _tail(lead, loop[1], loop[0], deform, 0.3, 0.7)
+    tail = _tail(tail, loop[-2], loop[-1], deform, 0.5, 1.3)
     return jnp.concatenate([_segments(loop), _segments(lead), _segments(tail)])
 
 
-def _tail(numbers: Array, before: Array, end: Array, probability: float, deform: float) -> Array:
-    """Five points that carry a stroke on past its end: mostly a little, sometimes far."""
-    length = jnp.where(_chance(numbers[0], probability, deform), deform * _between(numbers[1], 0.2, 1) ** 2, 0)
+def _tail(
+    numbers: Array,
+    before: Array,
+    end: Array,
+    deform: Strength,
+    probability: float | Array,
+    reach: float,
+    count: int = 4,
+) -> Array:
+    """Points that carry a stroke on past its end: mostly a little, sometimes far, straight on or turning."""
+    length = jnp.where(_chance(numbers[0], probability, deform), reach * deform * _between(numbers[1], 0.2, 1) ** 2, 0)
     ahead = end - before
-    angle = jnp.arctan2(ahead[0], ahead[1]) + 2.6 * numbers[2] + 0.6 * numbers[3] * jnp.arange(4.0)
-    steps = length / 3 * jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+    angle = jnp.arctan2(ahead[0], ahead[1]) + 2.6 * numbers[2] + 0.9 * numbers[3] * jnp.arange(0.0, count)
+    steps = length / count * jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1)
     return jnp.concatenate([end[None], end[None] + jnp.cumsum(steps, axis=0)])
 
 
-def _form(numbers: Array, stretch: float, rotate: float, slant: float) -> Array:
+def _form(numbers: Array, stretch: Strength, rotate: Strength, slant: Strength) -> Array:
     """The linear map that stretches, slants and turns; points are rows (y, x) and stand before it."""
     tall = jnp.exp(0.5 * stretch * numbers[0])
     lean = -0.5 * slant * numbers[1]
@@ -181,7 +196,7 @@ def _form(numbers: Array, stretch: float, rotate: float, slant: float) -> Array:
     return leaning @ jnp.stack([jnp.stack([cos, sin]), jnp.stack([-sin, cos])])
 
 
-def _pen(numbers: Array, letter: Array, thickness: float) -> Array:
+def _pen(numbers: Array, letter: Array, thickness: Strength) -> Array:
     """The pen's radius for each segment; three nibs of ten are broad, thin along an angle of their own."""
     size, broad, angle, flat = numbers
     ahead = letter[:, 1] - letter[:, 0]
@@ -190,7 +205,9 @@ def _pen(numbers: Array, letter: Array, thickness: float) -> Array:
     return RADIUS * jnp.exp(thickness * _between(size, -1, 1.2)) * (1 - thin * along)
 
 
-def _place(numbers: Array, letter: Array, radius: Array, size: int, shift: float, shrink: float) -> tuple[Array, Array]:
+def _place(
+    numbers: Array, letter: Array, radius: Array, size: int, shift: Strength, shrink: Strength
+) -> tuple[Array, Array]:
     """Fits the letter into the frame, shrinks it, and moves it within the room that is left."""
     low = jnp.min(letter - radius[:, None, None], axis=(0, 1))
     high = jnp.max(letter + radius[:, None, None], axis=(0, 1))

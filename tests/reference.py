@@ -1,0 +1,150 @@
+"""What the library should compute, in slow and plain NumPy, and the window layouts that the property tests draw."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from hypothesis import strategies as st
+
+
+def starts(size: int, reach: int, stride: int, padding: str | tuple[int, int]) -> Sequence[int]:
+    """Where the windows begin along one axis; negative where the padding comes before the image."""
+    if padding == "VALID":
+        return range(0, size - reach + 1, stride)
+    if padding == "CEIL":  # one more window as long as the last one left pixels over
+        return [start for start in range(0, size, stride) if start == 0 or start - stride + reach < size]
+    if padding == "SAME":
+        count = -(-size // stride)
+        before = max((count - 1) * stride + reach - size, 0) // 2
+        return range(-before, count * stride - before, stride)
+    low, high = padding
+    return range(-low, size + high - reach + 1, stride)
+
+
+def taps(
+    size: int, window: int, stride: int, padding: str | tuple[int, int], dilation: int = 1
+) -> list[list[tuple[int, int]]]:
+    """For every window along one axis, its cells inside the image, as (place in the window, place in the image)."""
+    reach = (window - 1) * dilation + 1
+    cells = [[(i, start + i * dilation) for i in range(window)] for start in starts(size, reach, stride, padding)]
+    return [[(i, place) for i, place in row if 0 <= place < size] for row in cells]
+
+
+def both_axes(shape: Sequence[int], window: Any, stride: Any, padding: Any, dilation: Any = 1) -> list[list]:
+    pairs = (np.broadcast_to(option, 2).tolist() for option in (window, stride, dilation))
+    named = [padding] * 2 if isinstance(padding, str) else padding
+    w, s, d = pairs
+    return [taps(shape[a], w[a], s[a], named[a], d[a]) for a in range(2)]
+
+
+def conv(
+    image: Any, kernel: Any, *, stride: Any = 1, padding: Any = "VALID", dilation: Any = 1, groups: int = 1
+) -> np.ndarray:
+    image, kernel = np.asarray(image, np.float64), np.asarray(kernel, np.float64)
+    *window, channels, kernels = kernel.shape
+    rows, columns = both_axes(image.shape, window, stride, padding, dilation)
+    out = np.zeros((len(rows), len(columns), kernels))
+    for k, (y, row), (x, column) in itertools.product(range(kernels), enumerate(rows), enumerate(columns)):
+        first = k // (kernels // groups) * channels
+        for (i, r), (j, c) in itertools.product(row, column):
+            out[y, x, k] += image[r, c, first : first + channels] @ kernel[i, j, :, k]
+    return out
+
+
+def match(image: Any, feature: Any, *, stride: Any = 1, padding: Any = "VALID") -> np.ndarray:
+    deep = (*np.shape(feature)[:2], -1)
+    image = np.reshape(image, (*np.shape(image)[:2], -1))
+    return conv(image, np.reshape(feature, deep)[..., None], stride=stride, padding=padding)[..., 0] / np.size(feature)
+
+
+def pool(
+    image: Any, reduce: Callable[[np.ndarray], Any], *, window: Any = 2, stride: Any = 2, padding: Any = "VALID"
+) -> np.ndarray:
+    """`reduce` of the pixels of every window in reading order, padded cells left out, each channel by itself."""
+    image = np.asarray(image, np.float64)
+    if image.ndim == 3:
+        options = {"window": window, "stride": stride, "padding": padding}
+        return np.stack([pool(channel, reduce, **options) for channel in np.moveaxis(image, -1, 0)], -1)
+    rows, columns = both_axes(image.shape, window, stride, padding)
+    return np.array(
+        [[reduce(np.array([image[r, c] for _, r in row for _, c in col])) for col in columns] for row in rows]
+    )
+
+
+def largest_magnitude(pixels: np.ndarray) -> float:
+    return max(pixels, key=lambda value: (abs(value), value))
+
+
+def resample(image: Any, rows: Any, columns: Any, fill: float = -1.0) -> np.ndarray:
+    image = np.asarray(image, np.float64)
+    height, width = image.shape[:2]
+
+    def pixel(r: int, c: int) -> np.ndarray:
+        return image[r, c] if 0 <= r < height and 0 <= c < width else np.full(image.shape[2:], fill)
+
+    def between(y: float, x: float) -> np.ndarray:
+        r, c = int(np.floor(y)), int(np.floor(x))
+        v, u = y - r, x - c
+        top = (1 - u) * pixel(r, c) + u * pixel(r, c + 1)
+        bottom = (1 - u) * pixel(r + 1, c) + u * pixel(r + 1, c + 1)
+        return (1 - v) * top + v * bottom
+
+    return np.array([[between(y, x) for y, x in zip(*line, strict=True)] for line in zip(rows, columns, strict=True)])
+
+
+def cubic_weights(size: int, grid: int) -> np.ndarray:
+    """Keys' cubic convolution (a = -1/2) from a coarse grid to `size` pixels, centres spread evenly, as a matrix."""
+    places = (np.arange(size) + 0.5) * grid / size - 0.5
+    x = np.abs(places[:, None] - np.arange(grid))
+    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    weights = np.where(x < 1, near, np.where(x < 2, far, 0))
+    return weights / weights.sum(1, keepdims=True)
+
+
+@st.composite
+def layouts(draw: st.DrawFn, *, dilated: bool = False, wide_border: bool = False) -> dict[str, Any]:
+    """A shape and a window that fits it: `shape`, `window`, `stride`, `padding` and, if dilated, `dilation`.
+
+    An explicit border is narrower than the window, so that every window holds a pixel, unless it may be wide.
+    """
+    kind = draw(st.sampled_from(["VALID", "SAME", "CEIL", "explicit"]))
+    axes = []
+    for _ in range(2):
+        window = draw(st.integers(1, 4))
+        dilation = draw(st.integers(1, 2)) if dilated else 1
+        reach = (window - 1) * dilation + 1
+        size = draw(st.integers(1 if kind in ("SAME", "CEIL") else reach, 9))
+        border = st.integers(0, reach if wide_border else window - 1)
+        axes.append((size, window, draw(st.integers(1, 3)), draw(st.tuples(border, border)), dilation))
+    shape, window, stride, border, dilation = zip(*axes, strict=True)
+    out = {"shape": shape, "window": window, "stride": stride, "padding": border if kind == "explicit" else kind}
+    return out | {"dilation": dilation} if dilated else out
+
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def whole(seed: int, *shape: int) -> np.ndarray:
+    """Small whole numbers: float32 adds and multiplies them exactly, in any order, so that equal means equal."""
+    return np.random.default_rng(seed).integers(-4, 5, shape).astype(np.float32)
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """All equations of a jaxpr, with those inside calls and branches."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(list(equation.params.values())):
+            if hasattr(value, "eqns"):
+                yield from equations(value)
+
+
+def convolutions(function: Callable[..., Any], *args: Any) -> list[bool]:
+    """The convolutions that a function makes of its arguments: for each, whether it is dense (not grouped)."""
+    found = [e.params for e in equations(jax.make_jaxpr(function)(*args)) if e.primitive.name == "conv_general_dilated"]
+    return [params["feature_group_count"] == params["batch_group_count"] == 1 for params in found]

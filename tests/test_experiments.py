@@ -1,0 +1,186 @@
+"""The scripts, run as a user runs them."""
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_jax.data import xo
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(folder, *arguments, code=0, **environment):
+    """Runs `python -m experiments...` in a folder; the exit code must be the given one. Returns (stdout, stderr)."""
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder in which `python -m experiments.xo` was run, with fewer steps; what it printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    steps = ("--steps", 300, "--batch-size", 64, "--test-images", 200)
+    offline = {"XDG_CACHE_HOME": str(folder / "cache"), "HTTPS_PROXY": "http://127.0.0.1:9"}
+    return folder, run(folder, "experiments.xo", *steps, **offline)[0]
+
+
+@pytest.fixture(scope="module")
+def letters():
+    """Plain X's and O's as 0..255, a shape of their own that the network was not trained on, and their letters."""
+    labels = np.arange(12) % 2
+    options = xo.CLEAN | {"thickness": 1.0, "rotate": 0.3}
+    draw = jax.jit(jax.vmap(lambda key, label: xo.draw(key, size=50, label=label, **options)[0]))
+    images = draw(jax.random.split(jax.random.key(1), 12), labels)
+    return np.asarray(127.5 * (images + 1)).astype(np.uint8), np.array(xo.CLASSES)[labels]
+
+
+def png(path, image):
+    Image.fromarray(image).save(path)
+    return path
+
+
+def test_walkthrough(tmp_path):
+    out, _ = run(tmp_path, "experiments.walkthrough", "--out", "w")
+    metrics = json.loads((tmp_path / "w/metrics.json").read_text())
+    assert metrics["votes"]["the X"] == pytest.approx({"X": 1, "O": 5 / 9})
+    assert metrics["votes"]["a deformed X"] == pytest.approx({"X": 37 / 45, "O": 20 / 36})
+    assert len(list((tmp_path / "w").glob("*.png"))) == 8
+    assert "the X: X 1.0000, O 0.5556" in out
+
+
+def test_training_writes_everything_and_reports_three_readers(trained):
+    folder, out = trained
+    runs = folder / "runs/xo"
+    names = {path.name for path in runs.iterdir()}
+    figures = {f"{name}.png" for name in ("letters", "strength", "loss", "features", "stages_X", "stages_O")}
+    assert figures | {"metrics.json", "model.safetensors", "report.md"} <= names
+    assert not any(name.startswith(".") for name in names)
+    metrics = json.loads((runs / "metrics.json").read_text())
+    assert list(metrics["accuracy"]) == ["clean", "shifted", "shrunken", "rotated", "deformed", "all"]
+    assert metrics["accuracy"]["clean"]["whole image"] == 1
+    assert metrics["accuracy"]["all"]["trained network"] > metrics["accuracy"]["all"]["whole image"]
+    assert metrics["parameters"] <= 50_000
+    assert "| all |" in out
+    assert "| all |" in (runs / "report.md").read_text()
+
+
+def test_training_says_when_omniglot_cannot_be_had(trained):
+    if "CNN_JAX_DATA" in os.environ:
+        assert "of 40 right" in trained[1]
+    else:
+        assert "not read" in trained[1]
+        assert "CNN_JAX_DATA" in trained[1]
+
+
+def test_classify_reads_any_picture_and_names_the_unreadable(trained, letters, tmp_path):
+    images, names = letters
+    good = [png(tmp_path / f"{i}.png", image if i < 6 else 255 - image) for i, image in enumerate(images)]
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no picture")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(good[0].read_bytes()[:100])
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "huge.png")
+    png(tmp_path / "blank.png", np.full((9, 9), 200, np.uint8))
+    bad = [tmp_path / name for name in ("empty.png", "text.png", "cut.png", "huge.png", "blank.png", "missing.png")]
+    out, err = run(trained[0], "experiments.xo", "classify", *bad[:3], *good, *bad[3:], code=2)
+    lines = out.splitlines()
+    assert [line.split(": ")[0] for line in lines] == list(map(str, good))
+    read = [line.split(": ")[1].split()[0] for line in lines]
+    assert np.mean(np.array(read) == names) >= 0.9
+    assert all(0.5 <= float(line.split()[-1]) <= 1 for line in lines)
+    complaints = [line for line in err.splitlines() if str(tmp_path) in line]
+    assert len(complaints) == len(bad)
+    assert err.splitlines()[-1] == "error: 6 of 18 pictures could not be read"
+
+
+def test_evaluate_prints_accuracy_last(trained, letters, tmp_path):
+    images, names = letters
+    np.savez(tmp_path / "letters.npz", images=255 - images, labels=names)
+    out, _ = run(trained[0], "experiments.xo", "evaluate", tmp_path / "letters.npz", "--out", tmp_path / "out")
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert out.splitlines()[-1] == f"accuracy {metrics['accuracy']:.4f} (12)"
+    assert np.sum(metrics["confusion"]) == 12
+    assert np.trace(metrics["confusion"]) == round(12 * metrics["accuracy"]) >= 11
+    assert (tmp_path / "out/confusion.png").exists()
+    assert (tmp_path / "out/mistakes.png").exists() == (metrics["accuracy"] < 1)
+
+
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+IMAGES = np.zeros((2, 8, 8), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "letters.npz"),
+        (b"PK\x03\x04 cut", "letters.npz"),
+        (pickle.dumps([1]), "letters.npz"),
+        (npz(images=IMAGES), "labels"),
+        (npz(images=IMAGES, labels=np.array(["X", None], object)), "allow_pickle"),
+        (npz(images=IMAGES, labels=np.array(["X", "Y"])), "'Y'"),
+        (npz(images=IMAGES, labels=np.array(["X"])), "2 labels"),
+        (None, "No such file"),
+    ],
+)
+def test_evaluate_refuses_bad_files_in_one_line(tmp_path, content, complaint):
+    if content is not None:
+        (tmp_path / "letters.npz").write_bytes(content)
+    _, err = run(tmp_path, "experiments.xo", "evaluate", "letters.npz", code=2)
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+    assert complaint in err
+    assert [path.name for path in tmp_path.iterdir()] == (["letters.npz"] if content is not None else [])
+
+
+def test_models_that_do_not_fit_are_refused_in_one_line(trained, tmp_path, letters):
+    from cnn_jax import save_params
+
+    whole = (trained[0] / "runs/xo/model.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    save_params(tmp_path / "other.safetensors", {"dense1": {"kernel": np.zeros((2, 2))}}, net="lenet5")
+    save_params(tmp_path / "shapes.safetensors", {"dense1": {"kernel": np.zeros((2, 2))}}, net="xo_net")
+    save_params(tmp_path / "options.safetensors", {}, net="xo_net", options={"colour": 1})
+    image = png(tmp_path / "x.png", letters[0][0])
+    for name in ("cut", "other", "shapes", "options", "missing"):
+        model = tmp_path / f"{name}.safetensors"
+        _, err = run(tmp_path, "experiments.xo", "classify", image, "--model", model, code=2)
+        assert err.startswith(f"error: {model}")
+        assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("script", ["experiments.walkthrough", "experiments.xo"])
+def test_an_unwritable_folder_stops_before_the_work(tmp_path, script):
+    (tmp_path / "runs").write_text("a file in the way")
+    _, err = run(tmp_path, script, code=2)
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["walkthrough"], ["xo"], ["xo", "classify"], ["xo", "evaluate"]])
+def test_help(tmp_path, words):
+    out, _ = run(tmp_path, f"experiments.{words[0]}", *words[1:], "--help")
+    assert "usage:" in out
+    assert run(tmp_path, f"experiments.{words[0]}", *words[1:], "--no-such-option", "1", code=2)

@@ -1,0 +1,138 @@
+"""Figures: each one can be saved and shows something."""
+
+import os
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cnn_jax import figures
+
+RNG = np.random.default_rng(0)
+X = np.eye(3, dtype=np.float32) * 2 - 1
+BARS = {"the X": {"X": 1.0, "O": 0.5}, "the O": {"X": 0.5, "O": 1.0}}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: figures.tiles([X, -X], ["one", "other"], title="two"),
+        lambda: figures.tiles(RNG.normal(size=(5, 8, 8)), columns=2, limit=3.0),
+        lambda: figures.tiles([X / 3, RNG.normal(size=(20, 20))], numbers=True),
+        lambda: figures.stages({"conv1": RNG.normal(size=(6, 6, 3)), "dense1": np.ones(2)}, columns=2),
+        lambda: figures.stages({"zero": np.zeros((4, 4, 1)), "conv1": np.ones((2, 2, 9))}, title="stages"),
+        lambda: figures.curves([1, 2, 3], {"a": [1, 2, 3], "b": [3, 2, 1]}, xlabel="x", ylabel="y", title="lines"),
+        lambda: figures.curves(np.arange(99), {"a": np.sin(np.arange(99))}, xlabel="x", ylabel="y"),
+        lambda: figures.bars(BARS, ylabel="votes", title="bars"),
+        lambda: figures.confusion(np.array([[9, 1], [0, 0]]), "XO", title="letters"),
+    ],
+    ids=[
+        "tiles",
+        "tiles_in_rows",
+        "tiles_with_numbers",
+        "stages",
+        "stages_of_nothing",
+        "curves",
+        "one_curve",
+        "bars",
+        "confusion",
+    ],
+)
+def test_every_figure_is_saved_and_shows_something(tmp_path, make):
+    figure = make()
+    assert isinstance(figure, Figure)
+    figures.save(figure, tmp_path / "new" / "figure.png")
+    with Image.open(tmp_path / "new" / "figure.png") as image:
+        assert image.format == "PNG"
+        grey = np.asarray(image.convert("L"))
+    assert min(grey.shape) > 100
+    assert np.mean(grey < 200) > 0.002
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_tiles_are_images_on_one_scale():
+    figure = figures.tiles([X, X / 2], ["one", "other"], title="title", limit=2.0)
+    assert [axes.get_title() for axes in figure.axes] == ["one", "other"]
+    assert figure.get_suptitle() == "title"
+    for axes, image in zip(figure.axes, (X, X / 2), strict=True):
+        (shown,) = axes.images
+        np.testing.assert_array_equal(shown.get_array(), image)
+        assert shown.get_clim() == (-2, 2)
+
+
+def test_numbers_of_small_tiles():
+    figure = figures.tiles([X, X / 3, np.zeros((13, 13))], numbers=True)
+    whole, parts, large = figure.axes
+    assert texts(whole) == ["1", "-1", "-1", "-1", "1", "-1", "-1", "-1", "1"]
+    assert texts(parts)[:2] == ["0.33", "-0.33"]
+    assert texts(large) == []
+    assert [text.get_color() for text in whole.texts[:2]] == ["black", "white"]  # seen on white and on black
+    assert texts(figures.tiles([X]).axes[0]) == []
+
+
+def test_tiles_fill_rows():
+    figure = figures.tiles([X] * 5, columns=2)
+    assert [len(axes.images) for axes in figure.axes] == [1, 1, 1, 1, 1, 0]
+
+
+def test_stages_show_up_to_columns_features_of_every_map():
+    named = {"conv1": np.ones((4, 4, 3)), "flatten1": np.ones(9), "conv2": 5 * np.ones((2, 2, 1))}
+    figure = figures.stages(named, columns=2)
+    assert [len(axes.images) for axes in figure.axes] == [1, 1, 1, 0]
+    assert [figure.axes[i].get_ylabel() for i in (0, 2)] == ["conv1\n4x4x3", "conv2\n2x2x1"]
+    assert [figure.axes[i].images[0].get_clim() for i in (0, 2)] == [(-1, 1), (-5, 5)]
+
+
+def test_curves_bear_names():
+    (axes,) = figures.curves([1, 2], {"a": [1, 2], "b": [2, 3]}, xlabel="x", ylabel="y", title="t").axes
+    assert [line.get_label() for line in axes.lines] == ["a", "b"]
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("x", "y", "t")
+    np.testing.assert_array_equal(axes.lines[1].get_ydata(), [2, 3])
+
+
+def test_bars_have_their_heights():
+    (axes,) = figures.bars(BARS, ylabel="votes").axes
+    assert [bar.get_height() for bar in axes.patches] == [1.0, 0.5, 0.5, 1.0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["the X", "the O"]
+
+
+def test_confusion_counts_and_shares():
+    (axes,) = figures.confusion(np.array([[3, 1], [0, 0]]), ["X", "O"]).axes
+    assert texts(axes) == ["3", "1", "0", "0"]
+    np.testing.assert_allclose(axes.images[0].get_array(), [[0.75, 0.25], [0, 0]])
+
+
+def test_nothing_to_show_is_refused():
+    with pytest.raises(ValueError, match=r"images: .*none"):
+        figures.tiles([])
+    with pytest.raises(ValueError, match=r"named: .*none"):
+        figures.stages({"dense1": np.ones(2)})
+
+
+def test_many_bars():
+    groups = {"a": {str(i): 1.0 for i in range(8)}}
+    assert len(figures.bars(groups, ylabel="y").axes[0].patches) == 8
+
+
+def test_no_bars():
+    with pytest.raises(ValueError, match="groups"):
+        figures.bars({}, ylabel="y")
+
+
+def test_a_failed_save_keeps_the_old_file(tmp_path):
+    path = tmp_path / "figure.unknown"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="unknown"):
+        figures.save(figures.tiles([X]), path)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_saving_into_what_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(OSError, match="file"):
+        figures.save(figures.tiles([X]), tmp_path / "file" / "figure.png")

@@ -1,0 +1,54 @@
+"""README's code blocks run. Its set-up commands also run whole, in a fresh clone, in `.ci/run`."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+PYTHON = [code for language, code in BLOCKS if language == "python"]
+COMMANDS = [line for language, code in BLOCKS if language == "sh" for line in code.splitlines()]
+
+
+def test_only_python_and_sh_blocks():
+    assert {language for language, _ in BLOCKS} == {"python", "sh"}
+    assert README.count("```") == 2 * len(BLOCKS)
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_blocks_run(code):
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_exactly_two_commands_set_up_and_run():
+    whole = [line for line in COMMANDS if "-m venv" in line]
+    assert [line.split()[-1] for line in whole] == ["experiments.xo", "pytest"]
+    assert all(line.startswith("python3 -m venv .venv && .venv/bin/pip install") for line in whole)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_name_what_there_is(line):
+    """Each part is a venv, an install of extras that exist, or a module that answers to its arguments' help."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for part in line.split("&&"):
+        words = shlex.split(part)
+        if words[0] == ".venv/bin/pip":
+            (target,) = (word for word in words[2:] if not word.startswith("-"))
+            assert words[1] == "install"
+            assert set(re.fullmatch(r"\.\[(.+)\]", target)[1].split(",")) <= extras.keys()
+        elif words[1:3] != ["-m", "venv"]:
+            program, flag, module, *arguments = words
+            assert (program, flag) == (".venv/bin/python", "-m")
+            words = [word for word in arguments if word.isalpha()]
+            done = subprocess.run(
+                [sys.executable, "-m", module, *words, "--help"], cwd=ROOT, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+            options = [word for word in arguments if word.startswith("--")]
+            assert all(option in done.stdout for option in options)

@@ -1,0 +1,207 @@
+"""The training loop: what it learns, which images it takes, what it reports and refuses."""
+
+import io
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnn_jax.layers import Chain, Dense, Dropout, Flatten
+from cnn_jax.progress import Progress
+from cnn_jax.training import fit
+
+KEY = jax.random.key(0)
+NET = Chain(Flatten(), Dense(2))
+IMAGES = np.random.default_rng(0).normal(size=(64, 2, 2)).astype(np.float32)
+LABELS = (IMAGES.sum((1, 2)) > 0).astype(np.int32)
+
+
+def run(data=(IMAGES, LABELS), net=NET, **options):
+    defaults = {"optimizer": optax.sgd(0.5), "steps": 4, "batch_size": 16, "key": KEY, "progress": False}
+    return fit(net, data, **(defaults | options))
+
+
+def labels_seen(labels, **options):
+    """The mean label of every step's batch: the loss is the label itself."""
+    labels = np.asarray(labels, np.float32)
+    images = np.zeros((len(labels), 1, 1), np.float32)
+    return run((images, labels), Flatten(), loss=lambda scores, label: label, **options)[1]["loss"]
+
+
+def sample(key):
+    image = jax.random.normal(key, (2, 2))
+    return image, (jnp.sum(image) > 0).astype(jnp.int32)
+
+
+@pytest.mark.parametrize("data", [(IMAGES, LABELS), sample], ids=["arrays", "sample"])
+def test_learns_what_a_line_separates(data):
+    params, history = run(data, optimizer=optax.adam(0.1), steps=60)
+    assert history["accuracy"][-10:].mean() > 0.95
+    assert history["loss"][-10:].mean() < 0.5 * history["loss"][0]
+    weights = np.asarray(params["dense1"]["kernel"])
+    assert np.all(weights[:, 1] > weights[:, 0])
+
+
+def test_history_and_params():
+    params, history = run(steps=3)
+    assert {name: (values.shape, type(values)) for name, values in history.items()} == {
+        "loss": ((3,), np.ndarray),
+        "accuracy": ((3,), np.ndarray),
+    }
+    assert jax.tree.map(jnp.shape, params) == {"dense1": {"kernel": (4, 2), "bias": (2,)}}
+
+
+def test_the_same_key_gives_the_same_run():
+    net = Chain(Flatten(), Dropout(0.5), Dense(2))
+    (one, _), (same, _), (other, _) = (run(net=net, key=jax.random.key(seed)) for seed in (0, 0, 1))
+    assert jax.tree.all(jax.tree.map(np.array_equal, one, same))
+    assert not np.array_equal(one["dense1"]["kernel"], other["dense1"]["kernel"])
+
+
+def test_given_params_are_the_start_and_stay_untouched():
+    start = {"dense1": {"kernel": jnp.ones((4, 2)), "bias": jnp.zeros(2)}}
+    _, history = run(params=start, steps=2)
+    assert history["loss"][0] == pytest.approx(np.log(2))
+    np.testing.assert_array_equal(start["dense1"]["kernel"], 1)
+    np.testing.assert_array_equal(start["dense1"]["bias"], 0)
+
+
+def test_history_is_taken_before_the_update():
+    images, labels = np.ones((4, 1, 1), np.float32), np.zeros(4, np.int32)
+    start = {"dense1": {"kernel": jnp.array([[0.0, 1.0]]), "bias": jnp.zeros(2)}}
+    _, history = run((images, labels), params=start, batch_size=4, steps=3, optimizer=optax.sgd(10.0))
+    assert history["loss"][0] == pytest.approx(np.log(1 + np.e))
+    assert list(history["accuracy"]) == [0, 1, 1]
+
+
+def test_every_epoch_sees_every_image_once_in_a_new_order():
+    seen = labels_seen(range(8), batch_size=1, steps=24).reshape(3, 8)
+    np.testing.assert_array_equal(np.sort(seen), [range(8)] * 3)
+    assert len({tuple(epoch) for epoch in seen}) == 3
+
+
+def test_batches_of_an_epoch_share_no_image():
+    seen = np.round(labels_seen(2.0 ** np.arange(6), batch_size=3, steps=4) * 3)
+    np.testing.assert_array_equal(seen.reshape(2, 2).sum(axis=1), 63)
+    assert all(int(batch).bit_count() == 3 for batch in seen)
+
+
+def test_the_last_partial_batch_is_left_out():
+    seen = np.round(labels_seen(2.0 ** np.arange(5), batch_size=2, steps=4) * 2)
+    assert [int(epoch).bit_count() for epoch in seen.reshape(2, 2).sum(axis=1)] == [4, 4]
+
+
+def test_sampled_batches_are_new_in_every_step():
+    def number(key):
+        return jnp.zeros((1, 1)), jax.random.uniform(key)
+
+    _, history = run(number, Flatten(), loss=lambda scores, label: label, batch_size=2, steps=5)
+    assert len(set(history["loss"])) == 5
+
+
+def test_channels_are_optional_and_labels_may_be_anything():
+    shapes = []
+
+    def loss(scores, label):
+        shapes.append((scores.shape, label.shape))
+        return jnp.mean((scores - label) ** 2)
+
+    targets = np.stack([LABELS, 1 - LABELS], axis=1).astype(np.float32)
+    _, history = run((IMAGES[..., None], targets), loss=loss, steps=1)
+    assert shapes == [((2,), (2,))]
+    assert list(history) == ["loss"]
+
+
+def test_the_step_is_compiled_once():
+    traces = []
+
+    def loss(scores, label):
+        traces.append(scores.shape)
+        return optax.softmax_cross_entropy_with_integer_labels(scores, label)
+
+    run(loss=loss, optimizer=optax.adam(0.1), steps=9)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("fault", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_stops_with_its_step(fault):
+    order = labels_seen(range(70), batch_size=1, steps=70)
+    labels = np.arange(70.0)
+    labels[int(order[59])] = labels[int(order[64])] = fault
+    with pytest.raises(FloatingPointError, match=rf"loss is {fault} at step 60\b"):
+        labels_seen(labels, batch_size=1, steps=70)
+
+
+def test_progress_goes_to_stderr_in_plain_lines(capsys):
+    run(steps=100, progress=True)
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == ""
+    assert [line.split()[:2] for line in lines] == [["training", "50/100"], ["training", "100/100"]]
+    assert "loss" in lines[0]
+    assert "accuracy" in lines[0]
+
+
+def test_no_progress_says_nothing(capfd):
+    run(progress=False)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"data": (IMAGES, LABELS[:-1])}, ValueError, "data: .*64 images, got 63"),
+        ({"batch_size": 65}, ValueError, "batch_size: .*64 images.*65"),
+        ({"data": (IMAGES[:, 0], LABELS)}, ValueError, r"data: .*\(H, W\) or \(H, W, C\), got \(2,\)"),
+        ({"data": (IMAGES[:, None, None], LABELS)}, ValueError, r"data: .*\(H, W\) or \(H, W, C\)"),
+        ({"data": lambda key: (jnp.zeros(3), jnp.array(0))}, ValueError, r"data: .*got \(3,\)"),
+        ({"steps": 0}, ValueError, "steps: .*0"),
+        ({"steps": 2.5}, TypeError, "steps: .*2.5"),
+        ({"batch_size": 0}, ValueError, "batch_size: .*0"),
+        ({"data": None}, TypeError, "data: .*NoneType"),
+        ({"data": (IMAGES, LABELS, LABELS)}, TypeError, "data: .*tuple"),
+        ({"data": ("text", LABELS)}, TypeError, r"data: "),
+    ],
+)
+def test_bad_arguments(options, error, message):
+    with pytest.raises(error, match=message):
+        run(**options)
+
+
+def test_progress_prints_ten_plain_lines(capsys):
+    with Progress("work", 200) as progress:
+        for done in range(1, 201):
+            progress.update(done, "note")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert lines[-1].startswith("work  200/200  note")
+
+
+def test_progress_of_few_steps(capsys):
+    with Progress("work", 3) as progress:
+        for done in range(1, 4):
+            progress.update(done)
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_a_bar_on_a_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with Progress("work", 7) as progress:
+        progress.update(7, "a note")
+    assert all(text in sys.stderr.getvalue() for text in ("work", "7/7", "a note"))
+
+
+def test_progress_without_rich_is_plain_on_a_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    with Progress("work", 7) as progress:
+        progress.update(7)
+    assert sys.stderr.getvalue().startswith("work  7/7")
