@@ -50,23 +50,23 @@ def check_shape(name: str, array: Array, *accepted: str) -> None:
         raise ValueError(f"{name}: expected at least one element, got the empty shape {array.shape}")
 
 
-def count(name: str, value: int) -> int:
-    """One positive int."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected an int, got {value!r}") from None
-    if number < 1:
-        raise ValueError(f"{name}: expected at least 1, got {value!r}")
-    return number
-
-
 def pair(name: str, value: int | Sequence[int]) -> Pair:
     """One positive int for both axes, or one for each: `pair("stride", 2) == (2, 2)`."""
     values = tuple(value) if isinstance(value, Sequence) else (value, value)
-    if len(values) != 2:
-        raise TypeError(f"{name}: expected an int or two ints, got {value!r}")
-    return count(name, values[0]), count(name, values[1])
+    try:
+        rows, columns = (operator.index(v) for v in values)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected an int or two ints, got {value!r}") from None
+    if rows < 1 or columns < 1:
+        raise ValueError(f"{name}: expected at least 1, got {value!r}")
+    return rows, columns
+
+
+def count(name: str, value: int) -> int:
+    """One positive int."""
+    if isinstance(value, Sequence):
+        raise TypeError(f"{name}: expected an int, got {value!r}")
+    return pair(name, value)[0]
 
 
 def pads(padding: Padding, size: tuple[int, ...], window: Pair, stride: Pair, *, names: tuple[str, str]) -> Pads:

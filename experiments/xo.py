@@ -309,9 +309,9 @@ def load_model(path: Path | None) -> tuple[Any, cnn_jax.Layer]:
         raise ValueError(f"{path}: expected a model of xo_net, got one of {name!r}")
     try:
         net = nets.xo_net(**options)
-        expected = jax.eval_shape(net.init, jax.random.key(0), (SIZE, SIZE, 1))
-    except TypeError as error:
-        raise ValueError(f"{path}: options that xo_net does not know ({error})") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: options that xo_net does not take ({error})") from error
+    expected = jax.eval_shape(lambda key: net.init(key, (SIZE, SIZE, 1)), jax.random.key(0))
     shapes = jax.tree.map(jnp.shape, params)
     if shapes != jax.tree.map(jnp.shape, expected):
         raise ValueError(f"{path}: parameters that do not fit xo_net with options {options}")

@@ -196,11 +196,6 @@ def test_warps_name_the_wrong_argument(warp, arguments, error, message):
         warp(*arguments)
 
 
-def test_fill_may_be_traced():
-    got = jax.jit(lambda fill: affine(np.ones((3, 3)), np.eye(2, 3), fill=fill))(0.5)
-    np.testing.assert_array_equal(got, np.ones((3, 3)))
-
-
 @pytest.mark.parametrize("wrong", [{"scale": (1, 2, 3)}, {"shift": 3.0}, {"shift": (1, 2, 3)}, {"angle": (1, 2)}])
 def test_affine_matrix_names_the_wrong_argument(wrong):
     with pytest.raises((ValueError, TypeError), match=next(iter(wrong))):
