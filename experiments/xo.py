@@ -10,10 +10,7 @@ Evidence: the table that `python -m experiments.xo` prints; runs/xo/metrics.json
 """
 
 import dataclasses
-import functools
-import itertools
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,49 +18,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-import optax.contrib
 import tyro
 
 import cnn_jax
 from cnn_jax import figures, nets
-from cnn_jax.data import images, npz, omniglot, xo
+from cnn_jax.data import images, npz, xo
 from cnn_jax.progress import Progress
 
 from . import common
-
-OUT = Path("runs/xo")
-SIZE = 28
-BATCH = 500
-DISTORTIONS = {
-    "clean": (),
-    "shifted": ("shift",),
-    "shrunken": ("shrink",),
-    "rotated": ("rotate",),
-    "deformed": ("deform",),
-    "all": tuple(xo.CLEAN),
-}
-READERS = ("whole image", "hand-made features", "trained network")
-
-
-@dataclasses.dataclass(frozen=True)
-class Train:
-    """Train on drawn letters, then compare three readers on fresh ones."""
-
-    out: Path = OUT
-    """Folder for the model, metrics.json, report.md and the figures."""
-    steps: int = 2500
-    """Training steps."""
-    batch_size: int = 128
-    """Letters drawn for each step."""
-    learning_rate: float = 0.015
-    """Highest learning rate of Muon; it warms up and then falls to zero along a cosine."""
-    test_images: int = 10_000
-    """Fresh letters for each row of the table."""
-    seed: int = 0
-    """Seed of everything random."""
-    data_dir: Path | None = None
-    """Folder with downloaded data sets, in place of CNN_JAX_DATA."""
+from .xo_training import BATCH, OUT, SIZE, Train, scores_of, train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,215 +51,6 @@ class Evaluate:
     """Folder for metrics.json, the confusion matrix and the mistakes."""
 
 
-# Stage 1: the three readers, each image -> scores of X and O.
-
-
-def whole_image(image: jax.Array, exemplars: jax.Array) -> jax.Array:
-    """(a) Compares the whole image, pixel by pixel, with a clean X and a clean O."""
-    return jax.vmap(cnn_jax.match, in_axes=(None, 0))(image, exemplars).ravel()
-
-
-def pieces(exemplars: np.ndarray, size: int = 9) -> tuple[np.ndarray, np.ndarray]:
-    """Hand-made features, and their letters: the clean X's crossing and arms, the clean O's sides and bends."""
-    middle, reach = SIZE // 2, round(SIZE / 3)
-    features, letters = [], []
-    for letter, exemplar in enumerate(exemplars):
-        for dy, dx in itertools.product((-1, 0, 1), repeat=2):
-            far = reach if letter == 1 and 0 in (dy, dx) else round(0.7 * reach)
-            top, left = middle + dy * far - size // 2, middle + dx * far - size // 2
-            piece = exemplar[top : top + size, left : left + size]
-            if piece.mean() > -0.7:  # of the X's sides and the O's middle next to nothing is drawn
-                features.append(piece)
-                letters.append(letter)
-    return np.stack(features), np.array(letters)
-
-
-def hand_made(image: jax.Array, features: jax.Array, letters: np.ndarray) -> jax.Array:
-    """(b) Match, ReLU, pool, vote: a letter's score is the mean over its features of their best match anywhere."""
-    maps = jax.nn.relu(jax.vmap(cnn_jax.match, in_axes=(None, 0))(image, features))
-    pooled = jax.vmap(lambda one: cnn_jax.max_pool(one, padding="CEIL"))(maps)
-    best = jnp.max(pooled, axis=(1, 2))
-    return jnp.stack([jnp.mean(best[letters == letter]) for letter in range(len(xo.CLASSES))])
-
-
-def trained(image: jax.Array, params: Any, net: cnn_jax.Layer) -> jax.Array:
-    """(c) The network."""
-    return net.apply(params, image[..., None])
-
-
-# Stage 2: training and the comparison.
-
-
-def train(config: Train) -> dict[str, Any]:
-    """Trains, compares, draws and writes everything; returns what metrics.json holds."""
-    started = time.monotonic()
-    out = common.make_writable(config.out)
-    net, options = nets.xo_net(), {}
-    train_key, test_key = jax.random.split(jax.random.key(config.seed))
-    params, history = cnn_jax.fit(
-        net,
-        functools.partial(xo.draw, size=SIZE),
-        optimizer=optimizer(config),
-        steps=config.steps,
-        batch_size=config.batch_size,
-        key=train_key,
-    )
-    trained_in = time.monotonic() - started
-    cnn_jax.save_params(out / "model.safetensors", params, net="xo_net", options=options)
-
-    rows, strengths = compare(params, net, config, test_key)
-    metrics: dict[str, Any] = {
-        "accuracy": rows,
-        "accuracy_by_strength": strengths,
-        "omniglot": read_omniglot(params, net, config.data_dir, out),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "training_seconds": trained_in,
-        "config": {name: str(value) for name, value in dataclasses.asdict(config).items()},
-    } | common.versions()
-    draw_figures(params, net, metrics, history, out, config.seed)
-    metrics["seconds"] = time.monotonic() - started
-    common.write_json(out / "metrics.json", metrics)
-    report = write_up(metrics)
-    common.write_text(out / "report.md", report)
-    print(table(rows))
-    print(metrics["omniglot"]["line"])
-    print(f"{metrics['parameters']:,} parameters, {metrics['seconds']:.0f} s in all; everything is in {out}")
-    return metrics
-
-
-def optimizer(config: Train) -> optax.GradientTransformation:
-    """Muon for the kernels of convolutions, which gets as far as Adam in half the steps, and Adam for the rest."""
-    warm_up = max(config.steps // 20, 1)
-
-    def rate(peak: float) -> optax.Schedule:
-        return optax.warmup_cosine_decay_schedule(0.0, peak, warm_up, max(config.steps, warm_up + 1))
-
-    def kernels(params: Any) -> Any:
-        flat = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
-        return jax.tree.map(lambda leaf: flat if leaf.ndim == 4 else None, params)
-
-    return optax.contrib.muon(
-        rate(config.learning_rate), muon_weight_dimension_numbers=kernels, adam_learning_rate=rate(3e-3)
-    )
-
-
-def compare(params: Any, net: cnn_jax.Layer, config: Train, key: jax.Array) -> tuple[dict, dict]:
-    """Accuracy of the three readers on the same fresh letters, for each distortion and by strength of all together."""
-    exemplars = jnp.stack([xo.draw(key, size=SIZE, label=label, **xo.CLEAN)[0] for label in range(2)])
-    features, letters = pieces(np.asarray(exemplars))
-
-    @jax.jit
-    def right(key: jax.Array, strengths: dict[str, jax.Array]) -> jax.Array:
-        drawn, labels = jax.vmap(lambda key: xo.draw(key, size=SIZE, **strengths))(jax.random.split(key, BATCH))
-        scores = (
-            jax.vmap(whole_image, (0, None))(drawn, exemplars),
-            jax.vmap(lambda image: hand_made(image, jnp.asarray(features), letters))(drawn),
-            jax.vmap(lambda image: trained(image, params, net))(drawn),
-        )
-        return jnp.stack([jnp.argmax(score, axis=-1) == labels for score in scores])
-
-    def accuracy(key: jax.Array, strengths: dict[str, float], count: int) -> dict[str, float]:
-        batches = [right(own, strengths) for own in jax.random.split(key, -(-count // BATCH))]
-        return dict(zip(READERS, np.concatenate(batches, axis=1)[:, :count].mean(axis=1).tolist(), strict=True))
-
-    levels = np.linspace(0, 2, 9)
-    keys = iter(jax.random.split(key, len(DISTORTIONS) + len(levels)))
-    rows, by_strength = {}, {name: [] for name in READERS}
-    with Progress("comparing", len(DISTORTIONS) + len(levels)) as bar:
-        for name, distorted in DISTORTIONS.items():
-            strengths = xo.CLEAN | dict.fromkeys(distorted, 1.0)
-            rows[name] = accuracy(next(keys), strengths, config.test_images)
-            bar.update(len(rows), name)
-        for i, level in enumerate(levels, 1):
-            for name, value in accuracy(
-                next(keys), dict.fromkeys(xo.CLEAN, float(level)), -(-config.test_images // 5)
-            ).items():
-                by_strength[name].append(value)
-            bar.update(len(rows) + i, f"strength {level:.2f}")
-    return rows, {"strength": levels.tolist()} | by_strength
-
-
-def read_omniglot(params: Any, net: cnn_jax.Layer, data_dir: Path | None, out: Path) -> dict[str, Any]:
-    """The network on 40 real drawings by 20 people, if they can be had."""
-    try:
-        drawings, labels = omniglot.load_xo(data_dir)
-    except (OSError, ValueError) as error:
-        return {"line": f"Omniglot's X's and O's: not read ({common.complaint(error)})"}
-    framed = np.stack([images.frame(drawing, size=SIZE) for drawing in drawings])
-    read = np.argmax(scores_of(params, net, framed), axis=-1)
-    titles = [f"{xo.CLASSES[is_]} read {xo.CLASSES[as_]}" for is_, as_ in zip(labels, read, strict=True)]
-    figures.save(
-        figures.tiles(framed, titles, columns=10, title="Omniglot's X's and O's, as framed"), out / "omniglot.png"
-    )
-    right = int(np.sum(read == labels))
-    return {"right": right, "of": len(labels), "line": f"Omniglot's X's and O's: {right} of {len(labels)} right"}
-
-
-def draw_figures(params: Any, net: cnn_jax.Layer, metrics: dict, history: dict, out: Path, seed: int) -> None:
-    """All figures of a training run."""
-    key = jax.random.key(seed)
-    keys = jax.random.split(key, 8)
-    shown, titles = [], []
-    draw = jax.jit(
-        jax.vmap(lambda key, label, strengths: xo.draw(key, size=SIZE, label=label, **strengths), (0, 0, None))
-    )
-    for name, distorted in DISTORTIONS.items():
-        strengths = {option: float(option in distorted) for option in xo.CLEAN}
-        shown += list(np.asarray(draw(keys, jnp.arange(8) % 2, strengths)[0]))
-        titles += [name] + [""] * 7
-    figures.save(figures.tiles(shown, titles, columns=8), out / "letters.png")
-
-    strength = metrics["accuracy_by_strength"]
-    lines = {name: 100 * np.array(strength[name]) for name in READERS}
-    labels = {"xlabel": "strength of all distortions together", "ylabel": "accuracy, %"}
-    figures.save(figures.curves(strength["strength"], lines, **labels, title="Read right"), out / "strength.png")
-
-    width = max(len(history["loss"]) // 50, 1)
-    smooth = {"loss": np.convolve(history["loss"], np.full(width, 1 / width), "valid")}
-    steps = np.arange(len(smooth["loss"])) + width
-    figures.save(figures.curves(steps, smooth, xlabel="step", ylabel=f"loss, mean of {width} steps"), out / "loss.png")
-
-    kernels = np.moveaxis(np.asarray(params["conv1"]["kernel"])[:, :, 0], -1, 0)
-    limit = float(np.abs(kernels).max())
-    figures.save(figures.tiles(kernels, columns=8, limit=limit, title="Learned features"), out / "features.png")
-    for label, letter in enumerate(xo.CLASSES):
-        image = shown[-16:][label]  # a deformed letter
-        named = {"image": image[..., None]} | jax.jit(net.stages)(params, image[..., None])
-        figures.save(
-            figures.stages(named, title=f"What the network makes of an {letter}"), out / f"stages_{letter}.png"
-        )
-
-
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """The comparison as a Markdown table."""
-    lines = ["| letters | " + " | ".join(READERS) + " |", "|---|" + "---|" * len(READERS)]
-    lines += [
-        f"| {name} | " + " | ".join(f"{100 * row[r]:.2f} %" for r in READERS) + " |" for name, row in rows.items()
-    ]
-    return "\n".join(lines)
-
-
-def write_up(metrics: dict[str, Any]) -> str:
-    """The report of a training run, as Markdown."""
-    config = ", ".join(f"{name} {value}" for name, value in metrics["config"].items())
-    pictures = ("letters", "strength", "features", "stages_X", "stages_O", "loss")
-    return "\n\n".join(
-        [
-            "# Telling X from O",
-            f"Read right, of {metrics['config']['test_images']} fresh letters each:",
-            table(metrics["accuracy"]),
-            f"{metrics['omniglot']['line']}. {metrics['parameters']:,} parameters, trained on drawn letters alone in "
-            f"{metrics['training_seconds']:.0f} s.",
-            *(f"![{name}]({name}.png)" for name in pictures),
-            f"Made by `python -m experiments.xo` with {config}; Python {metrics['python']}, JAX {metrics['jax']} on "
-            f"{metrics['device']}.\n",
-        ]
-    )
-
-
-# Stage 3: reading real pictures with the last trained model.
-
-
 def load_model(path: Path | None) -> tuple[Any, cnn_jax.Layer]:
     """A model file's parameters and network; without a path the last trained one, which is trained first if need be."""
     if path is None:
@@ -316,21 +70,6 @@ def load_model(path: Path | None) -> tuple[Any, cnn_jax.Layer]:
     if shapes != jax.tree.map(jnp.shape, expected):
         raise ValueError(f"{path}: parameters that do not fit xo_net with options {options}")
     return params, net
-
-
-def scores_of(params: Any, net: cnn_jax.Layer, framed: np.ndarray) -> np.ndarray:
-    """Scores of X and O for framed letters, in batches of one size so that one compilation serves all."""
-
-    @jax.jit
-    def read(batch: jax.Array) -> jax.Array:
-        return jax.nn.softmax(jax.vmap(lambda image: trained(image, params, net))(batch))
-
-    scores = []
-    for start in range(0, len(framed), BATCH):
-        part = framed[start : start + BATCH]
-        padded = np.concatenate([part, np.zeros((BATCH - len(part), *part.shape[1:]), part.dtype)])
-        scores.append(np.asarray(read(padded))[: len(part)])
-    return np.concatenate(scores)
 
 
 def classify(config: Classify) -> None:
