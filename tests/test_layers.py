@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -165,7 +166,7 @@ def test_init_is_deterministic_and_differs_between_keys_and_layers():
     net = Chain(Conv(1, padding="SAME"), Conv(1, padding="SAME"))
     make = jax.jit(functools.partial(net.init, shape=(4, 4, 1)))
     one, same, other = make(KEY), make(jax.random.key(0)), make(jax.random.key(1))
-    assert jax.tree.all(jax.tree.map(np.array_equal, one, same))
+    chex.assert_trees_all_equal(one, same)
     assert not np.array_equal(one["conv1"]["kernel"], other["conv1"]["kernel"])
     assert not np.array_equal(one["conv1"]["kernel"], one["conv2"]["kernel"])
 
