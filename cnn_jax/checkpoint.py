@@ -41,7 +41,7 @@ def save_params(
     with replacing(path) as temporary:
         try:
             safetensors.numpy.save_file(arrays, temporary, metadata)
-        except safetensors.SafetensorError as error:
+        except (safetensors.SafetensorError, AttributeError) as error:
             raise TypeError(f"params: expected arrays that safetensors holds, got {error}") from error
 
 
@@ -84,10 +84,12 @@ def _safetensors() -> Any:
 
 def _flatten(params: Params) -> dict[str, np.ndarray]:
     arrays = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda leaf: leaf is None):
         names, place = [getattr(entry, "key", None) for entry in path], jax.tree_util.keystr(path)
         if not names or not all(isinstance(name, str) and "/" not in name for name in names):
             raise TypeError(f"params: expected nested dicts with text keys without '/', got {place!r}")
+        if names == ["__metadata__"]:
+            raise TypeError("params: expected no key '__metadata__', which safetensors keeps for itself")
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
             raise TypeError(f"params: expected arrays, got {type(leaf).__name__} at {place}")
         arrays["/".join(map(str, names))] = np.require(leaf, requirements="C")

@@ -33,7 +33,8 @@ def conv(
 
         out[y, x, k] = sum over i, j, c of image[stride y + dilation i, stride x + dilation j, c] kernel[i, j, c, k]
 
-    This is correlation: kernels are not flipped. `jax.vmap` over images, kernels or both stays one dense convolution.
+    This is correlation: kernels are not flipped. `jax.vmap` over images, over kernels, and one within the other stays
+    one dense convolution.
 
     Args:
       image: one image, channels last. Integers and bools become float32; float16 and bfloat16 add up in float32.

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from . import matching, pooling
 from .convolution import conv
-from .windows import Padding, accumulator, count, pair
+from .windows import Padding, accumulator, as_floats, count, pair
 
 Params = dict[str, Any]
 Shape = tuple[int, ...]
@@ -79,7 +79,7 @@ def Conv(
         if channels % groups:
             raise ValueError(f"groups: expected a divisor of the {channels} channels, got {groups}")
         params = {"kernel": init(key, (rows, columns, channels // groups, features), jnp.float32)}
-        return params | ({"bias": jnp.zeros(features)} if bias else {})
+        return params | ({"bias": jnp.zeros(features, jnp.float32)} if bias else {})
 
     def apply(params: Params, image: Array, **_: Any) -> Array:
         out = sliding(image, params["kernel"])
@@ -108,9 +108,7 @@ def Match(
 
     def setup(key: Array, shape: Shape) -> Params:
         full = (rows, columns, _image_shape("Match", shape)[2], features)
-        return {
-            "features": init(key, full, jnp.float32) if init else jax.random.uniform(key, full, minval=-1, maxval=1)
-        }
+        return {"features": init(key, full, jnp.float32) if init else jax.random.uniform(key, full, jnp.float32, -1, 1)}
 
     def apply(params: Params, image: Array, **_: Any) -> Array:
         score = functools.partial(matching.match, image, stride=stride, padding=padding)
@@ -131,10 +129,12 @@ def Dense(features: int, *, bias: bool = True, init: Initializer = he_normal) ->
     def setup(key: Array, shape: Shape) -> Params:
         if len(shape) != 1:
             raise ValueError(f"Dense: expected a vector, got shape {shape}; put Flatten or GlobalAvgPool before it")
-        return {"kernel": init(key, (*shape, features), jnp.float32)} | ({"bias": jnp.zeros(features)} if bias else {})
+        return {"kernel": init(key, (*shape, features), jnp.float32)} | (
+            {"bias": jnp.zeros(features, jnp.float32)} if bias else {}
+        )
 
     def apply(params: Params, vector: Array, **_: Any) -> Array:
-        kernel = params["kernel"]
+        vector, kernel = as_floats(vector=vector, kernel=params["kernel"])
         out = jnp.dot(vector, kernel, preferred_element_type=accumulator(kernel.dtype)).astype(kernel.dtype)
         return out + params["bias"] if bias else out
 
@@ -183,6 +183,7 @@ def Activation(fn: Callable[[Array], Array]) -> Layer:
 
 def Dropout(rate: float) -> Layer:
     """In training, sets values to 0 with probability `rate` and scales the others by 1 / (1 - rate); needs a key."""
+    rate = float(rate)
     if not 0 <= rate < 1:
         raise ValueError(f"rate: expected at least 0 and less than 1, got {rate!r}")
 

@@ -41,7 +41,7 @@ def fit(
       data: `(images, labels)`, arrays of (N, H, W) or (N, H, W, C) and (N, ...), reshuffled every epoch, the last
         partial batch of an epoch left out; or a function `sample(key) -> (image, label)` that draws one example and is
         run on the device, `batch_size` of them for every step.
-      optimizer: any optax optimizer.
+      optimizer: an optax optimizer; it is told the gradient, the parameters and the loss (`value`), no more.
       steps: how many batches to learn from.
       key: a `jax.random.key`; the same key gives the same run.
       batch_size: examples in a batch.
@@ -50,8 +50,8 @@ def fit(
       progress: show a bar on stderr (plain lines when that is not a terminal).
 
     Returns:
-      The trained parameters and the history: {"loss": (steps,)} and, for integer labels, {"accuracy": (steps,)} in
-      [0, 1], each value taken on the batch of that step before its update.
+      The trained parameters and the history: {"loss": (steps,)} and, for one integer label an image, {"accuracy":
+      (steps,)} in [0, 1], each value taken on the batch of that step before its update.
 
     Raises:
       FloatingPointError: the loss is NaN or infinite; the message names the first such step.
@@ -75,14 +75,15 @@ def fit(
     places = itertools.chain([first], places)
     example = jax.eval_shape(load, store, first)[0]
     fitted = net.init(init_key, example.shape[1:]) if params is None else jax.tree.map(jnp.copy, params)
-    state = optimizer.init(fitted)
+    optimizer = optax.with_extra_args_support(optimizer)
+    state = jax.tree.map(jnp.copy, optimizer.init(fitted))  # some keep the parameters in it, which are donated too
 
     def objective(params: Params, images: Array, labels: Array, keys: Array) -> tuple[Array, dict[str, Array]]:
         scores = jax.vmap(lambda image, key: net.apply(params, image, train=True, key=key))(images, keys)
         value = jnp.mean(jax.vmap(loss)(scores, labels))
         metrics = {"loss": value}
-        if jnp.issubdtype(labels.dtype, jnp.integer):
-            metrics["accuracy"] = jnp.mean(jnp.argmax(scores, -1) == labels, dtype=value.dtype)
+        if jnp.issubdtype(labels.dtype, jnp.integer) and labels.shape == scores.shape[:-1]:
+            metrics["accuracy"] = jnp.mean(jnp.argmax(scores, -1) == labels.astype(jnp.int32), dtype=value.dtype)
         return value, metrics
 
     @functools.partial(jax.jit, donate_argnames=("params", "state"))
@@ -91,7 +92,7 @@ def fit(
         keys = jax.random.split(key, batch_size)
         gradient, metrics = jax.grad(objective, has_aux=True)(params, images, labels, keys)
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax mixes both
-            change, state = optimizer.update(gradient, state, params)
+            change, state = optimizer.update(gradient, state, params, value=metrics["loss"])
         return optax.apply_updates(params, change), state, metrics
 
     rows, pending = [], []

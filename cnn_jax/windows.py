@@ -64,9 +64,10 @@ def pair(name: str, value: int | Sequence[int]) -> Pair:
 
 def count(name: str, value: int) -> int:
     """One positive int."""
-    if isinstance(value, Sequence):
-        raise TypeError(f"{name}: expected an int, got {value!r}")
-    return pair(name, value)[0]
+    try:
+        return pair(name, operator.index(value))[0]
+    except TypeError:
+        raise TypeError(f"{name}: expected an int, got {value!r}") from None
 
 
 def pads(padding: Padding, size: tuple[int, ...], window: Pair, stride: Pair, *, names: tuple[str, str]) -> Pads:

@@ -9,6 +9,7 @@ Evidence: the table that `python -m experiments.xo` prints; runs/xo/metrics.json
     python -m experiments.xo evaluate FILE.npz     accuracy on labelled images
 """
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Iterator
@@ -57,7 +58,8 @@ def load_model(path: Path | None) -> tuple[Any, cnn_jax.Layer]:
         path = OUT / "model.safetensors"
         if not path.exists():
             print(f"no model at {path} yet: training one first", file=sys.stderr)
-            train(Train())
+            with contextlib.redirect_stdout(sys.stderr):
+                train(Train())
     params, name, options = cnn_jax.load_params(path)
     if name != "xo_net":
         raise ValueError(f"{path}: expected a model of xo_net, got one of {name!r}")
@@ -66,9 +68,11 @@ def load_model(path: Path | None) -> tuple[Any, cnn_jax.Layer]:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: options that xo_net does not take ({error})") from error
     expected = jax.eval_shape(lambda key: net.init(key, (SIZE, SIZE, 1)), jax.random.key(0))
-    shapes = jax.tree.map(jnp.shape, params)
-    if shapes != jax.tree.map(jnp.shape, expected):
-        raise ValueError(f"{path}: parameters that do not fit xo_net with options {options}")
+    kinds, wanted = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (params, expected))
+    if kinds != wanted or options.get("classes", len(xo.CLASSES)) != len(xo.CLASSES):
+        raise ValueError(f"{path}: parameters that do not fit xo_net for {len(xo.CLASSES)} letters, options {options}")
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+        raise ValueError(f"{path}: parameters that are not finite numbers")
     return params, net
 
 
@@ -108,7 +112,7 @@ def evaluate(config: Evaluate) -> None:
     pictures, letters = npz.load_npz(config.file)
     unknown = set(letters) - set(xo.CLASSES)
     if unknown:
-        raise ValueError(f"{config.file}: expected labels 'X' and 'O', got {sorted(unknown)[:5]} too")
+        raise ValueError(f"{config.file}: expected labels 'X' and 'O', got {sorted(map(str, unknown))[:5]} too")
     out = common.make_writable(config.out)
     params, net = load_model(config.model)
     framed = np.empty((len(pictures), SIZE, SIZE), np.float32)

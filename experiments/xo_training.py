@@ -17,6 +17,7 @@ import cnn_jax
 from cnn_jax import figures, nets
 from cnn_jax.data import images, omniglot, xo
 from cnn_jax.progress import Progress
+from cnn_jax.windows import count
 
 from . import common
 
@@ -96,9 +97,11 @@ def trained(image: jax.Array, params: Any, net: cnn_jax.Layer) -> jax.Array:
 def train(config: Train) -> dict[str, Any]:
     """Trains, compares, draws and writes everything; returns what metrics.json holds."""
     started = time.monotonic()
+    count("test_images", config.test_images)
+    key = jax.random.key(config.seed)
     out = common.make_writable(config.out)
     net, options = nets.xo_net(), {}
-    train_key, test_key = jax.random.split(jax.random.key(config.seed))
+    train_key, test_key = jax.random.split(key)
     params, history = cnn_jax.fit(
         net,
         functools.partial(xo.draw, size=SIZE),
@@ -187,6 +190,7 @@ def read_omniglot(params: Any, net: cnn_jax.Layer, data_dir: Path | None, out: P
     try:
         drawings, labels = omniglot.load_xo(data_dir)
     except (OSError, ValueError) as error:
+        (out / "omniglot.png").unlink(missing_ok=True)
         return {"line": f"Omniglot's X's and O's: not read ({common.complaint(error)})"}
     framed = np.stack([images.frame(drawing, size=SIZE) for drawing in drawings])
     read = np.argmax(scores_of(params, net, framed), axis=-1)

@@ -1,10 +1,13 @@
 """Picture files as arrays, and letters found in them: any size, either polarity, uneven light."""
 
 import os
+import warnings
 from typing import IO
 
 import numpy as np
 from jaxtyping import Float, Num
+
+from ..windows import count
 
 try:
     from PIL import Image, ImageOps
@@ -12,6 +15,7 @@ try:
     from scipy.spatial import ConvexHull
 except ImportError as error:
     raise ImportError("cnn_jax.data.images needs Pillow and SciPy: pip install 'cnn_jax[experiments]'") from error
+
 
 MAX_PIXELS = 50_000_000
 # Letters are looked for at this size at most; beyond it only time is spent.
@@ -33,12 +37,14 @@ def read_image(path: str | os.PathLike[str] | IO[bytes]) -> Float[np.ndarray, "H
       OSError: the file cannot be opened.
     """
     try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                size = f"{picture.width} x {picture.height} pixels"
-                raise ValueError(f"{size} are more than the {MAX_PIXELS // 10**6} million accepted")
-            picture.load()
-            return _grey(ImageOps.exif_transpose(picture))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower
+            with Image.open(path) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    size = f"{picture.width} x {picture.height} pixels"
+                    raise ValueError(f"{size} are more than the {MAX_PIXELS // 10**6} million accepted")
+                picture.load()
+                return _grey(ImageOps.exif_transpose(picture))
     except Exception as error:  # Pillow's readers each have their own for a damaged file
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -47,11 +53,15 @@ def read_image(path: str | os.PathLike[str] | IO[bytes]) -> Float[np.ndarray, "H
 
 def _grey(picture: Image.Image) -> Float[np.ndarray, "H W"]:
     if picture.mode.startswith(("I", "F")):
-        deep = np.nan_to_num(np.asarray(picture, np.float32), posinf=0, neginf=0)
-        top = 65535.0 if picture.mode.startswith("I;16") else max(float(np.max(np.abs(deep))), 1.0)
-        return np.clip(deep / top * 2 - 1, -1, 1)
+        deep = np.nan_to_num(np.asarray(picture, np.float64), posinf=0, neginf=0)
+        low, high = (0.0, 65535.0) if picture.mode.startswith("I;16") else (deep.min(), deep.max())
+        return (np.clip((deep - low) / max(high - low, 1e-30), 0, 1) * 2 - 1).astype(np.float32)
     if not picture.has_transparency_data:
-        return np.asarray(picture.convert("L"), np.float32) / 127.5 - 1
+        grey = np.asarray(picture.convert("L"), np.float32) / 127.5 - 1
+        channels = np.asarray(picture.convert("RGB"), np.float32) / 127.5 - 1
+        spread = channels.std(axis=(0, 1))
+        # Colours of about one brightness differ in a channel.
+        return channels[..., spread.argmax()] if grey.std() < spread.max() / 4 else grey
     light, alpha = np.moveaxis(np.asarray(picture.convert("LA"), np.float32) / 255, -1, 0)
     drawn = np.sum(light * alpha) / max(np.sum(alpha), 1e-6)
     ground = 1.0 if drawn < 0.5 else 0.0
@@ -72,15 +82,18 @@ def frame(image: Num[np.ndarray, "H W"], *, size: int = 28) -> Float[np.ndarray,
       The framed letter, float32 in [-1, 1].
 
     Raises:
-      ValueError: an image that is not (H, W) or is empty.
+      ValueError: an image that is not (H, W) or is empty, a size below 1.
+      TypeError: a size that is no int.
     """
+    size = count("size", size)
     image = np.clip(np.nan_to_num(np.asarray(image, np.float64)), -1e30, 1e30)
     if image.ndim != 2 or image.size == 0:
         raise ValueError(f"image: expected a non-empty (H, W), got shape {image.shape}")
     low, high = image.min(), image.max()
     if high - low <= 1e-5 * max(abs(low), abs(high)):
         return np.full((size, size), -1, np.float32)
-    image = _even_light(_reduce(((image - low) / (high - low)).astype(np.float32)))
+    image = _without_outline(_reduce(((image - low) / (high - low)).astype(np.float32)))
+    image = _even_light(image)
     ink, mask = _ink(image)
     mask = _parts_from(mask, 0.05)
     ink = np.where(ndimage.binary_dilation(mask, iterations=2), ink, 0)
@@ -94,6 +107,24 @@ def _reduce(image: np.ndarray) -> np.ndarray:
     if factor == 1:
         return image
     return np.asarray(Image.fromarray(image).reduce(factor))
+
+
+def _without_outline(image: np.ndarray) -> np.ndarray:
+    """Takes away a line drawn all around the picture, such as a form's cell or the edge of a scan."""
+    light = image > _otsu(image)[0]
+    outer = light[0, 0]
+    for width in range(min(image.shape) // 8 + 1):
+        inside = light[width : light.shape[0] - width, width : light.shape[1] - width]
+        edge = _border(inside)
+        if np.mean(edge == outer) < 0.98:
+            is_line = width > 0 and np.mean(edge == outer) < 0.5 and len(np.unique(inside)) == 2
+            return image[width : light.shape[0] - width, width : light.shape[1] - width] if is_line else image
+    return image
+
+
+def _border(image: np.ndarray) -> np.ndarray:
+    """The outermost pixels, once around."""
+    return np.concatenate([image[0], image[1:, -1], image[-1, -2::-1], image[-2:0:-1, 0]])
 
 
 def _otsu(values: np.ndarray) -> tuple[float, float]:
@@ -132,8 +163,7 @@ def _even_light(image: np.ndarray) -> np.ndarray:
 def _ink(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ink from 0 to 1, and where it is: the side of the threshold that holds less of the border."""
     light = image > _otsu(image)[0]
-    border = np.concatenate([light[0], light[-1], light[1:-1, 0], light[1:-1, -1]])
-    mask = ~light if border.mean() + 0.2 * (light.mean() - 0.5) > 0.5 else light
+    mask = ~light if _border(light).mean() + 0.2 * (light.mean() - 0.5) > 0.5 else light
     if _is_blob(_parts_from(mask, 1.0)) and not _is_blob(_parts_from(~mask, 1.0)):
         mask = ~mask  # no letter is solid: this is what a ring that reaches the border encloses
     ground, ink = np.median(image[~mask]), np.median(image[mask])

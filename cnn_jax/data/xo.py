@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ..windows import count
+
 CLASSES = ("X", "O")
 
 Strength = float | Float[Array, ""]
@@ -38,6 +40,7 @@ def draw(
     A letter is a set of line segments; a pixel's ink is its distance to the nearest one, less the pen's radius, through
     an antialiased edge. All strengths 0 give the article's clean glyph; each strength scales its own distortion alone,
     from its own random draw, so that the same key at growing strength is the same letter ever more distorted.
+    Not meant to be differentiated.
 
     Args:
       key: one `jax.random.key`, one drawing.
@@ -57,6 +60,9 @@ def draw(
     Returns:
       The image, (size, size) in [-1, 1], and the label, int32; `CLASSES[label]` is the letter.
 
+    Raises:
+      ValueError, TypeError: a size that is no positive int, a label that is neither 0 nor 1.
+
     >>> clean = jax.jit(lambda key: draw(key, size=9, label=0, **CLEAN))
     >>> image, label = clean(jax.random.key(0))
     >>> image[:4].round(3)
@@ -65,6 +71,13 @@ def draw(
            [-1., -1.,  1., -1., -1., -1.,  1., -1., -1.],
            [-1., -1., -1.,  1., -1.,  1., -1., -1., -1.]], dtype=float32)
     """
+    count("size", size)
+    if isinstance(label, int) and label not in (0, 1):
+        raise ValueError(f"label: expected 0 or 1, got {label}")
+    shift, shrink, stretch, rotate, slant, deform, thickness, contrast, noise = (
+        jnp.asarray(strength, jnp.float32)
+        for strength in (shift, shrink, stretch, rotate, slant, deform, thickness, contrast, noise)
+    )
     label_key, x_key, o_key, letter_key, grain_key = jax.random.split(key, 5)
     if label is None:
         label = jax.random.randint(label_key, (), 0, 2)
