@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_jax import load_params, save_params
 from cnn_jax.data import xo
 
 ROOT = Path(__file__).parents[1]
@@ -156,19 +157,28 @@ def test_evaluate_refuses_bad_files_in_one_line(tmp_path, content, complaint):
 
 
 def test_models_that_do_not_fit_are_refused_in_one_line(trained, tmp_path, letters):
-    from cnn_jax import save_params
-
     whole = (trained[0] / "runs/xo/model.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     save_params(tmp_path / "other.safetensors", {"dense1": {"kernel": np.zeros((2, 2))}}, net="lenet5")
     save_params(tmp_path / "shapes.safetensors", {"dense1": {"kernel": np.zeros((2, 2))}}, net="xo_net")
+    params, net, options = load_params(trained[0] / "runs/xo/model.safetensors")
+    params["dense1"]["bias"] = params["dense1"]["bias"].at[0].set(np.nan)
+    save_params(tmp_path / "nan.safetensors", params, net=net, options=options)
     save_params(tmp_path / "options.safetensors", {}, net="xo_net", options={"colour": 1})
     image = png(tmp_path / "x.png", letters[0][0])
-    for name in ("cut", "other", "shapes", "options", "missing"):
+    for name in ("cut", "other", "shapes", "nan", "options", "missing"):
         model = tmp_path / f"{name}.safetensors"
         _, err = run(tmp_path, "experiments.xo", "classify", image, "--model", model, code=2)
         assert err.startswith(f"error: {model}")
         assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("wrong", [("--test-images", 0), ("--steps", 0), ("--batch-size", -1), ("--seed", 10**30)])
+def test_training_refuses_wrong_numbers_and_writes_nothing(tmp_path, wrong):
+    _, err = run(tmp_path, "experiments.xo", *wrong, code=2)
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize("script", ["experiments.walkthrough", "experiments.xo"])

@@ -339,3 +339,23 @@ def test_any_picture_gives_a_frame(image, scale):
 def test_extreme_grey_levels(image):
     out = frame(image)
     assert np.abs(out).max() <= 1
+
+
+@pytest.mark.parametrize("level", [-1.0, 1.0])
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_line_around_the_picture_is_no_letter(level, width):
+    x = np.kron(np.maximum(np.eye(9), np.eye(9)[::-1]) * 2 - 1, np.ones((4, 4)))
+    plain = np.pad(x, 12, constant_values=-1) * level
+    outlined = np.pad(plain, width, constant_values=level)
+    np.testing.assert_allclose(frame(outlined), frame(plain), atol=1e-6)
+
+
+def test_colours_of_one_brightness_are_told_apart(tmp_path):
+    letter = np.where(GREY[..., None] > GREY.mean(), (255, 0, 0), (0, 130, 0)).astype(np.uint8)
+    Image.fromarray(letter).save(tmp_path / "a.png")
+    assert np.ptp(read_image(tmp_path / "a.png")) > 0.9
+
+
+def test_deep_pictures_use_their_whole_range(tmp_path):
+    Image.fromarray(GREY.astype(np.int32) - 100_000).save(tmp_path / "a.tif")
+    assert np.ptp(read_image(tmp_path / "a.tif")) == pytest.approx(2)

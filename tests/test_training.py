@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
 from cnn_jax.layers import Chain, Dense, Dropout, Flatten
@@ -200,3 +201,19 @@ def test_progress_without_rich_is_plain_on_a_terminal(monkeypatch):
     with Progress("work", 7) as progress:
         progress.update(7)
     assert sys.stderr.getvalue().startswith("work  7/7")
+
+
+@pytest.mark.parametrize(
+    "rule", [optax.contrib.prodigy(), optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())]
+)
+def test_optimizers_that_keep_the_parameters_or_ask_for_the_loss(rule):
+    _, history = run(optimizer=rule, steps=3)
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_several_integer_labels_an_image_have_no_accuracy():
+    def loss(scores, label):
+        return jnp.mean(optax.sigmoid_binary_cross_entropy(scores, label.astype(scores.dtype)))
+
+    _, history = run((IMAGES, np.stack([LABELS, 1 - LABELS], axis=1)), loss=loss, steps=2)
+    assert list(history) == ["loss"]
