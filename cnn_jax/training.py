@@ -102,9 +102,10 @@ def fit(
             fitted, state, metrics = update(fitted, state, store, next(places), own_key)
             pending.append(metrics)
             if step % REPORT_EVERY == 0 or step == steps:
-                rows += jax.device_get(pending)
+                read = jax.device_get(pending)
                 pending.clear()
-                _check_finite(rows)
+                _check_finite(read, len(rows) + 1)
+                rows += read
                 bar.update(step, "  ".join(f"{name} {value:.4f}" for name, value in rows[-1].items()))
     return fitted, {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
@@ -151,8 +152,8 @@ def _with_channels(images: Array) -> Array:
     return images if images.ndim == 4 else images[..., None]
 
 
-def _check_finite(rows: list[dict[str, Any]]) -> None:
-    for step, row in enumerate(rows, 1):
+def _check_finite(rows: list[dict[str, Any]], first: int) -> None:
+    for step, row in enumerate(rows, first):
         if not np.isfinite(row["loss"]):
             raise FloatingPointError(
                 f"loss is {row['loss']} at step {step}: try a lower learning rate, or look for NaN in the data"

@@ -71,8 +71,9 @@ def _grey(picture: Image.Image) -> Float[np.ndarray, "H W"]:
 def frame(image: Num[np.ndarray, "H W"], *, size: int = 28) -> Float[np.ndarray, "size size"]:
     """Finds the letter in a picture and sets it white on black into the middle of a small frame.
 
-    Evens out the light, splits ink from ground by Otsu's threshold, takes as ground what touches most of the border,
-    drops specks, and scales the rest to 20/28 of the frame. A picture with nothing on it gives a black frame.
+    Takes away a line around the picture, evens out the light, splits ink from ground by Otsu's threshold, takes as
+    ground what touches most of the border, drops specks, and scales the rest to 20/28 of the frame. A picture with
+    nothing on it gives a black frame.
 
     Args:
       image: grey levels on any scale, either polarity, any size.
