@@ -1,21 +1,13 @@
 """The sliding dot product that everything else is a thin layer above."""
 
-import functools
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Num
 
+from .sliding import METHODS, slide
 from .windows import Padding, Pads, Pair, accumulator, as_floats, check_shape, count, fold, pads, pair
-
-METHODS = ("auto", "conv", "shift")
-
-# Up to this many products per output, a fused sum of shifted images beats the CPU's convolution: 10 to 50 times for
-# one feature, 2 to 6 times for 16, about even for 16 features of 7x7; beyond it the convolution wins.
-SHIFT_PRODUCTS = 49
 
 
 def conv(
@@ -43,12 +35,14 @@ def conv(
       padding: "VALID", "SAME", "CEIL" (the last partial window stays) or ((top, bottom), (left, right)) zeros.
       dilation: distance between the pixels that meet neighbouring kernel pixels, an int or (rows, columns).
       groups: how many blocks the channels are split into; block g meets the g-th block of kernels alone.
-      method: "conv" is `lax.conv_general_dilated`; "shift" adds up shifted products, which the CPU fuses; "auto"
-        takes "shift" on CPU for at most 49 products per output and "conv" everywhere else.
+      method: "conv" is `lax.conv_general_dilated`; "shift" adds up shifted products, fused on the CPU; "fft" multiplies
+        Fourier transforms of tiles, for large kernels, and rounds to about 1e-6 of the contrast within a tile; "auto"
+        takes what is fastest for the whole batch, by its size and by the platform it is compiled for.
       precision: as in `lax.conv_general_dilated`; raise it for full float32 on TPU and on GPUs with TF32.
 
     Returns:
-      The dot products, (H', W', K), in the wider dtype of image and kernel. Every method has the gradients of "conv".
+      The dot products, (H', W', K), in the wider dtype of image and kernel. Both gradients are sliding dot products
+      again: by the same method, or by "auto" for those of "shift".
 
     Raises:
       ValueError: a wrong rank, an empty array, channels or groups that do not fit, a kernel larger than the image,
@@ -97,50 +91,29 @@ def wide_conv(
         raise ValueError(f"groups: expected a divisor of the {kernel.shape[3]} kernels, got {groups}")
     if method not in METHODS:
         raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
-    if method == "shift" and groups > 1:
-        raise ValueError(f"groups: expected 1 with method='shift', got {groups}")
+    if method in ("shift", "fft") and groups > 1:
+        raise ValueError(f"groups: expected 1 with method={method!r}, got {groups}")
 
     reach = ((kernel.shape[0] - 1) * dilation[0] + 1, (kernel.shape[1] - 1) * dilation[1] + 1)
     border = pads(padding, image.shape[:2], reach, stride, names=("image", "kernel"))
-    plain = functools.partial(
-        _plain, stride=stride, border=border, dilation=dilation, groups=groups, precision=precision
+    if groups > 1:
+        return _grouped(image, kernel, stride, border, dilation, groups, precision)
+    maps = kernel.shape[3] == 1  # a bank of single features under jax.vmap gives whole maps, one after another
+    out = slide(
+        image[None],
+        kernel,
+        stride=stride,
+        border=border,
+        dilation=dilation,
+        maps=maps,
+        method=method,
+        precision=precision,
     )
-    few = kernel.shape[0] * kernel.shape[1] * kernel.shape[2] <= SHIFT_PRODUCTS and groups == 1
-    if method == "conv" or (method == "auto" and not few):
-        return plain(image, kernel)
-
-    shift = functools.partial(_shift, stride=stride, border=border, dilation=dilation)
-
-    @jax.custom_jvp
-    def fast(image: Array, kernel: Array) -> Array:
-        if method == "shift":
-            return shift(image, kernel)
-        return lax.platform_dependent(image, kernel, cpu=shift, default=plain)
-
-    # The derivative of "shift" would add up one slice of the image at a time, several times slower than that of "conv".
-    def tangent(primals: tuple[Array, ...], tangents: tuple[Array | SymbolicZero, ...]) -> tuple[Array, Array]:
-        image, kernel = primals
-        out = fast(image, kernel)
-        parts = []
-        if not isinstance(tangents[0], SymbolicZero):
-            parts.append(plain(tangents[0], kernel))
-        if not isinstance(tangents[1], SymbolicZero):
-            parts.append(plain(image, tangents[1]))
-        return out, sum(parts[1:], parts[0]) if parts else jnp.zeros_like(out)
-
-    fast.defjvp(tangent, symbolic_zeros=True)
-    return fast(image, kernel)
+    return out[0, 0, :, :, None] if maps else out[0]
 
 
-def _plain(
-    image: Array,
-    kernel: Array,
-    *,
-    stride: Pair,
-    border: Pads,
-    dilation: Pair,
-    groups: int,
-    precision: lax.PrecisionLike,
+def _grouped(
+    image: Array, kernel: Array, stride: Pair, border: Pads, dilation: Pair, groups: int, precision: lax.PrecisionLike
 ) -> Array:
     out = lax.conv_general_dilated(
         image[None],
@@ -154,32 +127,6 @@ def _plain(
         preferred_element_type=accumulator(image.dtype),
     )
     return out[0]
-
-
-def _shift(image: Array, kernel: Array, *, stride: Pair, border: Pads, dilation: Pair) -> Array:
-    """The sum of shifted products, behind a wall: fused into a reduction that follows it would lose its speed."""
-    add_up = functools.partial(_add_up, stride=stride, border=border, dilation=dilation)
-    out = jax.eval_shape(add_up, image, kernel)
-    wall = lax.optimization_barrier(jnp.array(True))
-    return lax.cond(wall, add_up, lambda *_: jnp.zeros(out.shape, out.dtype), image, kernel)
-
-
-def _add_up(image: Array, kernel: Array, *, stride: Pair, border: Pads, dilation: Pair) -> Array:
-    wide = accumulator(image.dtype)
-    image = jnp.pad(image.astype(wide), [*border, (0, 0)])
-    kernel = kernel.astype(wide)
-    rows, columns, channels, _ = kernel.shape
-    height = (image.shape[0] - (rows - 1) * dilation[0] - 1) // stride[0] * stride[0] + 1
-    width = (image.shape[1] - (columns - 1) * dilation[1] - 1) // stride[1] * stride[1] + 1
-    total = jnp.zeros((), wide)
-    for i in range(rows):
-        for j in range(columns):
-            top, left = i * dilation[0], j * dilation[1]
-            shifted = image[top : top + height : stride[0], left : left + width : stride[1]]
-            for c in range(channels):
-                product = shifted[:, :, c, None] * kernel[i, j, c][None, None, :]
-                total = product if i == j == c == 0 else total + product
-    return total
 
 
 def window_sum(

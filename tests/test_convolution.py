@@ -8,11 +8,11 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
-from reference import layouts, noise, seeds, whole
+from reference import assert_same, layouts, noise, seeds, whole
 
 import cnn_jax as cnn
 
-METHODS = ("auto", "conv", "shift")
+METHODS = ("auto", "conv", "shift", "fft")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -23,7 +23,7 @@ def test_conv_equals_the_reference(method, layout, channels, kernels, seed):
     shape, window = layout.pop("shape"), layout.pop("window")
     image, kernel = whole(seed, *shape, channels), whole(seed + 1, *window, channels, kernels)
     got = jax.jit(partial(cnn.conv, method=method, **layout))(image, kernel)
-    np.testing.assert_array_equal(got, reference.conv(image, kernel, **layout))
+    assert_same(got, reference.conv(image, kernel, **layout), method)
 
 
 @pytest.mark.parametrize("method", ["auto", "conv"])
@@ -94,7 +94,7 @@ def test_a_nan_spoils_only_the_dot_products_that_hold_it(method):
     image[2, 4, 1] = np.nan
     got = np.asarray(run(image, kernel))
     assert np.isnan(got[hit]).all()
-    np.testing.assert_array_equal(got[~hit], clean[~hit])
+    assert_same(got[~hit], clean[~hit], method)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -117,9 +117,9 @@ def test_gradients_of_all_methods_are_equal(options):
         return jnp.sum(scores * jnp.cos(jnp.arange(scores.size).reshape(scores.shape)))
 
     gradient = jax.jit(jax.grad(loss, (0, 1)), static_argnames="method")
-    for method in ("auto", "shift"):
+    for method in ("auto", "shift", "fft"):
         for got, plain in zip(gradient(image, kernel, method), gradient(image, kernel, "conv"), strict=True):
-            np.testing.assert_allclose(got, plain, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(got, plain, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(("wanted", "count"), [(0, 2), (1, 2), ((0, 1), 3)])
@@ -140,7 +140,7 @@ def test_a_constant_argument_may_be_an_integer(method):
         return cnn.conv(image, kernel, method=method).sum()
 
     got = jax.grad(total)(kernel, image.astype(np.int32))
-    np.testing.assert_array_equal(got[..., 0], reference.pool(image, np.sum, window=3, stride=1))
+    assert_same(got[..., 0], reference.pool(image, np.sum, window=3, stride=1), method)
 
 
 def over_kernels_in_images(conv):
@@ -157,8 +157,8 @@ def test_vmap_equals_loops_and_is_one_dense_convolution(nest, method):
     images, kernels = whole(0, 3, 6, 5, 2), whole(1, 4, 2, 3, 2, 2)
     conv = partial(cnn.conv, stride=2, padding="SAME", method=method)
     looped = [[reference.conv(i, k, stride=2, padding="SAME") for k in kernels] for i in images]
-    np.testing.assert_array_equal(jax.jit(nest(conv))(images, kernels), looped)
-    if method != "shift":
+    assert_same(jax.jit(nest(conv))(images, kernels), looped, method)
+    if method in ("auto", "conv"):
         assert reference.convolutions(nest(conv), images, kernels) == [True]
 
 
@@ -209,7 +209,7 @@ def test_16_bit_floats_add_up_in_float32(dtype):
         sums.append(
             jax.grad(lambda k, m=method: cnn.conv(image[..., None], k, method=m).sum())(ones[:1, :1])[0, 0, 0, 0]
         )
-    assert [(float(s), s.dtype) for s in sums] == [(8.0, jnp.dtype(dtype))] * 7
+    assert [(float(s), s.dtype) for s in sums] == [(8.0, jnp.dtype(dtype))] * (1 + 2 * len(METHODS))
 
 
 def test_float64_stays_float64():
@@ -252,6 +252,7 @@ CONV_ERRORS = [
     ({"groups": 3}, ValueError, r"kernel: expected .*groups = 3, got \(3, 3, 2, 4\)"),
     ({"kernel": KERNEL[:, :, :1, :3], "groups": 2}, ValueError, "groups: expected a divisor of the 3 kernels, got 2"),
     ({"kernel": KERNEL[:, :, :1], "groups": 2, "method": "shift"}, ValueError, "groups: expected 1 .*, got 2"),
+    ({"kernel": KERNEL[:, :, :1], "groups": 2, "method": "fft"}, ValueError, "groups: expected 1 .*, got 2"),
     ({"method": "magic"}, ValueError, "method: expected one of .*'auto'.*, got 'magic'"),
 ]
 

@@ -18,11 +18,12 @@ HEAVY = ("matplotlib", "PIL", "pooch", "safetensors", "rich", "scipy.ndimage", "
 
 # The floors of the house: a room imports from floors below its own alone.
 FLOORS = {
-    0: ("windows", "files", "memory", "progress"),
-    1: ("convolution", "pooling", "warping", "figures"),
-    2: ("matching", "augment", "data"),
-    3: ("layers", "search"),
-    4: ("nets", "costs", "explain", "training", "checkpoint"),
+    0: ("windows", "fourier", "files", "memory", "progress"),
+    1: ("sliding", "pooling", "warping", "figures"),
+    2: ("convolution",),
+    3: ("matching", "augment", "data"),
+    4: ("layers", "search"),
+    5: ("nets", "costs", "explain", "training", "checkpoint"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 

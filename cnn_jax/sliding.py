@@ -1,0 +1,267 @@
+"""The sliding dot product as one bilinear operation that chooses its algorithm when it is compiled.
+
+It is a primitive of its own because it must see the whole work. `jax.vmap` over images or kernels only makes it larger,
+so that algorithm, tiles and memory are those of the batch; and each of its two derivatives is the same operation again,
+with a choice of its own.
+"""
+
+import functools
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array
+
+from . import fourier
+from .windows import Pads, Pair, accumulator
+
+METHODS = ("auto", "conv", "shift", "fft")
+
+# Nanoseconds a multiply-add on two CPU cores, measured: a fused sum of shifted products; XLA's convolution of images
+# with at least 8 channels, or fewer, by at least 16 kernels (fewer than 16 take as long as 16).
+SHIFT, CONV, THIN_CONV = 0.025, 0.02, 0.08
+# Products that "shift" fuses into one loop, and unrolls at most, lest compiling take seconds.
+SHIFT_AT_ONCE, SHIFT_PRODUCTS = 25, 400
+# How much less a multiply-add and a transform take on an accelerator; a guess, on the side of the convolution.
+ACCELERATED_CONV, ACCELERATED_FFT = 1e-3, 1e-2
+
+
+def slide(
+    image: Array,
+    kernel: Array,
+    *,
+    stride: Pair,
+    border: Pads,
+    dilation: Pair,
+    spread: Pair = (1, 1),
+    maps: bool,
+    method: str,
+    precision: lax.PrecisionLike,
+) -> Array:
+    """Slides kernels (h, w, C, K) over images (N, H, W, C) of one dtype and takes the dot product at every position.
+
+    `stride` is between positions, `dilation` between the kernel's pixels, `spread` between the image's, with zeros
+    between them, and `border` has the zeros around it, or negative the pixels cut off. 16-bit floats give float32.
+    The result is (N, H', W', K), or with `maps` one map after another, (K, N, H', W').
+    """
+    params = {"stride": stride, "border": border, "dilation": dilation, "spread": spread}
+    return slide_p.bind(image, kernel, maps=maps, method=method, precision=precision, **params)
+
+
+def compute(
+    image: Array, kernel: Array, *, maps: bool, method: str, precision: lax.PrecisionLike, **window: Any
+) -> Array:
+    """`slide` in terms of JAX's own operations."""
+    methods = {
+        "conv": functools.partial(_convolve, maps=maps, precision=precision, **window),
+        "shift": functools.partial(_shift, maps=maps, **window),
+        "fft": functools.partial(_transform, maps=maps, **window),
+    }
+    if method != "auto":
+        return methods[method](image, kernel)
+    cpu, other = best_methods(image.shape, kernel.shape, **window)
+    if cpu == other:
+        return methods[cpu](image, kernel)
+    return lax.platform_dependent(image, kernel, cpu=methods[cpu], default=methods[other])
+
+
+def best_methods(
+    image: tuple[int, ...], kernel: tuple[int, ...], *, stride: Pair, border: Pads, dilation: Pair, spread: Pair
+) -> tuple[str, str]:
+    """The fastest method on CPU and on accelerators for images and kernels of these shapes."""
+    (n, *size, channels), (*window, _, kernels) = image, kernel
+    full = [(size[a] - 1) * spread[a] + 1 + sum(border[a]) for a in (0, 1)]
+    reach = [(window[a] - 1) * dilation[a] + 1 for a in (0, 1)]
+    counts = [(full[a] - reach[a]) // stride[a] + 1 for a in (0, 1)]
+    products = window[0] * window[1] * channels
+    work = products * n * kernels * counts[0] * counts[1]
+    few_kernels = max(1.0, 16 / kernels)
+    conv = work * few_kernels * (CONV if channels >= 8 else THIN_CONV)
+    fft = fourier.cost((n, full[0], full[1], channels), (reach[0], reach[1], channels, kernels))
+    shift = products * n * kernels * full[0] * full[1] * SHIFT
+    cpu = {"conv": conv, "fft": fft} | ({"shift": shift} if products <= SHIFT_PRODUCTS else {})
+    other = {"conv": conv * ACCELERATED_CONV, "fft": fft * ACCELERATED_FFT}
+    return min(cpu, key=cpu.__getitem__), min(other, key=other.__getitem__)
+
+
+def _convolve(
+    image: Array,
+    kernel: Array,
+    *,
+    stride: Pair,
+    border: Pads,
+    dilation: Pair,
+    spread: Pair,
+    maps: bool,
+    precision: lax.PrecisionLike,
+) -> Array:
+    out = lax.conv_general_dilated(
+        image,
+        kernel,
+        stride,
+        border,
+        lhs_dilation=spread,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+        preferred_element_type=accumulator(image.dtype),
+    )
+    return jnp.moveaxis(out, -1, 0) if maps else out
+
+
+def _shift(
+    image: Array, kernel: Array, *, stride: Pair, border: Pads, dilation: Pair, spread: Pair, maps: bool
+) -> Array:
+    """The sum of shifted products, over all pixels as one long row; what spans two lines or images is cut off."""
+    image, kernel = _framed(image, border, spread), kernel.astype(accumulator(kernel.dtype))
+    n, height, width, channels = image.shape
+    rows, columns = ((size - 1) * step + 1 for size, step in zip(kernel.shape[:2], dilation, strict=True))
+    flat = jnp.moveaxis(image, -1, 0).reshape(channels, -1)
+    last = (rows - 1) * width + columns - 1
+    length = flat.shape[1] - last
+    taps = list(itertools.product(range(channels), *map(range, kernel.shape[:2])))
+    parts = -(-len(taps) // SHIFT_AT_ONCE)
+
+    def add(part: int, total: Array | None, flat: Array, kernel: Array) -> Array:
+        for c, i, j in taps[len(taps) * part // parts : len(taps) * (part + 1) // parts]:
+            start = i * dilation[0] * width + j * dilation[1]
+            product = flat[c, start : start + length][None] * kernel[i, j, c][:, None]
+            total = product if total is None else total + product
+        assert total is not None
+        return total if part + 1 < parts else cut(total)
+
+    def cut(total: Array) -> Array:
+        out = jnp.pad(total, [(0, 0), (0, last)]).reshape(-1, n, height, width)
+        out = out[:, :, : height - rows + 1 : stride[0], : width - columns + 1 : stride[1]]
+        return out if maps else jnp.moveaxis(out, 0, -1)
+
+    # A wall around every few products: more have no room in a CPU's registers, and fused into a reduction that
+    # follows they would be slow. XLA takes away optimization barriers before it fuses, but not a branch behind one.
+    wall = lax.optimization_barrier(jnp.array(True))
+    total = None
+    for part in range(parts):
+        step = functools.partial(add, part)
+        out = jax.eval_shape(step, total, flat, kernel)
+        total = lax.cond(wall, step, lambda *_, out=out: jnp.zeros(out.shape, out.dtype), total, flat, kernel)
+    assert total is not None
+    return total
+
+
+def _transform(
+    image: Array, kernel: Array, *, stride: Pair, border: Pads, dilation: Pair, spread: Pair, maps: bool
+) -> Array:
+    image = _framed(image, border, spread)
+    holes = [(0, 0, d - 1) for d in dilation]
+    wide = kernel.astype(image.dtype)
+    spaced = lax.pad(wide, jnp.zeros((), wide.dtype), [*holes, (0, 0, 0), (0, 0, 0)])
+    out = fourier.correlate(jnp.where(jnp.isfinite(image), image, 0), spaced)
+
+    # Windows that hold what is not finite become NaN: added, not selected, so that it fuses with what is done next.
+    def spoil() -> Array:
+        bad = jnp.where(jnp.isfinite(image).all(axis=-1), 0.0, 1.0)
+        for axis in (0, 1):
+            window, steps = [1, 1, 1], [1, 1, 1]
+            window[1 + axis], steps[1 + axis] = kernel.shape[axis], dilation[axis]
+            bad = lax.reduce_window(bad, -jnp.inf, lax.max, window, (1, 1, 1), "VALID", window_dilation=steps)
+        return jnp.where(bad > 0, jnp.asarray(jnp.nan, out.dtype), 0)
+
+    clean = jnp.isfinite(image.sum())  # one pass; an overflow only costs time
+    out = out + lax.cond(clean, lambda: jnp.zeros(out.shape[1:], out.dtype), spoil)[None]
+    out = out[:, :, :: stride[0], :: stride[1]]
+    return out if maps else jnp.moveaxis(out, 0, -1)
+
+
+def _framed(image: Array, border: Pads, spread: Pair) -> Array:
+    """An image with zeros around and between its pixels, in the dtype to add up in."""
+    wide = image.astype(accumulator(image.dtype))
+    inside = [(*border[a], spread[a] - 1) for a in (0, 1)]
+    return lax.pad(wide, jnp.zeros((), wide.dtype), [(0, 0, 0), *inside, (0, 0, 0)])
+
+
+def _abstract(image: Any, kernel: Any, **params: Any) -> ShapedArray:
+    out = jax.eval_shape(functools.partial(compute, **params | {"method": "conv"}), image, kernel)
+    return ShapedArray(out.shape, out.dtype)
+
+
+def _batch(args: tuple[Array, Array], axes: tuple[int | None, int | None], **params: Any) -> tuple[Array, int]:
+    """More images are more of the batch, more kernels more features; only pairs of both stay pairs."""
+    (image, kernel), (image_axis, kernel_axis) = args, axes
+    maps = params["maps"]
+    if kernel_axis is None and image_axis is not None:
+        image = jnp.moveaxis(image, image_axis, 0)
+        out = slide(image.reshape(-1, *image.shape[2:]), kernel, **params)
+        axis = 1 if maps else 0
+        return out.reshape(*out.shape[:axis], *image.shape[:2], *out.shape[axis + 1 :]), axis
+    if image_axis is None and kernel_axis is not None:
+        axis = 0 if maps else 3
+        kernel = jnp.moveaxis(kernel, kernel_axis, 3)
+        out = slide(image, kernel.reshape(*kernel.shape[:3], -1), **params)
+        return out.reshape(*out.shape[:axis], *kernel.shape[3:], *out.shape[axis + 1 :]), axis
+    return jax.vmap(functools.partial(compute, **params), axes)(image, kernel), 0
+
+
+def _derivative_method(method: str) -> str:
+    return "auto" if method == "shift" else method  # the derivatives have other shapes, where it may be slow
+
+
+def _to_image(ct: Array, image: Any, kernel: Array, **params: Any) -> Array:
+    """The cotangent of the image: the kernel, turned round, slides over the cotangent spread by the stride."""
+    image, window = image.aval, kernel.shape
+    stride, dilation, spread, border = (params[name] for name in ("stride", "dilation", "spread", "border"))
+    ct = jnp.moveaxis(ct, 0, -1) if params["maps"] else ct
+    back = []
+    for a in (0, 1):
+        reach = (window[a] - 1) * dilation[a]
+        low = reach - border[a][0]
+        back.append((low, (image.shape[1 + a] - 1) * spread[a] + reach - (ct.shape[1 + a] - 1) * stride[a] - low))
+    out = slide(
+        ct,
+        kernel[::-1, ::-1].swapaxes(2, 3).astype(ct.dtype),
+        stride=spread,
+        border=(back[0], back[1]),
+        dilation=dilation,
+        spread=stride,
+        maps=False,
+        method=_derivative_method(params["method"]),
+        precision=params["precision"],
+    )
+    return out.astype(image.dtype)
+
+
+def _to_kernel(ct: Array, image: Array, kernel: Any, **params: Any) -> Array:
+    """The cotangent of the kernel: the cotangent, spaced by the stride, slides over the image; batch and channels
+    change places."""
+    window = kernel.aval.shape
+    stride, dilation, spread, border = (params[name] for name in ("stride", "dilation", "spread", "border"))
+    ct = ct.transpose(2, 3, 1, 0) if params["maps"] else ct.transpose(1, 2, 0, 3)
+    over = []
+    for a in (0, 1):
+        low, full = border[a][0], (image.shape[1 + a] - 1) * spread[a] + 1
+        over.append((low, (window[a] - 1) * dilation[a] + (ct.shape[a] - 1) * stride[a] + 1 - full - low))
+    out = slide(
+        image.transpose(3, 1, 2, 0).astype(ct.dtype),
+        ct,
+        stride=dilation,
+        border=(over[0], over[1]),
+        dilation=stride,
+        spread=spread,
+        maps=False,
+        method=_derivative_method(params["method"]),
+        precision=params["precision"],
+    )
+    return out.transpose(1, 2, 0, 3).astype(kernel.aval.dtype)
+
+
+slide_p = Primitive("slide")
+slide_p.def_impl(
+    jax.jit(compute, static_argnames=("stride", "border", "dilation", "spread", "maps", "method", "precision"))
+)
+slide_p.def_abstract_eval(_abstract)
+ad.defbilinear(slide_p, _to_image, _to_kernel)
+batching.primitive_batchers[slide_p] = _batch
+mlir.register_lowering(slide_p, mlir.lower_fun(compute, multiple_results=False))
