@@ -22,7 +22,15 @@ from .layers import (
     MaxPool,
     Residual,
 )
-from .matching import match
+from .matching import (
+    cosine,
+    defined,
+    match,
+    normalized_squared_difference,
+    sharpened_cosine,
+    squared_difference,
+    zncc,
+)
 from .memory import keep_freed_memory
 from .pooling import avg_pool, global_avg_pool, max_abs_pool, max_pool, min_pool
 from .training import fit
@@ -43,6 +51,8 @@ __all__ = [
     "Residual",
     "avg_pool",
     "conv",
+    "cosine",
+    "defined",
     "fit",
     "global_avg_pool",
     "keep_freed_memory",
@@ -52,6 +62,10 @@ __all__ = [
     "max_pool",
     "min_pool",
     "nets",
+    "normalized_squared_difference",
     "save_params",
+    "sharpened_cosine",
+    "squared_difference",
     "window_sum",
+    "zncc",
 ]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Num
 
@@ -49,6 +48,7 @@ def conv(
         or an unknown padding or method.
       TypeError: arrays that are not real numbers, or options that are not ints.
 
+    >>> import jax.numpy as jnp
     >>> conv(jnp.ones((4, 4, 1)), jnp.ones((3, 3, 1, 2))).shape
     (2, 2, 2)
     """
@@ -153,6 +153,7 @@ def window_sum(
       ValueError: a wrong rank, an empty image, a window larger than the padded image, an unknown padding.
       TypeError: an image that is not real numbers, options that are not ints.
 
+    >>> import jax.numpy as jnp
     >>> window_sum(jnp.arange(9).reshape(3, 3), 2)
     Array([[ 8., 12.],
            [20., 24.]], dtype=float32)
@@ -162,4 +163,4 @@ def window_sum(
     window, stride = pair("window", window), pair("stride", stride)
     border = pads(padding, image.shape[:2], window, stride, names=("image", "window"))
     wide = image.astype(accumulator(image.dtype))
-    return fold(wide, window, stride, border, 0, jnp.add).astype(image.dtype)
+    return fold(wide, window, stride, border, 0, lambda a, b, *_: a + b).astype(image.dtype)

@@ -103,8 +103,8 @@ def avg_pool(
     """
     image, window, stride, border = _arguments(image, window, stride, padding)
     wide = image.astype(accumulator(image.dtype))
-    total = fold(wide, window, stride, border, 0, jnp.add)
-    count = fold(jnp.ones_like(wide), window, stride, border, 0, jnp.add)
+    total = fold(wide, window, stride, border, 0, _sum)
+    count = fold(jnp.ones_like(wide), window, stride, border, 0, _sum)
     return (total / count).astype(image.dtype)
 
 
@@ -135,6 +135,10 @@ def _arguments(
     return image, sizes, steps, border
 
 
-def _first_largest(a: Array, b: Array) -> Array:
+def _sum(a: Array, b: Array, *_: int) -> Array:
+    return a + b
+
+
+def _first_largest(a: Array, b: Array, *_: int) -> Array:
     """The larger value, the first of two equal ones, NaN where either is."""
     return jnp.where((a >= b) | jnp.isnan(a), a, b)

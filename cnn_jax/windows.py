@@ -1,5 +1,6 @@
 """Windows that slide over an image: where they stand, how borders are padded, and the checks that all rooms share."""
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -113,36 +114,53 @@ def _named_pad(padding: str, n: int, w: int, s: int) -> Pair:
     return 0, max((windows - 1) * s + w - n, 0)
 
 
-def fold(
-    image: Float[Array, "H W *C"],
-    window: Pair,
-    stride: Pair,
-    padding: Pads,
-    empty: float,
-    join: Callable[[Array, Array], Array],
-) -> Float[Array, "H2 W2 *C"]:
+def fold(image: Any, window: Pair, stride: Pair, padding: Pads, empty: float, join: Callable[..., Any]) -> Any:
     """Joins the pixels of every window by an associative `join`, columns then rows; padded cells hold `empty`.
+
+    `image` is an array (H, W, *C) or several of them, and `join(a, b, many, few)` joins two, or two tuples, that stand
+    for so many pixels each.
 
     Shifted slices, not `lax.reduce_window`: several times faster on CPU forward and backward, in about 2·log2(window)
     joins, and the gradient holds no select-and-scatter, so that it is the same in every run on every platform.
     """
-    borders = [*padding] + [(0, 0)] * (image.ndim - 2)
-    image = jnp.pad(image, borders, constant_values=empty)
-    for axis in (1, 0):
-        image = _runs(image, window[axis], stride[axis], axis, join)
-    return image
+
+    def bordered(array: Array) -> Array:
+        return jnp.pad(array, [*padding] + [(0, 0)] * (array.ndim - 2), constant_values=empty)
+
+    image = jax.tree.map(bordered, image)
+    image = _runs(image, window[1], stride[1], 1, join, 1)
+    return _runs(image, window[0], stride[0], 0, join, window[1])
 
 
-def _runs(x: Array, length: int, stride: int, axis: int, join: Callable[[Array, Array], Array]) -> Array:
-    """Joins every `length` neighbours along an axis: two runs of half the length, and the odd last one."""
-    count = (x.shape[axis] - length) // stride + 1
+def _runs(x: Any, length: int, stride: int, axis: int, join: Callable[..., Any], each: int) -> Any:
+    """Joins every `length` neighbours along an axis: two runs of half the length, and the odd last one.
 
-    def every(y: Array, start: int) -> Array:
-        return lax.slice_in_dim(y, start, start + (count - 1) * stride + 1, stride, axis)
+    Every one of them stands for `each` pixels already.
+    """
+    count = (jax.tree.leaves(x)[0].shape[axis] - length) // stride + 1
+
+    def every(y: Any, start: int) -> Any:
+        end = start + (count - 1) * stride + 1
+        return jax.tree.map(lambda array: lax.slice_in_dim(array, start, end, stride, axis), y)
 
     if length == 1:
         return every(x, 0)
     half = length // 2
-    halves = _runs(x, half, 1, axis, join) if half > 1 else x
-    joined = join(every(halves, 0), every(halves, half))
-    return join(joined, every(x, length - 1)) if length % 2 else joined
+    halves = _runs(x, half, 1, axis, join, each) if half > 1 else x
+    joined = join(every(halves, 0), every(halves, half), half * each, half * each)
+    return join(joined, every(x, length - 1), 2 * half * each, each) if length % 2 else joined
+
+
+def walled(function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)`, computed by itself on CPU: XLA would fuse it into what uses it, once for every use.
+
+    XLA takes optimization barriers away before it fuses, but not a branch whose condition stands behind one.
+    """
+
+    def branch(*args: Any) -> Any:
+        nothing = jax.eval_shape(function, *args)
+        zeros = jax.tree.map(lambda out: functools.partial(jnp.zeros, out.shape, out.dtype), nothing)
+        wall = lax.optimization_barrier(jnp.array(True))
+        return lax.cond(wall, function, lambda *_: jax.tree.map(lambda zero: zero(), zeros), *args)
+
+    return lax.platform_dependent(*args, cpu=branch, default=function)

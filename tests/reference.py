@@ -53,10 +53,58 @@ def conv(
     return out
 
 
-def match(image: Any, feature: Any, *, stride: Any = 1, padding: Any = "VALID") -> np.ndarray:
-    deep = (*np.shape(feature)[:2], -1)
-    image = np.reshape(image, (*np.shape(image)[:2], -1))
-    return conv(image, np.reshape(feature, deep)[..., None], stride=stride, padding=padding)[..., 0] / np.size(feature)
+def patches(image: Any, window: Sequence[int], *, stride: Any = 1, padding: Any = "VALID", fill: Any = 0.0) -> Any:
+    """The patches of an image (H, W, C), with its border filled, and the rows and columns of the map."""
+    rows, columns = (
+        starts(
+            image.shape[a],
+            window[a],
+            int(np.broadcast_to(stride, 2)[a]),
+            padding if isinstance(padding, str) else padding[a],
+        )
+        for a in range(2)
+    )
+    far = [
+        (max(0, -r[0]), max(0, r[-1] + w - n)) for r, w, n in zip((rows, columns), window, image.shape, strict=False)
+    ]
+    mode = {"mode": fill} if isinstance(fill, str) else {"constant_values": fill}
+    image = np.pad(image, [*far, (0, 0)], **mode)
+    return [[image[y + far[0][0] :, x + far[1][0] :][: window[0], : window[1]] for x in columns] for y in rows]
+
+
+def scores(
+    name: str, image: Any, feature: Any, *, mask: Any = None, p: float = 2.0, q: float = 1e-3, **options: Any
+) -> Any:
+    """Any score of `matching`, patch by patch as its formula reads, and where it is defined."""
+    image, feature = (np.asarray(a, np.float64).reshape(*np.shape(a)[:2], -1) for a in (image, feature))
+    m = np.ones(feature.shape) if mask is None else np.reshape(mask, feature.shape)
+    m = m.astype(np.float64) if m.dtype.kind == "f" else (m != 0).astype(np.float64)
+
+    def score(patch: np.ndarray) -> float:
+        with np.errstate(all="ignore"):
+            own, other = m * feature, m * patch
+            norms = np.linalg.norm(other) * np.linalg.norm(own)
+            if name == "match":
+                return (own * other).sum() / (m**2).sum()
+            if name == "cosine":
+                return (own * other).sum() / norms
+            if name == "squared_difference":
+                return ((own - other) ** 2).sum() / (m.sum() > 0)
+            if name == "normalized_squared_difference":
+                return ((own - other) ** 2).sum() / norms
+            if name == "sharpened_cosine":
+                c = (own * other).sum() / ((np.linalg.norm(other) + q) * np.linalg.norm(own))
+                return np.sign(c) * np.abs(c) ** p if norms else np.nan
+            own, other = (m * (a - (m * a).sum() / m.sum()) for a in (feature, patch))
+            flat = any(np.ptp(a[m != 0]) == 0 for a in (feature, patch)) if (m != 0).any() else True
+            return np.nan if flat else (own * other).sum() / (np.linalg.norm(other) * np.linalg.norm(own))
+
+    out = np.array([[score(patch) for patch in row] for row in patches(image, feature.shape[:2], **options)])
+    return np.where(np.isfinite(out), out, 0), np.isfinite(out)
+
+
+def match(image: Any, feature: Any, **options: Any) -> np.ndarray:
+    return scores("match", image, feature, **options)[0]
 
 
 def pool(
