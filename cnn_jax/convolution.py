@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from jax import lax
 from jaxtyping import Array, Float, Num
 
-from .sliding import METHODS, slide
-from .windows import Padding, Pads, Pair, accumulator, as_floats, check_shape, count, fold, pads, pair
+from .sliding import METHODS, convolve, slide
+from .windows import Padding, accumulator, as_floats, check_shape, count, fold, pads, pair
 
 
 def conv(
@@ -96,37 +96,12 @@ def wide_conv(
 
     reach = ((kernel.shape[0] - 1) * dilation[0] + 1, (kernel.shape[1] - 1) * dilation[1] + 1)
     border = pads(padding, image.shape[:2], reach, stride, names=("image", "kernel"))
+    options = {"stride": stride, "border": border, "dilation": dilation, "precision": precision}
     if groups > 1:
-        return _grouped(image, kernel, stride, border, dilation, groups, precision)
+        return convolve(image[None], kernel, groups=groups, **options)[0]
     maps = kernel.shape[3] == 1  # a bank of single features under jax.vmap gives whole maps, one after another
-    out = slide(
-        image[None],
-        kernel,
-        stride=stride,
-        border=border,
-        dilation=dilation,
-        maps=maps,
-        method=method,
-        precision=precision,
-    )
+    out = slide(image[None], kernel, maps=maps, method=method, **options)
     return out[0, 0, :, :, None] if maps else out[0]
-
-
-def _grouped(
-    image: Array, kernel: Array, stride: Pair, border: Pads, dilation: Pair, groups: int, precision: lax.PrecisionLike
-) -> Array:
-    out = lax.conv_general_dilated(
-        image[None],
-        kernel,
-        stride,
-        border,
-        rhs_dilation=dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-        precision=precision,
-        preferred_element_type=accumulator(image.dtype),
-    )
-    return out[0]
 
 
 def window_sum(

@@ -27,7 +27,8 @@ def correlate(image: Float[Array, "N H W C"], kernel: Float[Array, "h w C K"]) -
     before, so that rounding is relative to the contrast within a tile (about 1e-6 of it) and not to its brightness or
     to its neighbours. Pixels must be finite: one that is not would spoil two whole tiles.
 
-    Memory beyond input and output stays within a few times 256 MB, however many kernels there are.
+    Products are formed for so many kernels at a time that memory beyond the result stays small: about 0.1 GB for 64
+    kernels of 64x64 in an image of 8 megapixels.
     """
     (n, height, width, channels), (h, w, _, kernels) = image.shape, kernel.shape
     tile = best_tile((height, width), (h, w))

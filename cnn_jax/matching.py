@@ -15,22 +15,14 @@ has finite gradients; `defined` says where. The scores of patches
 that hold a pixel that is not finite are not finite either; all others are what they were.
 """
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Num
 
-from .convolution import wide_conv
-from .windows import Padding, Pads, Pair, accumulator, as_floats, check_shape, fold, pads, pair, walled
-
-# What a window's pixels may exceed the image's usual contrast by: squares of this are still far from overflow.
-LARGEST = 2.0**50
-# Up to about this many pixels in each direction tell an image's usual brightness and contrast.
-SAMPLES = 64
+from . import patches
+from .windows import Padding, as_floats
 
 
 def match(
@@ -77,8 +69,8 @@ def match(
     >>> match(jnp.array([[1, -1, 1], [-1, 1, -1]]), diagonal)
     Array([[ 1., -1.]], dtype=float32)
     """
-    inputs = _inputs(image, feature, mask, stride, padding, fill, method, precision)
-    return _match(inputs)[0].astype(inputs.dtype)
+    inputs = patches.prepare(image, feature, mask, stride, padding, fill, method, precision)
+    return patches.match(inputs)[0].astype(inputs.dtype)
 
 
 def cosine(
@@ -105,8 +97,8 @@ def cosine(
     >>> np.asarray(cosine(np.array([[3.0, 4.0, 0.0]]), np.array([[30.0, 40.0]])).round(2)).round(2)
     array([[1. , 0.6]], dtype=float32)
     """
-    inputs = _inputs(image, feature, mask, stride, padding, fill, method, precision)
-    return _cosine(inputs)[0].astype(inputs.dtype)
+    inputs = patches.prepare(image, feature, mask, stride, padding, fill, method, precision)
+    return patches.cosine(inputs)[0].astype(inputs.dtype)
 
 
 def zncc(
@@ -137,8 +129,8 @@ def zncc(
     >>> np.asarray(zncc(np.array([[246.0, 245.0, 246.0, 246.0]]), np.array([[1.0, 0.0]]))).round(2)
     array([[ 1., -1.,  0.]], dtype=float32)
     """
-    inputs = _inputs(image, feature, mask, stride, padding, fill, method, precision)
-    return _zncc(inputs)[0].astype(inputs.dtype)
+    inputs = patches.prepare(image, feature, mask, stride, padding, fill, method, precision)
+    return patches.zncc(inputs)[0].astype(inputs.dtype)
 
 
 def squared_difference(
@@ -165,8 +157,8 @@ def squared_difference(
     >>> squared_difference(jnp.array([[1.0, 2.0, 4.0]]), jnp.array([[1.0, 2.0]]))
     Array([[0., 5.]], dtype=float32)
     """
-    inputs = _inputs(image, feature, mask, stride, padding, fill, method, precision)
-    return _squared_difference(inputs)[0].astype(inputs.dtype)
+    inputs = patches.prepare(image, feature, mask, stride, padding, fill, method, precision)
+    return patches.squared_difference(inputs)[0].astype(inputs.dtype)
 
 
 def normalized_squared_difference(
@@ -193,8 +185,8 @@ def normalized_squared_difference(
     >>> np.asarray(normalized_squared_difference(np.array([[3.0, 4.0, 0.0]]), np.array([[3.0, 4.0]]))).round(2)
     array([[0.  , 0.85]], dtype=float32)
     """
-    inputs = _inputs(image, feature, mask, stride, padding, fill, method, precision)
-    return _normalized_squared_difference(inputs)[0].astype(inputs.dtype)
+    inputs = patches.prepare(image, feature, mask, stride, padding, fill, method, precision)
+    return patches.normalized_squared_difference(inputs)[0].astype(inputs.dtype)
 
 
 def sharpened_cosine(
@@ -223,13 +215,13 @@ def sharpened_cosine(
     >>> np.asarray(sharpened_cosine(np.array([[3.0, 4.0, 0.0]]), np.array([[3.0, 4.0]]), p=2, q=0).round(2)).round(2)
     array([[1.  , 0.36]], dtype=float32)
     """
-    inputs = _inputs(image, feature, mask, stride, padding, fill, method, precision)
+    inputs = patches.prepare(image, feature, mask, stride, padding, fill, method, precision)
     (p, q), wide = as_floats(p=p, q=q), inputs.image.dtype
     for name, value in (("p", p), ("q", q)):
         if value.shape:
             raise ValueError(f"{name}: expected one number, got shape {value.shape}; use jax.vmap for several")
     p, q = p.astype(wide), q.astype(wide)
-    cos, ok, patch_norm, _ = _cosine(inputs)
+    cos, ok, patch_norm, _ = patches.cosine(inputs)
     there = ok & (cos != 0)
     shrunk = jnp.where(there, jnp.abs(cos) * patch_norm / jnp.where(there, patch_norm + q, 1), 1)
     return jnp.where(there, jnp.sign(cos) * shrunk**p, jnp.where(jnp.isnan(cos), cos, 0)).astype(inputs.dtype)
@@ -257,244 +249,15 @@ def defined(
     if score not in PARTS:
         names = ", ".join(each.__name__ for each in PARTS)
         raise ValueError(f"score: expected one of {names}, got {getattr(score, '__name__', score)!r}")
-    value, ok, *_ = PARTS[score](_inputs(image, feature, mask, stride, padding, fill, "auto", "highest"))
+    value, ok, *_ = PARTS[score](patches.prepare(image, feature, mask, stride, padding, fill, "auto", "highest"))
     return ok & jnp.isfinite(value)
 
 
-class _Inputs(NamedTuple):
-    """Checked arguments: image (H, W, C) with its border, feature (h, w, C), both in the dtype to compute in."""
-
-    image: Array
-    feature: Array
-    mask: Array | None
-    binary: bool
-    stride: Pair
-    dot: Callable[[Array, Array], Array]
-    dtype: Any
-
-    @property
-    def window(self) -> Pair:
-        """The feature's rows and columns."""
-        return self.feature.shape[0], self.feature.shape[1]
-
-    def weighted(self, feature: Array) -> Array:
-        """m² times an array like the feature, and 0 rather than NaN where m is 0."""
-        return feature if self.mask is None else jnp.where(self.mask != 0, self.mask**2 * feature, 0)
-
-    def total(self) -> Array | int:
-        """Σ m²."""
-        return self.feature.size if self.mask is None else (self.mask**2).sum()
-
-    def sum_squares(self, image: Array) -> Array:
-        """Σ m² p² over every patch of an image like ours."""
-        squares = image**2
-        if self.mask is not None:
-            return jnp.maximum(self.dot(squares, self.mask**2), 0)
-        return fold(squares.sum(axis=-1), self.window, self.stride, NO_BORDER, 0, lambda a, b, *_: a + b)
-
-
-def _inputs(
-    image: Any,
-    feature: Any,
-    mask: Any,
-    stride: int | Sequence[int],
-    padding: Padding,
-    fill: float | str,
-    method: str,
-    precision: lax.PrecisionLike,
-) -> _Inputs:
-    image, feature = as_floats(image=image, feature=feature)
-    check_shape("image", image, "H W", "H W C")
-    check_shape("feature", feature, "h w", "h w C")
-    if image.shape[2:] != feature.shape[2:]:
-        raise ValueError(
-            f"feature: expected the channels of the image of shape {image.shape}, got shape {feature.shape}"
-        )
-    if feature.shape[0] > image.shape[0] or feature.shape[1] > image.shape[1]:
-        raise ValueError(f"feature: expected at most the size of the image {image.shape[:2]}, got {feature.shape[:2]}")
-    dtype, wide = image.dtype, accumulator(image.dtype)
-    steps = pair("stride", stride)
-    border = pads(padding, image.shape[:2], feature.shape[:2], steps, names=("image", "feature"))
-    image, feature = (array.astype(wide).reshape(*array.shape[:2], -1) for array in (image, feature))
-    binary = True
-    if mask is not None:
-        (weights,) = as_floats(mask=mask)
-        binary = not jnp.issubdtype(jnp.asarray(mask).dtype, jnp.floating)
-        mask = (weights != 0).astype(weights.dtype) if binary else weights
-        if mask.size and mask.reshape(*mask.shape[:2], -1).shape != feature.shape:
-            raise ValueError(f"mask: expected the shape of the feature {feature.shape}, got {mask.shape}")
-        mask = mask.astype(wide).reshape(feature.shape)
-    dot = functools.partial(_dot, stride=steps, method=method, precision=precision)
-    return _Inputs(_bordered(image, border, fill), feature, mask, binary, steps, dot, dtype)
-
-
-def _dot(image: Array, kernel: Array, *, stride: Pair, method: str, precision: lax.PrecisionLike) -> Array:
-    out = wide_conv(image, kernel[..., None], stride=stride, padding="VALID", method=method, precision=precision)
-    return out[..., 0]
-
-
-def _bordered(image: Array, border: Pads, fill: float | str) -> Array:
-    widths = [*border, (0, 0)]
-    if isinstance(fill, str):
-        if fill not in ("edge", "reflect"):
-            raise ValueError(f"fill: expected a number, 'edge' or 'reflect', got {fill!r}")
-        return jnp.pad(image, widths, mode=fill)
-    try:
-        return jnp.pad(image, widths, constant_values=float(fill))
-    except TypeError:
-        raise TypeError(f"fill: expected a number, 'edge' or 'reflect', got {fill!r}") from None
-
-
-# The scores: each gives its map, where it is defined, and what others make use of.
-
-
-def _match(inputs: _Inputs) -> tuple[Array, Array]:
-    total = inputs.total()
-    ok = jnp.asarray(total) > 0
-    dot = inputs.dot(inputs.image, inputs.weighted(inputs.feature))
-    out = jnp.where(ok, dot / jnp.where(ok, total, 1).astype(dot.dtype), 0)
-    return out, jnp.broadcast_to(ok, out.shape)
-
-
-def _cosine(inputs: _Inputs) -> tuple[Array, Array, Array, Array]:
-    """The cosine, where it is defined, and the norms of the patches and of the feature."""
-    _, contrast = _typical(inputs.image, centred=False)
-    image, (feature, scale) = _limited(inputs.image / contrast), _scaled(inputs.feature, inputs)
-    dot = inputs.dot(image, inputs.weighted(feature))
-    patch, own = inputs.sum_squares(image), inputs.weighted(feature**2).sum()
-    out, ok = _ratio(dot, patch, own)
-    norms = [jnp.where(ok, jnp.sqrt(jnp.where(ok, squares, 1)), 0) for squares in (patch, own)]
-    return out, ok, norms[0] * contrast, norms[1] * scale
-
-
-def _zncc(inputs: _Inputs) -> tuple[Array, Array]:
-    centre, contrast = _typical(inputs.image, centred=True)
-    image = _limited((inputs.image - centre) / contrast)
-    feature, _ = _scaled(_centred(inputs), inputs)
-    kernel, own = inputs.weighted(feature), inputs.weighted(feature**2).sum()
-    dot = inputs.dot(image, kernel)
-    if inputs.mask is None:
-        patch = _moments(image, inputs)[1]
-    else:
-        mask, total = inputs.mask, inputs.mask.sum()
-        mean = inputs.dot(image, mask) / jnp.where(total > 0, total, 1)
-        linear = mean * total if inputs.binary else inputs.dot(image, mask**2)
-        squares = inputs.sum_squares(image)
-        patch = squares - 2 * mean * linear + mean**2 * (mask**2).sum()
-        patch = jnp.where(patch > 8 * jnp.finfo(patch.dtype).eps * squares, patch, 0)  # rounding alone
-        dot = dot - mean * kernel.sum()
-    return _ratio(dot, patch, own)
-
-
-def _squared_difference(inputs: _Inputs) -> tuple[Array, Array]:
-    centre, _ = _typical(inputs.image, centred=True)
-    image, feature = inputs.image - centre, inputs.feature - centre
-    if inputs.mask is None:
-        mean, spread = _moments(image, inputs)
-        own = feature.mean()
-        rest = feature - own
-        out = (mean - own) ** 2 * feature.size + spread + (rest**2).sum() - 2 * inputs.dot(image, rest)
-    else:
-        cross = inputs.dot(image, inputs.weighted(feature))
-        out = inputs.sum_squares(image) + inputs.weighted(feature**2).sum() - 2 * cross
-    ok = jnp.asarray(inputs.total()) > 0
-    return jnp.where(ok, jnp.maximum(out, 0), 0), jnp.broadcast_to(ok, out.shape)
-
-
-def _normalized_squared_difference(inputs: _Inputs) -> tuple[Array, Array]:
-    cos, ok, patch, own = _cosine(inputs)
-    patch, own = jnp.where(ok, patch, 1), jnp.where(ok, own, 1)
-    return jnp.where(ok, jnp.maximum(patch / own + own / patch - 2 * cos, 0), jnp.where(jnp.isnan(cos), cos, 0)), ok
-
-
-def _ratio(dot: Array, patch: Array, own: Array) -> tuple[Array, Array]:
-    """dot / sqrt(patch own) in [-1, 1], and 0 where there is nothing to divide by."""
-
-    def inverse_root(squares: Array) -> Array:
-        there = squares > 0
-        root = lax.rsqrt(jnp.where(there, squares, 1))
-        return jnp.where(there, root, jnp.where(jnp.isnan(squares), jnp.nan, 0).astype(root.dtype))
-
-    # By itself, so that a bank of features does not compute it once for each of them.
-    out = jnp.clip(dot * walled(inverse_root, patch) * inverse_root(own), -1, 1)
-    return out, (patch > 0) & (own > 0)
-
-
-def _moments(image: Array, inputs: _Inputs) -> tuple[Array, Array]:
-    """The mean of every patch and the sum of its squared deviations from it, (H', W'), without a mask."""
-    channels = jnp.moveaxis(image, -1, 0)
-
-    def moments(channel: Array) -> tuple[Array, Array]:
-        start = channel, jnp.zeros_like(channel)
-        return fold(start, inputs.window, inputs.stride, NO_BORDER, 0, _merge)
-
-    means, spreads = jax.vmap(moments)(channels)
-    if len(channels) == 1:
-        return means[0], spreads[0]
-    mean = means.mean(axis=0)
-    pixels = inputs.feature.shape[0] * inputs.feature.shape[1]
-    return mean, spreads.sum(axis=0) + ((means - mean[None]) ** 2).sum(axis=0) * pixels
-
-
-def _merge(a: tuple[Array, Array], b: tuple[Array, Array], many: int, few: int) -> tuple[Array, Array]:
-    """Mean and spread of two sets of pixels together; of equal means none is changed, so that flat stays flat."""
-    step = b[0] - a[0]
-    return a[0] + step * (few / (many + few)), a[1] + b[1] + step**2 * (many * few / (many + few))
-
-
-def _centred(inputs: _Inputs) -> Array:
-    """The feature less its mean, Σ m f / Σ m; exactly 0 where it is flat."""
-    feature = inputs.feature
-    weights = jnp.ones_like(feature) if inputs.mask is None else inputs.mask
-    counts = weights != 0
-    level = lax.stop_gradient(jnp.where(counts, feature, -jnp.inf).max())
-    feature = jnp.where(counts, feature - jnp.where(jnp.isneginf(level), 0, level), 0)
-    total = jnp.where(counts, weights, 0).sum()
-    for _ in range(2):  # the second time takes away what rounding left the first time
-        feature = jnp.where(counts, feature - (weights * feature).sum() / jnp.where(total != 0, total, 1), 0)
-    return feature
-
-
-def _scaled(feature: Array, inputs: _Inputs) -> tuple[Array, Array]:
-    """The feature divided by its largest magnitude, and that."""
-    counts = True if inputs.mask is None else inputs.mask != 0
-    scale = lax.stop_gradient(jnp.where(counts, jnp.abs(feature), 0).max())
-    scale = jnp.where(scale > 0, scale, 1)
-    return feature / scale, scale
-
-
-def _typical(image: Array, *, centred: bool) -> tuple[Array, Array]:
-    """An image's usual brightness, or 0, and its usual contrast to it: medians over rows, so that no pixel rules both.
-
-    Scores do not depend on either; they only keep sums small, so no gradient passes through them.
-    """
-    image = lax.stop_gradient(image)
-    sample = image[:: -(-image.shape[0] // SAMPLES), :: -(-image.shape[1] // SAMPLES)]
-    rows = sample.reshape(len(sample), -1)
-    finite = jnp.isfinite(rows)
-    counts = finite.sum(axis=1).astype(rows.dtype)
-
-    def median(rows: Array) -> Array:
-        means = jnp.where(finite, rows / jnp.maximum(counts, 1)[:, None], 0).sum(axis=1)
-        return jnp.nan_to_num(jnp.nanmedian(jnp.where(counts > 0, means, jnp.nan)))
-
-    centre = median(rows) if centred else jnp.zeros((), rows.dtype)
-    usual = median(jnp.abs(rows - centre))
-    largest = jnp.maximum(image.max() - centre, centre - image.min())  # where most of the image is flat
-    contrast = jnp.where(usual > 0, usual, jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1))
-    return centre, contrast
-
-
-def _limited(image: Array) -> Array:
-    return jnp.where(jnp.isfinite(image), jnp.clip(image, -LARGEST, LARGEST), jnp.nan)
-
-
-NO_BORDER = ((0, 0), (0, 0))
 PARTS = {
-    match: _match,
-    cosine: _cosine,
-    zncc: _zncc,
-    squared_difference: _squared_difference,
-    normalized_squared_difference: _normalized_squared_difference,
-    sharpened_cosine: _cosine,
+    match: patches.match,
+    cosine: patches.cosine,
+    zncc: patches.zncc,
+    squared_difference: patches.squared_difference,
+    normalized_squared_difference: patches.normalized_squared_difference,
+    sharpened_cosine: patches.cosine,
 }

@@ -18,7 +18,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
 from . import fourier
-from .windows import Pads, Pair, accumulator
+from .windows import Pads, Pair, accumulator, walled
 
 METHODS = ("auto", "conv", "shift", "fft")
 
@@ -58,7 +58,7 @@ def compute(
 ) -> Array:
     """`slide` in terms of JAX's own operations."""
     methods = {
-        "conv": functools.partial(_convolve, maps=maps, precision=precision, **window),
+        "conv": functools.partial(convolve, maps=maps, precision=precision, **window),
         "shift": functools.partial(_shift, maps=maps, **window),
         "fft": functools.partial(_transform, maps=maps, **window),
     }
@@ -89,17 +89,19 @@ def best_methods(
     return min(cpu, key=cpu.__getitem__), min(other, key=other.__getitem__)
 
 
-def _convolve(
+def convolve(
     image: Array,
     kernel: Array,
     *,
     stride: Pair,
     border: Pads,
     dilation: Pair,
-    spread: Pair,
-    maps: bool,
+    spread: Pair = (1, 1),
+    groups: int = 1,
+    maps: bool = False,
     precision: lax.PrecisionLike,
 ) -> Array:
+    """XLA's own convolution, and the only one that takes groups of channels."""
     out = lax.conv_general_dilated(
         image,
         kernel,
@@ -108,6 +110,7 @@ def _convolve(
         lhs_dilation=spread,
         rhs_dilation=dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
         precision=precision,
         preferred_element_type=accumulator(image.dtype),
     )
@@ -140,14 +143,10 @@ def _shift(
         out = out[:, :, : height - rows + 1 : stride[0], : width - columns + 1 : stride[1]]
         return out if maps else jnp.moveaxis(out, 0, -1)
 
-    # A wall around every few products: more have no room in a CPU's registers, and fused into a reduction that
-    # follows they would be slow. XLA takes away optimization barriers before it fuses, but not a branch behind one.
-    wall = lax.optimization_barrier(jnp.array(True))
+    # More than a few products at a time have no room in a CPU's registers.
     total = None
     for part in range(parts):
-        step = functools.partial(add, part)
-        out = jax.eval_shape(step, total, flat, kernel)
-        total = lax.cond(wall, step, lambda *_, out=out: jnp.zeros(out.shape, out.dtype), total, flat, kernel)
+        total = walled(functools.partial(add, part), total, flat, kernel)
     assert total is not None
     return total
 

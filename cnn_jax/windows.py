@@ -152,7 +152,7 @@ def _runs(x: Any, length: int, stride: int, axis: int, join: Callable[..., Any],
 
 
 def walled(function: Callable[..., Any], *args: Any) -> Any:
-    """`function(*args)`, computed by itself on CPU: XLA would fuse it into what uses it, once for every use.
+    """`function(*args)`, computed by itself on CPU: XLA would fuse it into what uses it, and lose its speed.
 
     XLA takes optimization barriers away before it fuses, but not a branch whose condition stands behind one.
     """

@@ -119,7 +119,7 @@ def test_gradients_of_all_methods_are_equal(options):
     gradient = jax.jit(jax.grad(loss, (0, 1)), static_argnames="method")
     for method in ("auto", "shift", "fft"):
         for got, plain in zip(gradient(image, kernel, method), gradient(image, kernel, "conv"), strict=True):
-            np.testing.assert_allclose(got, plain, rtol=1e-5, atol=1e-4)
+            np.testing.assert_allclose(got, plain, rtol=1e-5, atol=1e-4 if method == "fft" else 1e-5)
 
 
 @pytest.mark.parametrize(("wanted", "count"), [(0, 2), (1, 2), ((0, 1), 3)])

@@ -21,9 +21,10 @@ FLOORS = {
     0: ("windows", "fourier", "files", "memory", "progress"),
     1: ("sliding", "pooling", "warping", "figures"),
     2: ("convolution",),
-    3: ("matching", "augment", "data"),
-    4: ("layers", "search"),
-    5: ("nets", "costs", "explain", "training", "checkpoint"),
+    3: ("patches",),
+    4: ("matching", "augment", "data"),
+    5: ("layers", "search"),
+    6: ("nets", "costs", "explain", "training", "checkpoint"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
