@@ -11,8 +11,21 @@ With a patch p and a feature f of n pixels, and all sums over the pixels of the 
 
 Every score takes one image and one feature; `jax.vmap` over features computes what concerns the image alone once. A
 patch or feature with nothing to compare (flat for zncc, zero for those with norms, all masked) scores exactly 0 and
-has finite gradients; `defined` says where. The scores of patches
-that hold a pixel that is not finite are not finite either; all others are what they were.
+has finite gradients; `defined` says where. Under a mask, a patch is flat to rounding: with a contrast of less than a
+thousandth of its brightness above the image's usual one. The scores of patches that hold a pixel that is not finite are
+not finite either; all others are what they were.
+
+In float32 every score is within 2e-6 of the exact one, in units of
+
+    match                          ‖p‖ ‖f‖ / n
+    cosine, sharpened_cosine       1, times the exponent
+    zncc                           ‖p - b‖ / ‖p - p̄‖, with a mask its square
+    squared_difference             ‖p - b‖² + ‖f - b‖²
+    normalized_squared_difference  ‖p‖ / ‖f‖ + ‖f‖ / ‖p‖
+
+where b is the image's usual brightness, the median of its rows' means. Fourier transforms, method "fft", round to the
+brightest pixels instead: for ‖p‖ and ‖p - b‖ read √n times the largest |p| and |p - b| near by, so that the cosine of a
+patch k times fainter is k times less exact, or with a mask k² times. Scores of 16 bits are rounded to them at the end.
 """
 
 from collections.abc import Callable, Sequence
@@ -88,8 +101,9 @@ def cosine(
 
         out[y, x] = Σ m² p f / sqrt(Σ m² p² Σ m² f²),  m = 1 without a mask
 
-    In [-1, 1], and 0 where patch or feature is all zero. Within 2e-6 of the exact value in float32. Arguments and
-    errors are those of `match`; `precision` is the highest unless told otherwise.
+    In [-1, 1], and 0 where patch or feature is all zero. Within 2e-6 of the exact value in float32, but see the room's
+    note on Fourier transforms. Arguments and errors are those of `match`; `precision` is the highest unless told
+    otherwise.
 
     Source: TM_CCORR_NORMED of OpenCV's matchTemplate.
 
@@ -148,8 +162,8 @@ def squared_difference(
 
         out[y, x] = Σ m² (p - f)²,  m = 1 without a mask
 
-    Never negative; the error is about 1e-6 of the sum of the squared contrasts of patch and feature. Arguments and
-    errors are those of `match`; `precision` is the highest unless told otherwise.
+    Never negative; the error is about 1e-6 of the sum of the squared contrasts of patch and feature, to the image's
+    usual brightness. Arguments and errors are those of `match`; `precision` is the highest unless told otherwise.
 
     Source: TM_SQDIFF of OpenCV's matchTemplate.
 

@@ -46,9 +46,11 @@ class Patches(NamedTuple):
     def sum_squares(self, image: Array) -> Array:
         """Σ m² p² over every patch of an image like ours."""
         squares = image**2
-        if self.mask is not None:
-            return jnp.maximum(self.dot(squares, self.mask**2), 0)
-        return fold(squares.sum(axis=-1), self.window, self.stride, NO_BORDER, 0, lambda a, b, *_: a + b)
+        every = fold(squares.sum(axis=-1), self.window, self.stride, NO_BORDER, 0, lambda a, b, *_: a + b)
+        if self.mask is None:
+            return every
+        # Of nothing but zeros, a Fourier transform would leave what it rounds.
+        return jnp.where(every == 0, 0, jnp.maximum(self.dot(squares, self.mask**2), 0))
 
 
 def prepare(
@@ -139,7 +141,8 @@ def zncc(inputs: Patches) -> tuple[Array, Array]:
         linear = mean * total if inputs.binary else inputs.dot(image, mask**2)
         squares = inputs.sum_squares(image)
         patch = squares - 2 * mean * linear + mean**2 * (mask**2).sum()
-        patch = jnp.where(patch > 8 * jnp.finfo(patch.dtype).eps * squares, patch, 0)  # rounding alone
+        flat = _moments(image, inputs)[1] == 0  # all of the patch, so under the mask too, and free of rounding
+        patch = jnp.where(flat | (patch <= 8 * jnp.finfo(patch.dtype).eps * squares), 0, patch)
         dot = dot - mean * kernel.sum()
     return _ratio(dot, patch, own)
 
@@ -189,7 +192,7 @@ def _moments(image: Array, inputs: Patches) -> tuple[Array, Array]:
     means, spreads = jax.vmap(moments)(channels)
     if len(channels) == 1:
         return means[0], spreads[0]
-    mean = means.mean(axis=0)
+    mean = means[0] + (means - means[:1]).mean(axis=0)  # of equal means exactly that, so that flat stays flat
     pixels = inputs.feature.shape[0] * inputs.feature.shape[1]
     return mean, spreads.sum(axis=0) + ((means - mean[None]) ** 2).sum(axis=0) * pixels
 

@@ -53,53 +53,65 @@ def conv(
     return out
 
 
-def patches(image: Any, window: Sequence[int], *, stride: Any = 1, padding: Any = "VALID", fill: Any = 0.0) -> Any:
-    """The patches of an image (H, W, C), with its border filled, and the rows and columns of the map."""
-    rows, columns = (
-        starts(
-            image.shape[a],
-            window[a],
-            int(np.broadcast_to(stride, 2)[a]),
-            padding if isinstance(padding, str) else padding[a],
-        )
-        for a in range(2)
-    )
-    far = [
-        (max(0, -r[0]), max(0, r[-1] + w - n)) for r, w, n in zip((rows, columns), window, image.shape, strict=False)
-    ]
+def bordered(
+    image: Any, window: Sequence[int], *, stride: Any = 1, padding: Any = "VALID", fill: Any = 0.0
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """An image (H, W, C) with its border filled, and the rows and the columns of every window in it."""
+    steps, named = np.broadcast_to(stride, 2).tolist(), [padding] * 2 if isinstance(padding, str) else padding
+    places, widths = [], []
+    for size, reach, step, pad in zip(image.shape, window, steps, named, strict=False):
+        first = np.array(starts(size, reach, step, pad))
+        missing = max(0, -first[0]), max(0, first[-1] + reach - size)
+        widths.append(missing if isinstance(pad, str) else pad)
+        places.append(first[:, None] + np.arange(reach) + widths[-1][0])
     mode = {"mode": fill} if isinstance(fill, str) else {"constant_values": fill}
-    image = np.pad(image, [*far, (0, 0)], **mode)
-    return [[image[y + far[0][0] :, x + far[1][0] :][: window[0], : window[1]] for x in columns] for y in rows]
+    return np.pad(image, [*widths, (0, 0)], **mode), places
+
+
+def patches(image: Any, window: Sequence[int], **options: Any) -> np.ndarray:
+    """The patches of an image (H, W, C) with its border filled, (H', W', h, w, C)."""
+    image, (rows, columns) = bordered(image, window, **options)
+    return image[rows[:, None, :, None], columns[:, None, :]]
 
 
 def scores(
     name: str, image: Any, feature: Any, *, mask: Any = None, p: float = 2.0, q: float = 1e-3, **options: Any
-) -> Any:
-    """Any score of `matching`, patch by patch as its formula reads, and where it is defined."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Any score of `matching` as its formula reads, every patch by itself, and where it is defined."""
     image, feature = (np.asarray(a, np.float64).reshape(*np.shape(a)[:2], -1) for a in (image, feature))
     m = np.ones(feature.shape) if mask is None else np.reshape(mask, feature.shape)
     m = m.astype(np.float64) if m.dtype.kind == "f" else (m != 0).astype(np.float64)
+    patch = patches(image, feature.shape[:2], **options)
 
-    def score(patch: np.ndarray) -> float:
-        with np.errstate(all="ignore"):
-            own, other = m * feature, m * patch
-            norms = np.linalg.norm(other) * np.linalg.norm(own)
-            if name == "match":
-                return (own * other).sum() / (m**2).sum()
-            if name == "cosine":
-                return (own * other).sum() / norms
-            if name == "squared_difference":
-                return ((own - other) ** 2).sum() / (m.sum() > 0)
-            if name == "normalized_squared_difference":
-                return ((own - other) ** 2).sum() / norms
-            if name == "sharpened_cosine":
-                c = (own * other).sum() / ((np.linalg.norm(other) + q) * np.linalg.norm(own))
-                return np.sign(c) * np.abs(c) ** p if norms else np.nan
-            own, other = (m * (a - (m * a).sum() / m.sum()) for a in (feature, patch))
-            flat = any(np.ptp(a[m != 0]) == 0 for a in (feature, patch)) if (m != 0).any() else True
-            return np.nan if flat else (own * other).sum() / (np.linalg.norm(other) * np.linalg.norm(own))
+    def total(pixels: np.ndarray) -> Any:
+        return pixels.sum(axis=(-3, -2, -1))
 
-    out = np.array([[score(patch) for patch in row] for row in patches(image, feature.shape[:2], **options)])
+    def mean(pixels: np.ndarray) -> Any:
+        return (total(m * pixels) / m.sum())[..., None, None, None]
+
+    def flat(pixels: np.ndarray) -> Any:
+        counted = pixels[..., m != 0]
+        return (counted == counted[..., :1]).all(axis=-1)
+
+    with np.errstate(all="ignore"):
+        own, other = m * feature, m * patch
+        if name == "zncc":
+            own, other = own - m * mean(feature), other - m * mean(patch)
+        dot, patch_norm, own_norm = total(own * other), np.sqrt(total(other**2)), np.sqrt(total(own**2))
+        norms = patch_norm * own_norm
+        if name == "match":
+            out = dot / (m**2).sum()
+        elif name == "squared_difference":
+            out = total((own - other) ** 2) / (m.sum() > 0)
+        elif name == "normalized_squared_difference":
+            out = total((own - other) ** 2) / norms
+        elif name == "sharpened_cosine":
+            c = dot / ((patch_norm + q) * own_norm)
+            out = np.where(norms != 0, np.sign(c) * np.abs(c) ** p, np.nan)
+        elif name == "zncc":
+            out = np.where(flat(feature) | flat(patch), np.nan, dot / norms)
+        else:
+            out = dot / norms
     return np.where(np.isfinite(out), out, 0), np.isfinite(out)
 
 
