@@ -162,7 +162,7 @@ def test_the_least_squared_difference_of_an_almost_flat_8_bit_image_is_zero():
     np.testing.assert_allclose(scores, want, rtol=0, atol=1e-6 * want.max())
 
 
-SIZE, WINDOW = (100, 60), (9, 7)
+SIZE, WINDOW = (100, 60), (7, 5)
 
 
 def assert_accurate(image, feature, mask=None):
