@@ -1,7 +1,7 @@
 """How well does each patch of an image match each feature, everywhere, at once, and what can be learned from it.
 
 Pure JAX functions for one image; `jax.vmap` gives batches. Rooms: `convolution`, `pooling`, `matching`, `warping`,
-`layers`, `nets`, `training`, `checkpoint`, `data`, `figures`.
+`search`, `layers`, `nets`, `training`, `checkpoint`, `data`, `figures`.
 """
 
 from . import nets
@@ -33,6 +33,7 @@ from .matching import (
 )
 from .memory import keep_freed_memory
 from .pooling import avg_pool, global_avg_pool, max_abs_pool, max_pool, min_pool
+from .search import Matches, find, peaks
 from .training import fit
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "GlobalAvgPool",
     "Layer",
     "Match",
+    "Matches",
     "MaxAbsPool",
     "MaxPool",
     "Residual",
@@ -53,6 +55,7 @@ __all__ = [
     "conv",
     "cosine",
     "defined",
+    "find",
     "fit",
     "global_avg_pool",
     "keep_freed_memory",
@@ -63,6 +66,7 @@ __all__ = [
     "min_pool",
     "nets",
     "normalized_squared_difference",
+    "peaks",
     "save_params",
     "sharpened_cosine",
     "squared_difference",
