@@ -1,12 +1,13 @@
 """How well does each patch of an image match each feature, everywhere, at once, and what can be learned from it.
 
 Pure JAX functions for one image; `jax.vmap` gives batches. Rooms: `convolution`, `pooling`, `matching`, `warping`,
-`layers`, `nets`, `training`, `checkpoint`, `data`, `figures`.
+`layers`, `nets`, `costs`, `training`, `checkpoint`, `data`, `figures`.
 """
 
 from . import nets
 from .checkpoint import load_params, save_params
 from .convolution import conv, window_sum
+from .costs import Cost, cost, receptive_field
 from .layers import (
     Activation,
     AvgPool,
@@ -40,6 +41,7 @@ __all__ = [
     "AvgPool",
     "Chain",
     "Conv",
+    "Cost",
     "Dense",
     "Dropout",
     "Flatten",
@@ -52,6 +54,7 @@ __all__ = [
     "avg_pool",
     "conv",
     "cosine",
+    "cost",
     "defined",
     "fit",
     "global_avg_pool",
@@ -63,6 +66,7 @@ __all__ = [
     "min_pool",
     "nets",
     "normalized_squared_difference",
+    "receptive_field",
     "save_params",
     "sharpened_cosine",
     "squared_difference",
