@@ -136,32 +136,33 @@ def receptive_field(
     shape = _shape_of_ints(shape)
     if len(shape) not in (2, 3):
         raise ValueError(f"shape: expected that of an image, (H, W) or (H, W, C), got {shape}")
+    numbers = np.random.default_rng(0)
+
+    def some(like: Any) -> np.ndarray:
+        return numbers.uniform(0.25, 1, like.shape).astype(like.dtype)
+
     if isinstance(function_or_net, Layer):
-        params = jax.jit(function_or_net.init, static_argnums=1)(jax.random.key(0), shape)
-        outputs = functools.partial(function_or_net.stages, params)
+        outputs = functools.partial(function_or_net.stages, jax.tree.map(some, _params(function_or_net, shape)))
     else:
         function = _function(function_or_net)
 
         def outputs(image: Array) -> dict[str, Array]:
             return {"": function(image)}
 
-    image = jax.random.uniform(jax.random.key(0), shape, minval=0.25)
+    image = some(jax.ShapeDtypeStruct(shape, jnp.float32))
     names = list(jax.eval_shape(outputs, image))
 
     @jax.jit
-    def spoiled(first: Array, last: Array) -> Array:
-        """Which stages' middle is NaN when all is NaN but the rows and columns from `first` to before `last`."""
-        rows, columns = (
-            (first[axis] <= jnp.arange(shape[axis])) & (jnp.arange(shape[axis]) < last[axis]) for axis in (0, 1)
-        )
-        kept = (rows[:, None] & columns[None, :]).reshape(shape[:2] + (1,) * (len(shape) - 2))
-        return jnp.stack([_middle_is_nan(stage) for stage in outputs(jnp.where(kept, image, jnp.nan)).values()])
+    def spoiled(image: Array) -> Array:
+        return jnp.stack([_middle_is_nan(stage) for stage in outputs(image).values()])
 
     @functools.cache
     def without(axis: int, before: int, after: int) -> np.ndarray:
-        first, last = np.zeros(2, np.int32), np.array(shape[:2], np.int32)
-        first[axis], last[axis] = before, shape[axis] - after
-        return np.asarray(spoiled(first, last))
+        """Which stages turn NaN in the middle when so many rows, or columns, do."""
+        framed, inside = np.full_like(image, np.nan), [slice(None), slice(None)]
+        inside[axis] = slice(before, shape[axis] - after)
+        framed[tuple(inside)] = image[tuple(inside)]
+        return np.asarray(spoiled(framed))
 
     if without(0, 0, 0).any():
         stages = ", ".join(repr(name) for name, bad in zip(names, without(0, 0, 0), strict=True) if bad)
@@ -184,7 +185,7 @@ def _middle_is_nan(out: Any) -> Array:
 
 
 def _net_cost(net: Layer, shape: tuple[int, ...]) -> Cost:
-    params, image = jax.eval_shape(lambda: net.init(jax.random.key(0), shape)), jax.ShapeDtypeStruct(shape, jnp.float32)
+    params, image = _params(net, shape), jax.ShapeDtypeStruct(shape, jnp.float32)
     closed, stages = jax.make_jaxpr(net.stages, return_shape=True)(params, image)
     graph, leaves = _graph(closed), jax.tree.leaves(params)
     left = {value: leaf.size for value, leaf in zip(graph.inputs, leaves, strict=False)}
@@ -194,6 +195,10 @@ def _net_cost(net: Layer, shape: tuple[int, ...]) -> Cost:
         costs[name] = Cost(sum(left.pop(value, 0) for value in read), work, traffic, _shape(stage), {})
     work, traffic, _ = _needed(graph, graph.outputs[-1:], set())
     return Cost(parameters, work, traffic, next(reversed(costs.values())).shape, costs)
+
+
+def _params(net: Layer, shape: tuple[int, ...]) -> Any:
+    return jax.eval_shape(lambda: net.init(jax.random.key(0), shape))
 
 
 class _Equation(NamedTuple):

@@ -361,8 +361,18 @@ def test_receptive_fields_of_functions(function, shape, expected):
     assert receptive_field(function, shape) == expected
 
 
-@pytest.mark.parametrize("method", ["conv", "shift", "fft"])
-@pytest.mark.parametrize("score", [cnn.match, cnn.cosine, cnn.zncc, cnn.squared_difference, cnn.sharpened_cosine])
+@pytest.mark.parametrize(
+    ("score", "method"),
+    [
+        (cnn.match, "conv"),
+        (cnn.match, "shift"),
+        (cnn.match, "fft"),
+        (cnn.cosine, "auto"),
+        (cnn.zncc, "fft"),
+        (cnn.squared_difference, "auto"),
+        (cnn.sharpened_cosine, "auto"),
+    ],
+)
 def test_scores_see_their_window(score, method):
     feature = jax.random.normal(jax.random.key(1), (6, 9))
     assert receptive_field(lambda image: score(image, feature, method=method), (40, 50)) == (6, 9)
