@@ -69,7 +69,7 @@ class Sizes:
 def laws(quick: bool) -> dict[str, list[tuple[int, Sizes]]]:
     """What grows in each law: its value and the sizes, smallest first."""
     if quick:
-        images, windows, counts, fixed = (64, 128, 256), (3, 7, 21), (4, 8, 32), Sizes(128, 7, 8)
+        images, windows, counts, fixed = (64, 128, 256), (3, 7, 15), (4, 8, 32), Sizes(128, 7, 8)
     else:
         images = (64, 96, 128, 192, 256, 384, 512, 768)
         windows, counts, fixed = (3, 5, 7, 9, 13, 19, 25, 33), (1, 2, 4, 8, 16, 32, 64, 128), Sizes(256, 9, 16)
@@ -189,7 +189,7 @@ def table(measured: dict[str, Any]) -> str:
         fits = {"multiply-adds": of["multiply_adds_fit"]} | {name: each["fit"] for name, each in of["methods"].items()}
         for i, (name, fit) in enumerate(fits.items()):
             values = (
-                f"{'too short':>8}{'':19}"
+                f"{'too few':>8}{'':19}"
                 if fit["exponent"] is None
                 else f"{fit['exponent']:8.3f} ± {fit['standard_error']:.3f}  {fit['r_squared']:6.3f}  "
             )
