@@ -122,6 +122,7 @@ def power_laws(panels: Mapping[str, Mapping[str, tuple[Any, Any, Any]]], *, ylab
         x, y, _ = next(iter(lines.values()))
         axes.plot(x, [y[-1] * value / x[-1] for value in x], label="proportional", color="grey", linestyle="dotted")
         axes.set(xscale="log", yscale="log", xlabel=quantity)
+        axes.tick_params(axis="x", which="minor", labelbottom=False)  # they would overlap
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     grid[0].set_ylabel(ylabel)

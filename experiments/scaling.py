@@ -1,8 +1,8 @@
 """Does the cost of matching really grow linearly? The article's cost law, measured.
 
-Claim: "the amount of work scales linearly with the number of pixels in the image, with the number of pixels in each
-feature and with the number of features", and pooling leaves the next layer a quarter. The multiply-adds of
-`cnn_jax.match`, counted by `cnn_jax.cost`, follow the law exactly; how closely time follows depends on the method.
+Claim: the work grows linearly with the pixels in the image, with the pixels in each feature and with the number of
+features, and pooling leaves the next layer a quarter of it. The multiply-adds of `cnn_jax.match`, counted by
+`cnn_jax.cost`, follow the law exactly; how closely time follows depends on the method.
 
 Evidence: median times of a bank of features under vmap and jit while one of the three sizes grows and the others stay,
 all methods in turn in the same rounds; exponents by least squares on logarithms, over the calls that take well more
