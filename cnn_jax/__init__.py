@@ -1,12 +1,13 @@
 """How well does each patch of an image match each feature, everywhere, at once, and what can be learned from it.
 
 Pure JAX functions for one image; `jax.vmap` gives batches. Rooms: `convolution`, `pooling`, `matching`, `warping`,
-`search`, `layers`, `nets`, `training`, `checkpoint`, `data`, `figures`.
+`search`, `layers`, `nets`, `costs`, `training`, `checkpoint`, `data`, `figures`.
 """
 
 from . import nets
 from .checkpoint import load_params, save_params
 from .convolution import conv, window_sum
+from .costs import Cost, cost, receptive_field
 from .layers import (
     Activation,
     AvgPool,
@@ -41,6 +42,7 @@ __all__ = [
     "AvgPool",
     "Chain",
     "Conv",
+    "Cost",
     "Dense",
     "Dropout",
     "Flatten",
@@ -54,6 +56,7 @@ __all__ = [
     "avg_pool",
     "conv",
     "cosine",
+    "cost",
     "defined",
     "find",
     "fit",
@@ -67,6 +70,7 @@ __all__ = [
     "nets",
     "normalized_squared_difference",
     "peaks",
+    "receptive_field",
     "save_params",
     "sharpened_cosine",
     "squared_difference",
