@@ -157,20 +157,17 @@ def test_training_refuses_wrong_numbers_and_writes_nothing(tmp_path, wrong):
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize(
-    "script", ["experiments.walkthrough", "experiments.xo", "experiments.find", "experiments.scaling"]
-)
+@pytest.mark.parametrize("script", ["walkthrough", "xo", "find", "scaling"])
 def test_an_unwritable_folder_stops_before_the_work(tmp_path, script):
     (tmp_path / "runs").write_text("a file in the way")
-    _, err = run(tmp_path, script, code=2)
+    _, err = run(tmp_path, f"experiments.{script}", code=2)
     assert err.startswith("error: ")
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    "words", [["walkthrough"], ["find"], ["scaling"], ["xo"], ["xo", "classify"], ["xo", "evaluate"]]
-)
+@pytest.mark.parametrize("words", ["walkthrough", "find", "scaling", "xo", "xo classify", "xo evaluate"])
 def test_help(tmp_path, words):
-    out, _ = run(tmp_path, f"experiments.{words[0]}", *words[1:], "--help")
+    script, *command = f"experiments.{words}".split()
+    out, _ = run(tmp_path, script, *command, "--help")
     assert "usage:" in out
-    assert run(tmp_path, f"experiments.{words[0]}", *words[1:], "--no-such-option", "1", code=2)
+    assert run(tmp_path, script, *command, "--no-such-option", "1", code=2)

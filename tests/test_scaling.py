@@ -65,18 +65,7 @@ def test_power_laws_are_found_with_their_uncertainty():
     assert math.isclose(scaling.power_law(x, np.ones(6))["exponent"], 0, abs_tol=1e-12)
 
 
-def test_help(tmp_path):
-    assert "--quick" in run(tmp_path, "experiments.scaling", "--help")[0]
-
-
 @pytest.mark.parametrize("wrong", [("--rounds", -1), ("--seed", -1), ("--no-such-option", 1), ("--rounds", "many")])
 def test_wrong_arguments_are_refused(tmp_path, wrong):
     assert run(tmp_path, "experiments.scaling", *wrong, code=2)[1]
     assert not (tmp_path / "runs").exists()
-
-
-def test_an_unwritable_folder_stops_before_the_work(tmp_path):
-    (tmp_path / "runs").write_text("a file in the way")
-    _, err = run(tmp_path, "experiments.scaling", "--quick", code=2)
-    assert err.startswith("error: ")
-    assert len(err.splitlines()) == 1
