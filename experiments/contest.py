@@ -38,15 +38,16 @@ class Contest(NamedTuple):
 def medians(calls: Mapping[str, Call], *, settle: float, brief: Sequence[str] = ()) -> dict[str, float]:
     """The median milliseconds of every call, of at least TURNS turns each, taken in a new random order every round.
 
-    Those named in `brief` get FEW_TURNS if they take more than SLOW seconds.
+    Those named in `brief` get FEW_TURNS, their warming up among them, if they take more than SLOW seconds.
     """
-    slow = {name for name, call in calls.items() if turn(call, 3 * settle) > SLOW and name in brief}
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    warm = {name: turn(call, 3 * settle) for name, call in calls.items()}
+    times = {name: [warm[name]] if name in brief and warm[name] > SLOW else [] for name in calls}
+    wanted = {name: FEW_TURNS if taken else TURNS for name, taken in times.items()}
     order, generator = list(calls), random.Random(0)
-    for i in range(TURNS):
+    for _ in range(TURNS):
         generator.shuffle(order)
         for name in order:
-            if i < FEW_TURNS or name not in slow:
+            if len(times[name]) < wanted[name]:
                 times[name].append(turn(calls[name], settle))
     return {name: 1e3 * statistics.median(taken) for name, taken in times.items()}
 
