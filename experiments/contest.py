@@ -15,7 +15,8 @@ from .peers import Call, to_numpy
 
 TOLERANCE = 1e-3  # of the largest magnitude
 TURNS = 7
-# A method of ours that takes longer than so many seconds, and is only timed to be seen to, gets fewer turns.
+# Of a call that takes longer than so many seconds the warming up counts as a turn; if it is a method of ours, which is
+# only timed to show that it is not the fastest, it gets fewer turns.
 SLOW, FEW_TURNS = 2.0, 3
 
 
@@ -36,13 +37,13 @@ class Contest(NamedTuple):
 
 
 def medians(calls: Mapping[str, Call], *, settle: float, brief: Sequence[str] = ()) -> dict[str, float]:
-    """The median milliseconds of every call, of at least TURNS turns each, taken in a new random order every round.
+    """The median milliseconds of every call, of TURNS turns each, taken in a new random order every round.
 
-    Those named in `brief` get FEW_TURNS, their warming up among them, if they take more than SLOW seconds.
+    Those named in `brief` get FEW_TURNS turns if they take more than SLOW seconds.
     """
     warm = {name: turn(call, 3 * settle) for name, call in calls.items()}
-    times = {name: [warm[name]] if name in brief and warm[name] > SLOW else [] for name in calls}
-    wanted = {name: FEW_TURNS if taken else TURNS for name, taken in times.items()}
+    times = {name: [taken] if taken > SLOW else [] for name, taken in warm.items()}
+    wanted = {name: FEW_TURNS if name in brief and taken else TURNS for name, taken in times.items()}
     order, generator = list(calls), random.Random(0)
     for _ in range(TURNS):
         generator.shuffle(order)

@@ -96,7 +96,9 @@ def torch_zncc(torch: Any, threads: int, images: np.ndarray, features: np.ndarra
     window = features.shape[1:]
     size = float(np.prod((*maps_shape(images.shape, (1, *window)), *window)) * images.itemsize)
     if size > UNFOLDED_BYTES:
-        raise MemoryError(f"left out: the unfolded images would take {size / 1e9:.0f} GB")
+        raise MemoryError(
+            f"left out: the unfolded images would take {size / 1e9:.3g} GB, more than {UNFOLDED_BYTES / 1e9:.0f}"
+        )
 
     def unit(columns: Any, dim: int) -> Any:
         return torch.nn.functional.normalize(columns.sub_(columns.mean(dim, keepdim=True)), dim=dim)
