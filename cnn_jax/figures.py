@@ -104,6 +104,32 @@ def curves(
     return figure
 
 
+def power_laws(panels: Mapping[str, Mapping[str, tuple[Any, Any, Any]]], *, ylabel: str, title: str = "") -> Figure:
+    """Points (x, y) on logarithmic axes and the line fitted to them, for each name; a panel for each quantity x.
+
+    `panels` has {quantity: {name: (x, y, line)}}, a line being its own (x, y), or None. A dotted line shows how fast
+    what is proportional to x grows.
+    """
+    figure = Figure(figsize=(4.4 * len(panels) + 0.4, 4), layout="constrained")
+    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, (quantity, lines) in zip(grid, panels.items(), strict=True):
+        for i, (name, (x, y, line)) in enumerate(lines.items()):
+            colour = COLOURS[i % len(COLOURS)]
+            hollow = {"markerfacecolor": "none", "linestyle": "none", "markersize": 8 - i % 5}
+            axes.plot(x, y, label=name, color=colour, marker=MARKERS[i % len(MARKERS)], **hollow)
+            if line is not None:
+                axes.plot(*line, color=colour)
+        x, y, _ = next(iter(lines.values()))
+        axes.plot(x, [y[-1] * value / x[-1] for value in x], label="proportional", color="grey", linestyle="dotted")
+        axes.set(xscale="log", yscale="log", xlabel=quantity)
+        axes.tick_params(axis="x", which="minor", labelbottom=False)  # they would overlap
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    grid[0].set_ylabel(ylabel)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
 def bars(groups: Mapping[str, Mapping[str, float]], *, ylabel: str, title: str = "") -> Figure:
     """Groups of bars: `{"the X": {"votes for X": 1.0, "votes for O": 0.56}, ...}`, the same names in every group."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")

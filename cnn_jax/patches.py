@@ -10,9 +10,8 @@ from jax import lax
 from jaxtyping import Array
 
 from .convolution import wide_conv
-from .windows import Padding, Pads, Pair, accumulator, as_floats, check_shape, fold, pads, pair, walled
+from .windows import NO_BORDER, Padding, Pads, Pair, accumulator, as_floats, check_shape, fold, pads, pair, walled
 
-NO_BORDER = ((0, 0), (0, 0))
 # What a window's pixels may exceed the image's usual contrast by: squares of this are still far from overflow.
 LARGEST = 2.0**50
 # Up to about this many pixels in each direction tell an image's usual brightness and contrast.

@@ -15,6 +15,7 @@ Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 Padding = str | Sequence[Sequence[int]]
 REALS = "{}: expected a real array (floats of 16 bits or more, integers or bools), got {}"
+NO_BORDER: Pads = ((0, 0), (0, 0))
 PADDINGS = "'VALID', 'SAME', 'CEIL' or ((top, bottom), (left, right))"
 
 

@@ -4,34 +4,15 @@ import io
 import json
 import os
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import png, run
 
 from cnn_jax import load_params, save_params
 from cnn_jax.data import xo
-
-ROOT = Path(__file__).parents[1]
-
-
-def run(folder, *arguments, code=0, **environment):
-    """Runs `python -m experiments...` in a folder; the exit code must be the given one. Returns (stdout, stderr)."""
-    done = subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +32,6 @@ def letters():
     draw = jax.jit(jax.vmap(lambda key, label: xo.draw(key, size=50, label=label, **options)[0]))
     images = draw(jax.random.split(jax.random.key(1), 12), labels)
     return np.asarray(127.5 * (images + 1)).astype(np.uint8), np.array(xo.CLASSES)[labels]
-
-
-def png(path, image):
-    Image.fromarray(image).save(path)
-    return path
 
 
 def test_walkthrough(tmp_path):
@@ -181,16 +157,17 @@ def test_training_refuses_wrong_numbers_and_writes_nothing(tmp_path, wrong):
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("script", ["experiments.walkthrough", "experiments.xo"])
+@pytest.mark.parametrize("script", ["walkthrough", "xo", "find", "scaling"])
 def test_an_unwritable_folder_stops_before_the_work(tmp_path, script):
     (tmp_path / "runs").write_text("a file in the way")
-    _, err = run(tmp_path, script, code=2)
+    _, err = run(tmp_path, f"experiments.{script}", code=2)
     assert err.startswith("error: ")
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("words", [["walkthrough"], ["xo"], ["xo", "classify"], ["xo", "evaluate"]])
+@pytest.mark.parametrize("words", ["walkthrough", "find", "scaling", "xo", "xo classify", "xo evaluate"])
 def test_help(tmp_path, words):
-    out, _ = run(tmp_path, f"experiments.{words[0]}", *words[1:], "--help")
+    script, *command = f"experiments.{words}".split()
+    out, _ = run(tmp_path, script, *command, "--help")
     assert "usage:" in out
-    assert run(tmp_path, f"experiments.{words[0]}", *words[1:], "--no-such-option", "1", code=2)
+    assert run(tmp_path, script, *command, "--no-such-option", "1", code=2)

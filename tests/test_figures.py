@@ -136,3 +136,13 @@ def test_saving_into_what_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("text")
     with pytest.raises(OSError, match="file"):
         figures.save(figures.tiles([X]), tmp_path / "file" / "figure.png")
+
+
+def test_power_laws_have_points_a_fit_and_the_slope_of_what_is_proportional():
+    lines = {"a": ([1, 10], [2, 20], ([1, 10], [2.5, 25])), "b": ([1], [5], None)}
+    figure = figures.power_laws({"pixels": lines, "features": lines}, ylabel="ms")
+    for axes, quantity in zip(figure.axes, ("pixels", "features"), strict=True):
+        assert (axes.get_xscale(), axes.get_yscale(), axes.get_xlabel()) == ("log", "log", quantity)
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b", "proportional"]
+        drawn = [tuple(line.get_ydata()) for line in axes.lines]
+        assert drawn == [(2, 20), (2.5, 25), (5,), (2, 20)]

@@ -20,7 +20,7 @@ HEAVY = ("matplotlib", "PIL", "pooch", "safetensors", "rich", "scipy.ndimage", "
 FLOORS = {
     0: ("windows", "fourier", "files", "memory", "progress"),
     1: ("sliding", "pooling", "warping", "figures"),
-    2: ("convolution",),
+    2: ("convolution", "poses"),
     3: ("patches",),
     4: ("matching", "augment", "data"),
     5: ("layers", "search"),

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Callable
 from typing import IO
 
 import numpy as np
@@ -20,6 +21,9 @@ except ImportError as error:
 MAX_PIXELS = 50_000_000
 # Letters are looked for at this size at most; beyond it only time is spent.
 WORKING_SIZE = 256
+# Red, green and blue from -1 to 1, opacity from 0 to 1.
+COLOUR_ZERO = np.array([127.5, 127.5, 127.5, 0], np.float32)
+COLOUR_UNIT = np.array([127.5, 127.5, 127.5, 255], np.float32)
 # The letter's longer side within its frame, as MNIST has it.
 FILL = 20 / 28
 # Otsu's threshold explains this much of the variance where ink and ground are two levels under even light.
@@ -36,6 +40,18 @@ def read_image(path: str | os.PathLike[str] | IO[bytes]) -> Float[np.ndarray, "H
       ValueError: the file is no picture, is damaged, or has more than 50 megapixels; the message names the file.
       OSError: the file cannot be opened.
     """
+    return _read(path, _grey)
+
+
+def read_colours(path: str | os.PathLike[str] | IO[bytes]) -> Float[np.ndarray, "H W 4"]:
+    """Reads a picture file as red, green and blue in [-1, 1], and opacity in [0, 1].
+
+    What is wholly transparent keeps the colours that the file has there. Errors and the rest are those of `read_image`.
+    """
+    return _read(path, _colours)
+
+
+def _read(path: str | os.PathLike[str] | IO[bytes], convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower
@@ -44,18 +60,31 @@ def read_image(path: str | os.PathLike[str] | IO[bytes]) -> Float[np.ndarray, "H
                     size = f"{picture.width} x {picture.height} pixels"
                     raise ValueError(f"{size} are more than the {MAX_PIXELS // 10**6} million accepted")
                 picture.load()
-                return _grey(ImageOps.exif_transpose(picture))
+                return convert(ImageOps.exif_transpose(picture))
     except Exception as error:  # Pillow's readers each have their own for a damaged file
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ValueError(f"{path}: not a picture that can be read ({error})") from error
 
 
+def _colours(picture: Image.Image) -> Float[np.ndarray, "H W 4"]:
+    if picture.mode.startswith(("I", "F")):
+        grey = _deep(picture)
+        return np.stack([grey, grey, grey, np.ones_like(grey)], -1)
+    levels = np.asarray(picture.convert("RGBA"), np.float32)
+    return (levels - COLOUR_ZERO) / COLOUR_UNIT
+
+
+def _deep(picture: Image.Image) -> Float[np.ndarray, "H W"]:
+    """Grey levels of more than 8 bits: the whole range of 16 bits, or from the smallest to the largest value."""
+    deep = np.nan_to_num(np.asarray(picture, np.float64), posinf=0, neginf=0)
+    low, high = (0.0, 65535.0) if picture.mode.startswith("I;16") else (deep.min(), deep.max())
+    return (np.clip((deep - low) / max(high - low, 1e-30), 0, 1) * 2 - 1).astype(np.float32)
+
+
 def _grey(picture: Image.Image) -> Float[np.ndarray, "H W"]:
     if picture.mode.startswith(("I", "F")):
-        deep = np.nan_to_num(np.asarray(picture, np.float64), posinf=0, neginf=0)
-        low, high = (0.0, 65535.0) if picture.mode.startswith("I;16") else (deep.min(), deep.max())
-        return (np.clip((deep - low) / max(high - low, 1e-30), 0, 1) * 2 - 1).astype(np.float32)
+        return _deep(picture)
     if not picture.has_transparency_data:
         grey = np.asarray(picture.convert("L"), np.float32) / 127.5 - 1
         channels = np.asarray(picture.convert("RGB"), np.float32) / 127.5 - 1

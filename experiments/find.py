@@ -1,0 +1,293 @@
+"""Where in these pictures is this template, however it is scaled and turned?
+
+Claim: of 40 shapes at 3 scales and 8 angles in noise (standard deviation 0.3, where black to white is 2) all are found,
+with the right scale and angle, within 0.2 pixels and with no false alarm; the score at each place is the best of all.
+Evidence: what `python -m experiments.find` prints for its own picture; runs/find/metrics.json holds every match.
+
+    python -m experiments.find                                        search the demonstration picture
+    python -m experiments.find PHOTO.jpg --template LOGO.png          find one in the other
+    python -m experiments.find FOLDER --template A.png B.png --scales 0.5 1 --angles 0 90 180 270 --json
+"""
+
+import collections
+import dataclasses
+import functools
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import tyro
+from PIL import Image, ImageDraw
+
+import cnn_jax
+from cnn_jax.data import images
+from cnn_jax.figures import COLOURS
+from cnn_jax.files import replacing
+from cnn_jax.progress import Progress
+
+from . import common, find_demo
+
+SCORES = {"zncc": cnn_jax.zncc, "cosine": cnn_jax.cosine, "match": cnn_jax.match}
+MOST, AT_ONCE = 8, 4_000_000  # pictures of one size searched together, and their pixels
+ASKED = ("scales", "angles", "score", "min_score", "top_k", "max_overlap", "seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Find:
+    """Find templates in pictures; without any pictures, in one that the script draws itself."""
+
+    pictures: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Picture files, and folders of them."""
+    template: tuple[Path, ...] = ()
+    """Template files. Transparent pixels do not count. Colours count if a template has any."""
+    mask: tuple[Path, ...] = ()
+    """One picture for each template, of its size: black where its pixels do not count."""
+    scales: tuple[float, ...] = (1.0,)
+    """Factors to try."""
+    angles: tuple[float, ...] = (0.0,)
+    """Degrees counterclockwise to try."""
+    score: Literal["zncc", "cosine", "match"] = "zncc"
+    """What to compare by."""
+    min_score: float = 0.7
+    """What a match must reach."""
+    top_k: int = 10
+    """Matches in each picture, at most."""
+    max_overlap: float = 0.25
+    """How much two matches may overlap: intersection over union of their upright boxes."""
+    json: bool = False
+    """Print JSON in place of a table."""
+    seed: int = 0
+    """Of the picture that the script draws."""
+    out: Path = Path("runs/find")
+    """Folder for copies of the pictures with boxes drawn, and metrics.json."""
+
+
+def main(config: Find) -> dict[str, Any]:
+    """Searches, prints and draws; returns what metrics.json holds."""
+    if bool(config.pictures) != bool(config.template):
+        raise ValueError("pictures and --template: expected both, or neither for the demonstration")
+    return search_files(config) if config.pictures else demonstrate(config)
+
+
+def search_files(config: Find) -> dict[str, Any]:
+    """Searches picture files; one that cannot be read stops no other, but makes the exit code 2."""
+    names = [path.name for path in config.template]
+    features, masks = read_templates(config.template, config.mask)
+    search = searcher(config, features, masks)
+    files = list(dict.fromkeys(listed(config.pictures)))
+    if not files:
+        raise ValueError(f"pictures: no picture file in {', '.join(map(str, config.pictures))}")
+    out = common.make_writable(config.out)
+    found, unread = {}, {}
+    with Progress("searching", len(files), show=len(files) > 1) as bar:
+        for batch in batches(files, features[0].shape[2:], unread):
+            try:
+                results = search(np.stack(list(batch.values())))
+            except ValueError as error:  # smaller than all templates
+                unread |= dict.fromkeys(batch, common.complaint(error))
+                results = ()
+            for path, matches in zip(batch, results, strict=False):
+                found[path] = listing(matches, names)
+                boxed = draw_boxes(images.read_colours(path)[..., :3], found[path], features, names)
+                save_picture(boxed, out / f"{len(found) + len(unread):04d}_{path.stem}.png")
+            bar.update(len(found) + len(unread))
+    found = {str(path): found[path] for path in files if path in found}
+    metrics = {"found": found, "unread": {str(path): why for path, why in unread.items()}}
+    report(metrics | options(config), config)
+    if unread:
+        sys.stdout.flush()
+        for why in unread.values():
+            print(why, file=sys.stderr)
+        common.fail(f"{len(unread)} of {len(files)} pictures could not be searched")
+    return metrics
+
+
+def demonstrate(config: Find) -> dict[str, Any]:
+    """Searches the script's own picture, and says how much of what is in it was found and how precisely."""
+    out = common.make_writable(config.out)
+    image, placed = find_demo.picture(config.seed)
+    names, features = zip(*find_demo.templates().items(), strict=True)
+    asked = dataclasses.replace(config, scales=find_demo.SCALES, angles=find_demo.ANGLES, top_k=2 * len(placed))
+    (matches,) = searcher(asked, features, [None] * len(features))(image[None])
+    found = listing(matches, names)
+    errors, rest = [], list(found)
+    for one in placed:
+        right = [each for each in rest if is_right(each, one)]
+        if right:
+            rest.remove(right[0])
+            errors.append(math.hypot(*miss(right[0], one)))
+    save_picture(image, out / "picture.png")
+    save_picture(draw_boxes(image, found, features, names), out / "found.png")
+    precision = {"median": np.median(errors), "largest": max(errors)} if errors else {}
+    metrics = {"placed": len(placed), "right": len(errors), "false": len(rest), "error_pixels": precision}
+    report(metrics | {"found": {"demonstration": found}} | options(asked), config)
+    if not config.json:
+        print(f"{len(errors)} of {len(placed)} found with the right shape, scale and angle, {len(rest)} false")
+        if errors:
+            print(f"off by {precision['median']:.3f} pixels (median), {precision['largest']:.3f} at most")
+        print(f"pictures in {out}")
+    return metrics
+
+
+def is_right(match: dict[str, Any], placed: find_demo.Placed) -> bool:
+    """Whether a match is of this shape, scale and angle and no more than a pixel off either way."""
+    same = (match["template"], match["scale"], match["angle"]) == (placed.shape, placed.scale, placed.angle)
+    return same and max(map(abs, miss(match, placed))) < 1
+
+
+def miss(match: dict[str, Any], placed: find_demo.Placed) -> tuple[float, float]:
+    """How many pixels too low and too far right a match is."""
+    middle = [match[place] + (match[size] - 1) / 2 for place, size in (("y", "height"), ("x", "width"))]
+    return middle[0] - placed.y, middle[1] - placed.x
+
+
+def read_templates(paths: Sequence[Path], masks: Sequence[Path]) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    """Templates, in grey if none has colours, and which of their pixels count, None for all."""
+    if masks and len(masks) != len(paths):
+        raise ValueError(f"--mask: expected one for each of the {len(paths)} templates, got {len(masks)}")
+    read = [images.read_colours(path) for path in paths]
+    coloured = any(np.ptp(picture[..., :3], axis=-1).max() > 0.02 for picture in read)
+    features = [picture[..., :3] if coloured else grey(picture) for picture in read]
+    counts = [picture[..., 3] >= 0.5 for picture in read]
+    for i, path in enumerate(masks):
+        white = grey(images.read_colours(path)) > 0
+        if white.shape != counts[i].shape:
+            raise ValueError(f"{path}: expected the size of {paths[i]} {counts[i].shape}, got {white.shape}")
+        counts[i] &= white
+    for path, count in zip(paths, counts, strict=True):
+        if not count.any():
+            raise ValueError(f"{path}: no pixel of it counts")
+    spread = [np.broadcast_to(c[..., None], f.shape) if coloured else c for c, f in zip(counts, features, strict=True)]
+    return features, [None if count.all() else count for count in spread]
+
+
+def grey(picture: np.ndarray) -> np.ndarray:
+    """Brightness of red, green and blue, as television weighs them."""
+    return picture[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def searcher(
+    config: Find, features: Sequence[np.ndarray], masks: Sequence[np.ndarray | None]
+) -> Callable[[np.ndarray], list[cnn_jax.Matches]]:
+    """A function that searches a stack of pictures; raises a ValueError now if the options are wrong."""
+    find = functools.partial(
+        cnn_jax.find,
+        features=list(features),
+        mask=None if all(mask is None for mask in masks) else list(masks),
+        score=SCORES[config.score],
+        scales=config.scales,
+        angles=tuple(map(math.radians, config.angles)),
+        top_k=config.top_k,
+        min_score=config.min_score,
+        max_overlap=config.max_overlap,
+    )
+    wide = math.ceil(max((1.0, *config.scales)) * 2 * max(max(feature.shape) for feature in features))
+    jax.eval_shape(find, np.zeros((wide, wide, *features[0].shape[2:]), np.float32))
+    batched = jax.jit(jax.vmap(find))
+
+    def search(stack: np.ndarray) -> list[cnn_jax.Matches]:
+        matches = jax.device_get(batched(stack))
+        return [cnn_jax.Matches(*(field[i] for field in matches)) for i in range(len(stack))]
+
+    return search
+
+
+def listed(paths: Sequence[Path]) -> Iterator[Path]:
+    """The files named, and the picture files in the folders named and in those inside them."""
+    endings = Image.registered_extensions()
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in endings and file.is_file())
+        else:
+            yield path
+
+
+def batches(files: Sequence[Path], channels: tuple[int, ...], unread: dict[Path, str]) -> Iterator[dict[Path, Any]]:
+    """Pictures of one size together, as many as always fit; those that are left at the end come one by one, so that
+    no third program need be compiled. Notes why a picture could not be read."""
+    waiting = collections.defaultdict(dict)
+    for path in files:
+        try:
+            picture = images.read_colours(path)
+        except (ValueError, OSError) as error:
+            unread[path] = common.complaint(error)
+            continue
+        picture = picture[..., :3] if channels else grey(picture)
+        waiting[picture.shape][path] = picture
+        if len(waiting[picture.shape]) >= min(MOST, max(1, AT_ONCE // picture.size)):
+            yield waiting.pop(picture.shape)
+    for group in waiting.values():
+        yield from ({path: picture} for path, picture in group.items())
+
+
+def listing(matches: cnn_jax.Matches, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The valid matches, readable: names for numbers, degrees for radians."""
+    return [
+        {
+            "template": names[int(matches.feature[i])],
+            "y": round(float(matches.y[i]), 3),
+            "x": round(float(matches.x[i]), 3),
+            "height": int(matches.height[i]),
+            "width": int(matches.width[i]),
+            "scale": round(float(matches.scale[i]), 6),
+            "angle": round(math.degrees(matches.angle[i]), 3),
+            "score": round(float(matches.score[i]), 4),
+        }
+        for i in np.flatnonzero(matches.valid)
+    ]
+
+
+def draw_boxes(
+    picture: np.ndarray, found: Sequence[dict[str, Any]], features: Sequence[np.ndarray], names: Sequence[str]
+) -> np.ndarray:
+    """A copy of the picture, in colours, with the outline of each match, a colour a template, and its score."""
+    levels = np.uint8(np.clip(np.nan_to_num(picture) * 127.5 + 127.5, 0, 255))
+    copy = Image.fromarray(levels).convert("RGB")
+    pen = ImageDraw.Draw(copy)
+    for match in found:
+        number = names.index(match["template"])
+        colour = COLOURS[number % len(COLOURS)]
+        half = [side * match["scale"] / 2 for side in features[number].shape[:2]]
+        middle = [match[place] + (match[size] - 1) / 2 for place, size in (("y", "height"), ("x", "width"))]
+        cos, sin = (function(math.radians(match["angle"])) for function in (math.cos, math.sin))
+        corners = [(half[0] * down, half[1] * right) for down, right in ((-1, -1), (-1, 1), (1, 1), (1, -1))]
+        outline = [(middle[1] + sin * y + cos * x, middle[0] + cos * y - sin * x) for y, x in corners]
+        pen.polygon(outline, outline=colour, width=2)
+        pen.text((match["x"], match["y"] - 11), f"{match['score']:.2f}", fill=colour)
+    return np.asarray(copy)
+
+
+def save_picture(picture: np.ndarray, path: Path) -> None:
+    """Writes a picture of levels 0 to 255, or of -1 to 1."""
+    levels = picture if picture.dtype == np.uint8 else np.uint8(np.clip(picture * 127.5 + 127.5, 0, 255))
+    with replacing(path) as temporary:
+        Image.fromarray(levels).save(temporary)
+
+
+def options(config: Find) -> dict[str, Any]:
+    """What was asked for, and what the figures depend on."""
+    asked = dataclasses.asdict(config)
+    return {"options": {name: asked[name] for name in ASKED}} | common.versions()
+
+
+def report(metrics: dict[str, Any], config: Find) -> None:
+    """Writes metrics.json, and prints the matches as JSON or as a table."""
+    common.write_json(config.out / "metrics.json", metrics)
+    if config.json:
+        print(json.dumps(metrics["found"], indent=2))
+        return
+    for picture, found in metrics["found"].items():
+        print(f"{picture}: {len(found)} found")
+        if found:
+            print("  ".join(["template".ljust(20), *(name.rjust(8) for name in list(found[0])[1:])]))
+        for match in found:
+            print("  ".join([match["template"][:20].ljust(20), *(f"{value:8g}" for value in list(match.values())[1:])]))
+
+
+if __name__ == "__main__":
+    common.run(lambda: main(tyro.cli(Find, description=__doc__)))

@@ -1,0 +1,225 @@
+"""How fast is it beside OpenCV, scikit-image and PyTorch?
+
+Claim: on two CPU cores batches of small images take a fraction of what they take with the fastest of these; a single
+image of several megapixels takes about as long as with OpenCV.
+Evidence: the table that `python -m experiments.throughput` prints; runs/throughput/throughput.json holds every row,
+version and the machine's own peaks. In one run, on two CPUs: all contestants get the same inputs, their outputs are
+compared, then they take turns in random order, and the median of seven turns counts.
+"""
+
+import dataclasses
+import functools
+import math
+import os
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tyro
+
+import cnn_jax
+from cnn_jax import sliding
+from cnn_jax.progress import Progress
+
+from . import common, peers
+from .contest import Contest, confine, measure, peaks
+from .peers import Call
+
+THREADS = 2
+BUSY = 1.0  # programs that run already, on average over a minute
+
+
+class Case(NamedTuple):
+    """So many images and features of these sizes."""
+
+    images: int
+    size: tuple[int, int]
+    features: int
+    window: tuple[int, int]
+
+    def __str__(self) -> str:
+        parts = (self.images, *self.size), (self.features, *self.window)
+        return ", ".join("x".join(map(str, part)) for part in parts)
+
+
+CASES = (
+    Case(256, (28, 28), 16, (3, 3)),
+    Case(64, (64, 64), 16, (5, 5)),
+    Case(16, (256, 256), 8, (9, 9)),
+    Case(4, (512, 512), 8, (33, 33)),
+    Case(1, (2048, 2048), 1, (64, 64)),
+    Case(1, (2048, 2048), 8, (11, 11)),
+    Case(1, (2448, 3264), 4, (31, 31)),
+)
+SMALL_CASES = (Case(16, (28, 28), 4, (3, 3)), Case(2, (96, 96), 2, (24, 24)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Throughput:
+    """Times cnn_jax beside the libraries that are installed: same inputs, same results, in turns."""
+
+    quick: bool = False
+    """Only two small cases a task, and shorter turns: under a minute in all."""
+    out: Path = Path("runs/throughput")
+    """Folder for throughput.json."""
+
+
+# The tasks: what is run side by side.
+
+
+def matching(task: str, case: Case, modules: Mapping[str, Any], threads: int) -> Contest:
+    """A score of every image against every feature, (N, K, H', W')."""
+    images, features = noise(case)
+    on_device = jax.device_put(images), jax.device_put(features)
+    score = getattr(cnn_jax, task)
+
+    def ours(method: str) -> Call:
+        maps = jax.vmap(functools.partial(score, method=method), (None, 0))
+        compiled = jax.jit(jax.vmap(maps, (0, None)))
+        return lambda: jax.block_until_ready(compiled(*on_device))
+
+    calls, skipped = {}, {}
+    for name, build in rivals()[task].items():
+        try:
+            if name in modules:
+                calls[name] = build(modules[name], threads, images, features)
+        except MemoryError as error:
+            skipped[name] = str(error)
+    pixels = math.prod(case.window)
+    unrolled = pixels > sliding.SHIFT_PRODUCTS
+    methods = {name: None if name == "shift" and unrolled else ours(name) for name in sliding.METHODS if name != "auto"}
+    window = {"stride": (1, 1), "border": ((0, 0), (0, 0)), "dilation": (1, 1), "spread": (1, 1)}
+    best = sliding.best_methods((*images.shape, 1), (*case.window, 1, case.features), **window)
+    outputs = math.prod(peers.maps_shape(images.shape, features.shape))
+    return Contest(
+        ours=ours("auto"),
+        peers=calls,
+        methods=methods,
+        auto=best[0 if jax.default_backend() == "cpu" else 1],
+        multiply_adds=outputs * pixels,
+        bytes=(images.size + features.size + outputs) * images.itemsize,
+        skipped=skipped,
+    )
+
+
+def noise(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Images of noise in [-1, 1], and features cut from them."""
+    generator = np.random.default_rng(0)
+    images = generator.uniform(-1, 1, (case.images, *case.size)).astype(np.float32)
+    features = []
+    for _ in range(case.features):
+        i, y, x = (generator.integers(n) for n in (case.images, *np.subtract(case.size, case.window) + 1))
+        features.append(images[i, y : y + case.window[0], x : x + case.window[1]])
+    return images, np.stack(features)
+
+
+def rivals() -> Mapping[str, Mapping[str, Callable[..., Call]]]:
+    """The peers of every task on the device that JAX computes on."""
+    return peers.GPU if jax.default_backend() == "gpu" else peers.CPU
+
+
+TASKS: Mapping[str, tuple[Callable[..., Contest], Sequence[Any], Sequence[Any]]] = {
+    "match": (matching, CASES, SMALL_CASES),
+    "zncc": (matching, CASES, SMALL_CASES),
+}
+
+
+# What is said of it.
+
+
+def table(rows: Sequence[Mapping[str, Any]], peak: Mapping[str, float]) -> str:
+    """The rows as a Markdown table, times in ms."""
+    others = list(dict.fromkeys(name for row in rows for name in row["peers"]))
+    methods = list(dict.fromkeys(name for row in rows for name in row["methods"]))
+    heads = ["task", "images, features", "ours", *others, "best peer / ours", *methods, "auto", "GFLOP/s", "GB/s"]
+    lines = [heads, ["---"] * 2 + ["---:"] * (len(heads) - 2)]
+    lines += [
+        [
+            row["task"],
+            row["case"],
+            number(row["ours_ms"]),
+            *(number(row["peers"].get(name)) for name in others),
+            number(row["ratio"]),
+            *(number(row["methods"].get(name)) for name in methods),
+            row["auto"] or "",
+            *(f"{number(row[rate])} ({row[rate] / peak[rate]:.0%})" for rate in ("gflops", "gbytes_per_s")),
+        ]
+        for row in rows
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def number(value: float | None) -> str:
+    """Three digits, or a dash for nothing."""
+    return "-" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """The geometric mean and the smallest of each task's ratios, of tasks that have any."""
+    ratios = {task: [row["ratio"] for row in rows if row["task"] == task and row["ratio"]] for task in TASKS}
+    return {
+        task: {"geometric_mean": statistics.geometric_mean(values), "smallest": min(values)}
+        for task, values in ratios.items()
+        if values
+    }
+
+
+def report(found: Mapping[str, Any]) -> str:
+    """What throughput.json holds, to be read."""
+    rows, peak = found["rows"], found["peaks"]
+    lines = [table(rows, peak)]
+    lines += [f"{row['task']} {row['case']}: {name} {why}" for row in rows for name, why in row["skipped"].items()]
+    lines += [
+        f"{task}: the best peer takes {ratio['geometric_mean']:.2f} times as long as ours (geometric mean), "
+        f"at least {ratio['smallest']:.2f} times"
+        for task, ratio in found["summary"].items()
+    ]
+    lines += [
+        "GFLOP/s of the direct algorithm, whose work Fourier transforms save; GB/s of inputs and outputs, each once;",
+        f"in brackets of this machine's peaks: {peak['gflops']:.0f} GFLOP/s (matrix product) and "
+        f"{peak['gbytes_per_s']:.1f} GB/s (sum)",
+    ]
+    if found["load_before"] > BUSY:
+        lines.append(f"something else was running (load {found['load_before']:.1f}): do not trust these times")
+    return "\n".join(lines)
+
+
+def main(config: Throughput) -> dict[str, Any]:
+    """Runs all contests; returns what throughput.json holds."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    threads = confine(THREADS)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # or no memory of a GPU is left to the peers
+    out = common.make_writable(config.out)
+    modules, missing = peers.load(sorted({name for task in rivals().values() for name in task}), threads)
+    for line in missing:
+        print(line)
+
+    settle = 0.01 if config.quick else 0.1
+    peak = peaks(settle)
+    work = [(task, case) for task, (_, cases, small) in TASKS.items() for case in (small if config.quick else cases)]
+    rows = []
+    with Progress("throughput", len(work)) as bar:
+        for task, case in work:
+            bar.update(len(rows), f"{task} {case}")
+            contest = TASKS[task][0](task, case, modules, threads)
+            rows.append(measure(task, str(case), contest, settle))
+        bar.update(len(rows))
+
+    found = {
+        "rows": rows,
+        "summary": summaries(rows),
+        "peaks": peak,
+        "threads": threads,
+        "load_before": load,
+        "libraries": {name: module.__version__ for name, module in modules.items()},
+    } | common.versions()
+    common.write_json(out / "throughput.json", found)
+    print(report(found))
+    return found
+
+
+if __name__ == "__main__":
+    common.run(lambda: main(tyro.cli(Throughput, description=__doc__)))

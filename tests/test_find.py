@@ -1,0 +1,90 @@
+"""experiments.find, run as a user runs it."""
+
+import json
+
+import numpy as np
+import pytest
+from scripts import png, run
+
+from cnn_jax.data import images
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder with two pictures of one size, a larger one, a broken one and no picture; and a template."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    template = rng.integers(0, 256, (9, 12), np.uint8)
+    png(folder / "template.png", template)
+    (folder / "shots").mkdir()
+    for name, size, (y, x) in [("a", (60, 70), (5, 40)), ("b", (60, 70), (50, 58)), ("c", (64, 80), (30, 0))]:
+        image = rng.integers(0, 256, size, np.uint8)
+        image[y : y + 9, x : x + 12] = template
+        png(folder / f"shots/{name}.png", image)
+    (folder / "shots/broken.png").write_bytes((folder / "shots/a.png").read_bytes()[:200])
+    (folder / "shots/notes.txt").write_text("no picture")
+    return folder
+
+
+def test_the_demonstration_reaches_its_bar(tmp_path):
+    out, _ = run(tmp_path, "experiments.find")
+    metrics = json.loads((tmp_path / "runs/find/metrics.json").read_text())
+    assert metrics["placed"] == 40
+    assert metrics["right"] >= 39
+    assert metrics["false"] == 0
+    assert metrics["error_pixels"]["largest"] <= 0.25
+    assert all(match["score"] >= 0.7 for match in metrics["found"]["demonstration"])
+    assert f"{metrics['right']} of 40 found" in out
+    picture, found = (images.read_colours(tmp_path / f"runs/find/{name}.png") for name in ("picture", "found"))
+    assert picture.shape == found.shape
+    assert (np.ptp(picture[..., :3], axis=-1).max(), np.ptp(found[..., :3], axis=-1).max() > 1) == (0, True)
+
+
+def test_a_folder_is_searched_whole_though_one_file_is_broken(pictures, tmp_path):
+    out, err = run(pictures, "experiments.find", "shots", "--template", "template.png", "--out", tmp_path, code=2)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    places = {name[-5]: [(round(m["y"]), round(m["x"])) for m in found] for name, found in metrics["found"].items()}
+    assert places == {"a": [(5, 40)], "b": [(50, 58)], "c": [(30, 0)]}
+    assert list(metrics["unread"]) == ["shots/broken.png"]
+    assert err.splitlines()[-1] == "error: 1 of 4 pictures could not be searched"
+    assert out.count("1 found") == 3
+    drawn = sorted(path.name[5:] for path in tmp_path.glob("*.png"))
+    assert drawn == ["a.png", "b.png", "c.png"]
+
+
+def test_json_masks_and_colours(pictures, tmp_path):
+    rng = np.random.default_rng(1)
+    template = rng.integers(0, 256, (8, 10, 3), np.uint8)
+    image = rng.integers(0, 256, (40, 50, 3), np.uint8)
+    image[20:28, 30:40] = template
+    image[20:23, 30:33] = 0
+    png(tmp_path / "image.png", image)
+    clear = np.dstack([template, np.full((8, 10), 255, np.uint8)])
+    clear[:3, :3, 3] = 0
+    png(tmp_path / "clear.png", clear)
+    png(tmp_path / "solid.png", template)
+    png(tmp_path / "mask.png", clear[..., 3])
+    for extra in (["--template", "clear.png"], ["--template", "solid.png", "--mask", "mask.png"]):
+        found = json.loads(run(tmp_path, "experiments.find", "image.png", *extra, "--json")[0])["image.png"]
+        assert [(m["y"], m["x"], m["score"]) for m in found] == [
+            (pytest.approx(20, abs=0.2), pytest.approx(30, abs=0.2), 1)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["shots"], "--template"),
+        (["--template", "template.png"], "pictures"),
+        (["missing.png", "--template", "missing_too.png"], "missing_too.png: No such file"),
+        (["shots/notes.txt", "--template", "template.png"], "1 of 1 pictures could not be searched"),
+        (["shots", "--template", "template.png", "--mask", "shots/a.png"], "expected the size of template.png"),
+        (["shots", "--template", "template.png", "--scales", "0"], "scales: expected numbers above 0"),
+        (["shots", "--template", "template.png", "--max-overlap", "2"], "max_overlap: expected 0 to 1"),
+        (["shots/a.png", "--template", "shots/c.png"], "1 of 1 pictures could not be searched"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(pictures, tmp_path, arguments, complaint):
+    _, err = run(pictures, "experiments.find", *arguments, "--out", tmp_path / "out", code=2)
+    assert complaint in err.splitlines()[-1]
+    assert err.splitlines()[-1].startswith("error: ")

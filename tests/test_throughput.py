@@ -1,0 +1,149 @@
+"""experiments.throughput, run as a user runs it: with what is installed, with little, and beside one who is wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import contest, throughput
+
+ROOT = Path(__file__).parents[1]
+KEYS = {"task", "case", "ours_ms", "peers", "ratio", "methods"}
+
+# OpenCV's matchTemplate with a wrong corner.
+WRONG = """
+import numpy as np
+TM_CCORR, TM_CCOEFF_NORMED, __version__ = 2, 5, "0"
+def setNumThreads(count):
+    assert count in (1, 2)
+def matchTemplate(image, feature, method, result):
+    patches = np.lib.stride_tricks.sliding_window_view(image, feature.shape)
+    result[:] = np.einsum("yxij,ij->yx", patches, feature)
+    result[0, 0] += 0.1
+"""
+MISSING = "raise ImportError('hidden by a test')"
+
+
+def run(folder, *arguments, code=0, **modules):
+    """Runs the script in a folder, with these modules in the place of those that are installed."""
+    (folder / "modules").mkdir(exist_ok=True)
+    for name, text in modules.items():
+        (folder / "modules" / f"{name}.py").write_text(text)
+    path = os.pathsep.join([str(folder / "modules"), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.throughput", *map(str, arguments)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "error"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
+
+
+def check_rows(found):
+    assert {row["task"] for row in found["rows"]} == {"match", "zncc"}
+    assert found["peaks"].keys() == {"gflops", "gbytes_per_s"}
+    assert {"threads", "libraries", "jax", "device"} <= found.keys()
+    for row in found["rows"]:
+        assert row.keys() >= KEYS
+        assert row["ours_ms"] > 0
+        assert row["methods"].keys() == {"conv", "shift", "fft"}
+        assert row["methods"][row["auto"]] > 0
+        best = min(row["peers"].values(), default=None)
+        assert row["ratio"] == (None if best is None else pytest.approx(best / row["ours_ms"]))
+
+
+def test_with_what_is_installed(tmp_path):
+    out, _ = run(tmp_path, "--quick")
+    found = json.loads((tmp_path / "runs/throughput/throughput.json").read_text())
+    check_rows(found)
+    assert len(found["rows"]) == 4
+    for row in found["rows"]:
+        assert row["peers"].keys() | row["skipped"].keys() <= found["libraries"].keys()
+    for name in ("opencv", "skimage", "torch"):
+        assert (f"{name}: not installed" in out) == (name not in found["libraries"])
+    assert out.count("| zncc |") == 2
+
+
+def test_with_no_peer(tmp_path):
+    out, _ = run(tmp_path, "--quick", "--out", "o", cv2=MISSING, skimage=MISSING, torch=MISSING)
+    found = json.loads((tmp_path / "o/throughput.json").read_text())
+    check_rows(found)
+    assert found["libraries"] == found["summary"] == {}
+    assert all(row["ratio"] is None for row in found["rows"])
+    assert "opencv: not installed, so not compared; pip install 'cnn_jax[bench]'" in out
+    assert "skimage: not installed, so not compared; pip install 'cnn_jax[bench]'" in out
+    assert "torch: not installed, so not compared; pip install torch" in out
+
+
+def test_who_computes_something_else_is_not_timed(tmp_path):
+    _, err = run(tmp_path, "--quick", code=2, cv2=WRONG, skimage=MISSING, torch=MISSING)
+    assert err.splitlines()[-1].startswith("error: match 16x28x28, 4x3x3: opencv: its result differs from ours by 0.1")
+    assert not (tmp_path / "runs/throughput/throughput.json").exists()
+
+
+def test_help_and_a_folder_that_cannot_be_written(tmp_path):
+    out, _ = run(tmp_path, "--help")
+    assert "How fast is it beside" in out
+    assert "--quick" in out
+    (tmp_path / "file").touch()
+    _, err = run(tmp_path, "--quick", "--out", tmp_path / "file", code=2)
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+
+
+def test_results_are_compared():
+    maps = np.array([[1.0, -100.0]])
+    contest.check_same("a", maps + 0.09, maps)
+    for other in (maps + 0.11, np.array([[np.nan, -100.0]])):
+        with pytest.raises(ValueError, match="a: its result differs from ours by"):
+            contest.check_same("a", other, maps)
+    with pytest.raises(ValueError, match=r"a: its result has shape \(2, 1\), ours \(1, 2\)"):
+        contest.check_same("a", maps.T, maps)
+
+
+def test_everyone_takes_turns(monkeypatch):
+    monkeypatch.setattr(contest, "SLOW", -1.0)
+    taken = {"a": 0, "b": 0, "c": 0}
+
+    def call(name):
+        taken[name] += 1
+
+    calls = {name: lambda name=name: call(name) for name in taken}
+    medians = contest.medians(calls, settle=0.0, brief=["c"])
+    assert medians.keys() == taken.keys()
+    assert taken == {"a": contest.TURNS, "b": contest.TURNS, "c": contest.FEW_TURNS}
+
+
+def test_a_row_says_how_much_longer_the_best_peer_takes(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(contest.time, "perf_counter", lambda: clock[0])
+
+    def call(milliseconds):
+        def advance():
+            clock[0] += 1e-3 * milliseconds
+            return np.ones(1)
+
+        return advance
+
+    calls = contest.Contest(call(2), {"a": call(9), "b": call(6)}, {"x": None, "y": call(3)}, "y", 1000, 500, {})
+    row = contest.measure("match", "one", calls, settle=0.02)
+    assert row["ours_ms"] == pytest.approx(2)
+    assert row["peers"] == pytest.approx({"a": 9, "b": 6})
+    assert row["methods"] == {"x": None, "y": pytest.approx(3)}
+    assert row["ratio"] == pytest.approx(3)
+    assert row["gflops"] == pytest.approx(1e-3)
+    assert row["gbytes_per_s"] == pytest.approx(2.5e-4)
+    others = [row | {"ratio": 12.0}, row | {"ratio": None}]
+    summary = throughput.summaries([row, *others])
+    assert summary == {"match": pytest.approx({"geometric_mean": 6, "smallest": 3})}
+    lines = throughput.table([row, *others], {"gflops": 1.0, "gbytes_per_s": 1.0}).splitlines()
+    assert len(lines) == 5
+    assert len({line.count("|") for line in lines}) == 1
