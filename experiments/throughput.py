@@ -74,11 +74,13 @@ def matching(task: str, case: Case, modules: Mapping[str, Any], threads: int) ->
     """A score of every image against every feature, (N, K, H', W')."""
     images, features = noise(case)
     on_device = jax.device_put(images), jax.device_put(features)
-    score = getattr(cnn_jax, task)
+
+    def maps(method: str) -> Callable[..., jax.Array]:
+        bank = jax.vmap(functools.partial(getattr(cnn_jax, task), method=method), (None, 0))
+        return jax.vmap(bank, (0, None))
 
     def ours(method: str) -> Call:
-        maps = jax.vmap(functools.partial(score, method=method), (None, 0))
-        compiled = jax.jit(jax.vmap(maps, (0, None)))
+        compiled = jax.jit(maps(method))
         return lambda: jax.block_until_ready(compiled(*on_device))
 
     calls, skipped = {}, {}
@@ -93,14 +95,14 @@ def matching(task: str, case: Case, modules: Mapping[str, Any], threads: int) ->
     methods = {name: None if name == "shift" and unrolled else ours(name) for name in sliding.METHODS if name != "auto"}
     window = {"stride": (1, 1), "border": ((0, 0), (0, 0)), "dilation": (1, 1), "spread": (1, 1)}
     best = sliding.best_methods((*images.shape, 1), (*case.window, 1, case.features), **window)
-    outputs = math.prod(peers.maps_shape(images.shape, features.shape))
+    work = cnn_jax.cost(maps("auto"), images, features)
     return Contest(
         ours=ours("auto"),
         peers=calls,
         methods=methods,
         auto=best[0 if jax.default_backend() == "cpu" else 1],
-        multiply_adds=outputs * pixels,
-        bytes=(images.size + features.size + outputs) * images.itemsize,
+        multiply_adds=work.multiply_adds,
+        bytes=work.bytes,
         skipped=skipped,
     )
 

@@ -157,7 +157,7 @@ def test_training_refuses_wrong_numbers_and_writes_nothing(tmp_path, wrong):
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("script", ["walkthrough", "xo", "find", "scaling"])
+@pytest.mark.parametrize("script", ["walkthrough", "xo", "find", "scaling", "throughput"])
 def test_an_unwritable_folder_stops_before_the_work(tmp_path, script):
     (tmp_path / "runs").write_text("a file in the way")
     _, err = run(tmp_path, f"experiments.{script}", code=2)
@@ -165,7 +165,7 @@ def test_an_unwritable_folder_stops_before_the_work(tmp_path, script):
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("words", ["walkthrough", "find", "scaling", "xo", "xo classify", "xo evaluate"])
+@pytest.mark.parametrize("words", ["walkthrough", "find", "scaling", "throughput", "xo", "xo classify", "xo evaluate"])
 def test_help(tmp_path, words):
     script, *command = f"experiments.{words}".split()
     out, _ = run(tmp_path, script, *command, "--help")

@@ -2,16 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import scripts
 
 from experiments import contest, throughput
 
-ROOT = Path(__file__).parents[1]
 KEYS = {"task", "case", "ours_ms", "peers", "ratio", "methods"}
 
 # OpenCV's matchTemplate with a wrong corner.
@@ -33,18 +30,8 @@ def run(folder, *arguments, code=0, **modules):
     (folder / "modules").mkdir(exist_ok=True)
     for name, text in modules.items():
         (folder / "modules" / f"{name}.py").write_text(text)
-    path = os.pathsep.join([str(folder / "modules"), str(ROOT)])
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.throughput", *map(str, arguments)],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "error"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout, done.stderr
+    path = os.pathsep.join([str(folder / "modules"), str(scripts.ROOT)])
+    return scripts.run(folder, "experiments.throughput", *arguments, code=code, PYTHONPATH=path)
 
 
 def check_rows(found):
@@ -87,16 +74,6 @@ def test_who_computes_something_else_is_not_timed(tmp_path):
     _, err = run(tmp_path, "--quick", code=2, cv2=WRONG, skimage=MISSING, torch=MISSING)
     assert err.splitlines()[-1].startswith("error: match 16x28x28, 4x3x3: opencv: its result differs from ours by 0.1")
     assert not (tmp_path / "runs/throughput/throughput.json").exists()
-
-
-def test_help_and_a_folder_that_cannot_be_written(tmp_path):
-    out, _ = run(tmp_path, "--help")
-    assert "How fast is it beside" in out
-    assert "--quick" in out
-    (tmp_path / "file").touch()
-    _, err = run(tmp_path, "--quick", "--out", tmp_path / "file", code=2)
-    assert err.count("\n") == 1
-    assert err.startswith("error: ")
 
 
 def test_results_are_compared():
