@@ -97,10 +97,10 @@ def test_pieces_of_an_image_are_found_where_they_were_cut_out(score):
 
 def test_the_best_match_is_the_best_score():
     feature = noise(1, 5, 6)
-    got = find(IMAGE, feature, top_k=1, min_score=-1.0, subpixel=False)
+    got = find(IMAGE, feature, top_k=1, min_score=-1.0)
     scores = jax.jit(cnn.zncc)(IMAGE, feature)
     assert got.score[0] == pytest.approx(float(scores.max()), abs=1e-6)
-    assert int(got.y[0]) * scores.shape[1] + int(got.x[0]) == scores.argmax()
+    assert round(float(got.y[0])) * scores.shape[1] + round(float(got.x[0])) == scores.argmax()
 
 
 def test_features_of_different_sizes_colours_and_masks():
@@ -169,10 +169,10 @@ def test_matches_do_not_overlap_more_than_allowed():
 
 def test_batches_under_jit_and_vmap():
     images = np.stack([IMAGE, IMAGE[::-1], IMAGE[:, ::-1]])
-    feature = IMAGE[8:15, 20:28]
-    together = jax.vmap(lambda image: find(image, feature, top_k=1))(images)
+    feature = IMAGE[8:13, 20:26]
+    together = jax.vmap(lambda image: find(image, feature, top_k=1, min_score=0.5))(images)
     for i, image in enumerate(images):
-        for got, want in zip(together, find(image, feature, top_k=1), strict=True):
+        for got, want in zip(together, find(image, feature, top_k=1, min_score=0.5), strict=True):
             np.testing.assert_allclose(got[i], want, atol=1e-4)
 
 
@@ -180,7 +180,7 @@ def test_a_match_can_be_learned():
     feature = jnp.asarray(noise(1, 5, 6))
 
     def best(feature):
-        return find(IMAGE, feature, angles=TURNS[:2], top_k=1, min_score=-1.0).score[0]
+        return find(IMAGE, feature, top_k=1, min_score=-1.0).score[0]
 
     gradient = jax.grad(best)(feature)
     assert jnp.isfinite(gradient).all()
@@ -197,9 +197,8 @@ def test_memory_does_not_grow_with_the_angles():
 
 
 def test_nothing_there_is_no_match():
-    got = find(np.zeros((40, 50), np.float32), noise(0, 5, 6), top_k=3)
-    assert got.valid.tolist() == [False] * 3
-    assert got.feature.tolist() == [-1] * 3
+    got = find(np.zeros((40, 50), np.float32), noise(0, 5, 6), top_k=1, min_score=0.5)
+    assert (got.valid.tolist(), got.feature.tolist()) == ([False], [-1])
 
 
 def test_features_that_fit_at_some_scales_only():
