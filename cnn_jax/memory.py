@@ -5,7 +5,7 @@ import sys
 
 # Parameters of mallopt(3), and what they are set to: map only what is larger than a gigabyte, never trim, grow by a
 # quarter of a gigabyte, and one arena for all threads (arrays do not fit into the others, and would be mapped).
-SETTINGS = {-3: 2**30, -1: 2**31 - 1, -2: 2**28, -8: 1}
+SETTINGS = {-3: 2**30, -1: -1, -2: 2**28, -8: 1}
 
 
 def keep_freed_memory() -> bool:

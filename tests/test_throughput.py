@@ -2,12 +2,13 @@
 
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
 import scripts
 
-from experiments import contest, throughput
+from experiments import contest, peers, throughput
 
 KEYS = {"task", "case", "ours_ms", "peers", "ratio", "methods"}
 
@@ -59,15 +60,16 @@ def test_with_what_is_installed(tmp_path):
     assert out.count("| zncc |") == 2
 
 
-def test_with_no_peer(tmp_path):
-    out, _ = run(tmp_path, "--quick", "--out", "o", cv2=MISSING, skimage=MISSING, torch=MISSING)
-    found = json.loads((tmp_path / "o/throughput.json").read_text())
-    check_rows(found)
-    assert found["libraries"] == found["summary"] == {}
-    assert all(row["ratio"] is None for row in found["rows"])
-    assert "opencv: not installed, so not compared; pip install 'cnn_jax[bench]'" in out
-    assert "skimage: not installed, so not compared; pip install 'cnn_jax[bench]'" in out
-    assert "torch: not installed, so not compared; pip install torch" in out
+def test_what_is_not_installed_is_left_out_and_named(monkeypatch):
+    for name in ("cv2", "skimage", "torch"):
+        monkeypatch.setitem(sys.modules, name, None)
+    modules, lines = peers.load(["opencv", "skimage", "torch"], 2)
+    assert modules == {}
+    assert lines == [
+        "opencv: not installed, so not compared; pip install 'cnn_jax[bench]'",
+        "skimage: not installed, so not compared; pip install 'cnn_jax[bench]'",
+        "torch: not installed, so not compared; pip install torch",
+    ]
 
 
 def test_who_computes_something_else_is_not_timed(tmp_path):
