@@ -1,5 +1,6 @@
 """Scripts run as a user runs them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,20 +10,56 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
+# Reads command lines, runs each as `python -m` would, and prints what became of them: one start of Python and JAX
+# for all of them.
+SEVERAL = """
+import contextlib, io, json, runpy, sys, traceback
+results = []
+for module, *arguments in json.load(sys.stdin):
+    sys.argv, code, out, err = ["", *arguments], 0, io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as error:
+            code = error.code or 0
+        except BaseException:
+            code = 1
+            traceback.print_exc()
+    results.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(results))
+"""
 
-def run(folder, *arguments, code=0, **environment):
-    """Runs `python -m experiments...` in a folder; the exit code must be the given one. Returns (stdout, stderr)."""
-    done = subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)],
+
+def start(folder, *arguments, environment, **options):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"} | environment,
         capture_output=True,
         text=True,
         timeout=300,
+        **options,
     )
+
+
+def run(folder, *arguments, code=0, **environment):
+    """Runs `python -m experiments...` in a folder; the exit code must be the given one. Returns (stdout, stderr)."""
+    done = start(folder, "-m", *arguments, environment=environment)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout, done.stderr
+
+
+def run_each(folder, lines, *, code=0):
+    """`run` of several command lines one after another, for scripts that have little to do. Returns a list."""
+    lines = [list(map(str, line)) for line in lines]
+    done = start(folder, "-c", SEVERAL, environment={}, input=json.dumps(lines))
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    for line, (ended, _, err) in zip(lines, results, strict=True):
+        assert ended == code, f"{line}: {err}"
+        assert "Traceback" not in err, f"{line}: {err}"
+    return [(out, err) for _, out, err in results]
 
 
 def png(path, image):

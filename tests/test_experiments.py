@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from scripts import png, run
+from scripts import png, run, run_each
 
 from cnn_jax import load_params, save_params
 from cnn_jax.data import xo
@@ -109,27 +109,31 @@ def npz(**arrays):
 IMAGES = np.zeros((2, 8, 8), np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (b"", "letters.npz"),
-        (b"PK\x03\x04 cut", "letters.npz"),
-        (pickle.dumps([1]), "letters.npz"),
-        (npz(images=IMAGES), "labels"),
-        (npz(images=IMAGES, labels=np.array(["X", None], object)), "allow_pickle"),
-        (npz(images=IMAGES, labels=np.array(["X", "Y"])), "'Y'"),
-        (npz(images=IMAGES, labels=np.array(["X"])), "2 labels"),
-        (None, "No such file"),
-    ],
-)
-def test_evaluate_refuses_bad_files_in_one_line(tmp_path, content, complaint):
-    if content is not None:
-        (tmp_path / "letters.npz").write_bytes(content)
-    _, err = run(tmp_path, "experiments.xo", "evaluate", "letters.npz", code=2)
-    assert err.startswith("error: ")
-    assert len(err.splitlines()) == 1
-    assert complaint in err
-    assert [path.name for path in tmp_path.iterdir()] == (["letters.npz"] if content is not None else [])
+FILES = [
+    (b"", "letters.npz"),
+    (b"PK\x03\x04 cut", "letters.npz"),
+    (pickle.dumps([1]), "letters.npz"),
+    (npz(images=IMAGES), "labels"),
+    (npz(images=IMAGES, labels=np.array(["X", None], object)), "allow_pickle"),
+    (npz(images=IMAGES, labels=np.array(["X", "Y"])), "'Y'"),
+    (npz(images=IMAGES, labels=np.array(["X"])), "2 labels"),
+    (None, "No such file"),
+]
+
+
+def test_evaluate_refuses_bad_files_in_one_line(tmp_path):
+    names = [f"{i}/letters.npz" for i in range(len(FILES))]
+    for name, (content, _) in zip(names, FILES, strict=True):
+        if content is not None:
+            (tmp_path / name).parent.mkdir()
+            (tmp_path / name).write_bytes(content)
+    before = sorted(tmp_path.rglob("*"))
+    results = run_each(tmp_path, [("experiments.xo", "evaluate", name) for name in names], code=2)
+    for name, (_, complaint), (_, err) in zip(names, FILES, results, strict=True):
+        assert err.startswith("error: "), name
+        assert len(err.splitlines()) == 1, name
+        assert complaint in err, name
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_models_that_do_not_fit_are_refused_in_one_line(trained, tmp_path, letters):
@@ -142,32 +146,33 @@ def test_models_that_do_not_fit_are_refused_in_one_line(trained, tmp_path, lette
     save_params(tmp_path / "nan.safetensors", params, net=net, options=options)
     save_params(tmp_path / "options.safetensors", {}, net="xo_net", options={"colour": 1})
     image = png(tmp_path / "x.png", letters[0][0])
-    for name in ("cut", "other", "shapes", "nan", "options", "missing"):
-        model = tmp_path / f"{name}.safetensors"
-        _, err = run(tmp_path, "experiments.xo", "classify", image, "--model", model, code=2)
+    models = [tmp_path / f"{name}.safetensors" for name in ("cut", "other", "shapes", "nan", "options", "missing")]
+    lines = [("experiments.xo", "classify", image, "--model", model) for model in models]
+    for model, (_, err) in zip(models, run_each(tmp_path, lines, code=2), strict=True):
         assert err.startswith(f"error: {model}")
         assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("wrong", [("--test-images", 0), ("--steps", 0), ("--batch-size", -1), ("--seed", 10**30)])
-def test_training_refuses_wrong_numbers_and_writes_nothing(tmp_path, wrong):
-    _, err = run(tmp_path, "experiments.xo", *wrong, code=2)
-    assert err.startswith("error: ")
-    assert len(err.splitlines()) == 1
+def test_training_refuses_wrong_numbers_and_writes_nothing(tmp_path):
+    wrong = [("--test-images", 0), ("--steps", 0), ("--batch-size", -1), ("--seed", 10**30)]
+    for _, err in run_each(tmp_path, [("experiments.xo", *words) for words in wrong], code=2):
+        assert err.startswith("error: ")
+        assert len(err.splitlines()) == 1
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("script", ["walkthrough", "xo", "find", "scaling", "throughput"])
-def test_an_unwritable_folder_stops_before_the_work(tmp_path, script):
+SCRIPTS = [f"experiments.{name}" for name in ("walkthrough", "find", "scaling", "throughput", "xo")]
+
+
+def test_an_unwritable_folder_stops_before_the_work(tmp_path):
     (tmp_path / "runs").write_text("a file in the way")
-    _, err = run(tmp_path, f"experiments.{script}", code=2)
-    assert err.startswith("error: ")
-    assert len(err.splitlines()) == 1
+    for _, err in run_each(tmp_path, [(script,) for script in SCRIPTS], code=2):
+        assert err.startswith("error: ")
+        assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("words", ["walkthrough", "find", "scaling", "throughput", "xo", "xo classify", "xo evaluate"])
-def test_help(tmp_path, words):
-    script, *command = f"experiments.{words}".split()
-    out, _ = run(tmp_path, script, *command, "--help")
-    assert "usage:" in out
-    assert run(tmp_path, script, *command, "--no-such-option", "1", code=2)
+def test_help(tmp_path):
+    commands = [(script,) for script in SCRIPTS] + [("experiments.xo", "classify"), ("experiments.xo", "evaluate")]
+    for out, _ in run_each(tmp_path, [(*command, "--help") for command in commands]):
+        assert "usage:" in out
+    assert run_each(tmp_path, [(*command, "--no-such-option", "1") for command in commands], code=2)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from scripts import png, run
+from scripts import png, run, run_each
 
 from cnn_jax.data import images
 
@@ -71,20 +71,20 @@ def test_json_masks_and_colours(pictures, tmp_path):
         ]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (["shots"], "--template"),
-        (["--template", "template.png"], "pictures"),
-        (["missing.png", "--template", "missing_too.png"], "missing_too.png: No such file"),
-        (["shots/notes.txt", "--template", "template.png"], "1 of 1 pictures could not be searched"),
-        (["shots", "--template", "template.png", "--mask", "shots/a.png"], "expected the size of template.png"),
-        (["shots", "--template", "template.png", "--scales", "0"], "scales: expected numbers above 0"),
-        (["shots", "--template", "template.png", "--max-overlap", "2"], "max_overlap: expected 0 to 1"),
-        (["shots/a.png", "--template", "shots/c.png"], "1 of 1 pictures could not be searched"),
-    ],
-)
-def test_what_cannot_be_done_is_said_in_one_line(pictures, tmp_path, arguments, complaint):
-    _, err = run(pictures, "experiments.find", *arguments, "--out", tmp_path / "out", code=2)
-    assert complaint in err.splitlines()[-1]
-    assert err.splitlines()[-1].startswith("error: ")
+WRONG = [
+    (["shots"], "--template"),
+    (["--template", "template.png"], "pictures"),
+    (["missing.png", "--template", "missing_too.png"], "missing_too.png: No such file"),
+    (["shots/notes.txt", "--template", "template.png"], "1 of 1 pictures could not be searched"),
+    (["shots", "--template", "template.png", "--mask", "shots/a.png"], "expected the size of template.png"),
+    (["shots", "--template", "template.png", "--scales", "0"], "scales: expected numbers above 0"),
+    (["shots", "--template", "template.png", "--max-overlap", "2"], "max_overlap: expected 0 to 1"),
+    (["shots/a.png", "--template", "shots/c.png"], "1 of 1 pictures could not be searched"),
+]
+
+
+def test_what_cannot_be_done_is_said_in_one_line(pictures, tmp_path):
+    lines = [("experiments.find", *arguments, "--out", tmp_path / "out") for arguments, _ in WRONG]
+    for (arguments, complaint), (_, err) in zip(WRONG, run_each(pictures, lines, code=2), strict=True):
+        assert complaint in err.splitlines()[-1], arguments
+        assert err.splitlines()[-1].startswith("error: "), arguments

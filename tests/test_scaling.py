@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from scripts import run
+from scripts import run, run_each
 
 from experiments import scaling
 
@@ -65,7 +65,7 @@ def test_power_laws_are_found_with_their_uncertainty():
     assert math.isclose(scaling.power_law(x, np.ones(6))["exponent"], 0, abs_tol=1e-12)
 
 
-@pytest.mark.parametrize("wrong", [("--rounds", -1), ("--seed", -1), ("--no-such-option", 1), ("--rounds", "many")])
-def test_wrong_arguments_are_refused(tmp_path, wrong):
-    assert run(tmp_path, "experiments.scaling", *wrong, code=2)[1]
+def test_wrong_arguments_are_refused(tmp_path):
+    wrong = [("--rounds", -1), ("--seed", -1), ("--no-such-option", 1), ("--rounds", "many")]
+    assert all(err for _, err in run_each(tmp_path, [("experiments.scaling", *words) for words in wrong], code=2))
     assert not (tmp_path / "runs").exists()
