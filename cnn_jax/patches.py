@@ -240,8 +240,11 @@ def _typical(image: Array, *, centred: bool) -> tuple[Array, Array]:
 
     centre = median(rows) if centred else jnp.zeros((), rows.dtype)
     usual = median(jnp.abs(rows - centre))
-    largest = jnp.maximum(image.max() - centre, centre - image.min())  # where most of the image is flat
-    contrast = jnp.where(usual > 0, usual, jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1))
+    largest = jnp.maximum(image.max() - centre, centre - image.min())
+    largest = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 0)
+    quiet = jnp.where(largest > 0, largest, 1)  # most of the image is flat
+    # Nor may what is bright in an otherwise dark image be cut off.
+    contrast = jnp.where(usual > 0, jnp.maximum(usual, largest / LARGEST), quiet)
     return centre, contrast
 
 

@@ -24,7 +24,7 @@ class Pose(NamedTuple):
 
 
 def pose(size: Sequence[int], scale: float, angle: float) -> Pose:
-    height, width = (max(1, round(n * scale)) for n in size)
+    height, width = (max(1, round(min(n * scale, 2**31))) for n in size)
     cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
     box = max(1, round(height * cos + width * sin)), max(1, round(height * sin + width * cos))
     return Pose(scale, angle, (height, width), box)

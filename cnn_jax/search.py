@@ -87,7 +87,7 @@ def peaks(
     >>> found.x.round(2), found.valid
     (Array([1.25, 4.  , 0.  ], dtype=float32), Array([ True,  True, False], dtype=bool))
     """
-    ((scores,), (least,)) = as_floats(scores=scores), as_floats(min_score=min_score)
+    (scores,), least = as_floats(scores=scores), _least(min_score)
     check_shape("scores", scores, "H W")
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     distance = pair("min_distance", min_distance)
@@ -116,10 +116,11 @@ def find(
 ) -> Matches:
     """Finds features in an image, at every scale and angle asked for: the best match first, none twice.
 
-    Each feature is scaled and turned (bilinearly, smoothed before it shrinks) and compared everywhere; at every pixel
-    the best of its scales and angles is kept, so that memory does not grow with their number: about four maps of the
-    image's size for each feature. Of the peaks of these maps the best is taken, those whose boxes overlap it are
-    dropped, and so on.
+    Each feature is scaled and turned (bilinearly, smoothed before it shrinks) and compared everywhere, under a mask if
+    it is turned. At every pixel the best of its scales and angles is kept, so that no map is kept for each of them:
+    about four maps of the image's size for each feature, and the turned features themselves. So two poses of one
+    feature around the same pixel cannot both be found. Of the peaks of these maps the best is taken, those whose boxes
+    overlap it are dropped, and so on.
 
     Args:
       image: (H, W) or (H, W, C).
@@ -150,7 +151,7 @@ def find(
     """
     (image,) = as_floats(image=image)
     check_shape("image", image, "H W", "H W C")
-    top_k = count("top_k", top_k)
+    top_k, least = count("top_k", top_k), _least(min_score)
     if not 0 <= max_overlap <= 1:
         raise ValueError(f"max_overlap: expected 0 to 1, got {max_overlap!r}")
     if score in (squared_difference, normalized_squared_difference):
@@ -168,7 +169,14 @@ def find(
     if not found:
         raise ValueError(f"features: expected one that fits into the image {image.shape[:2]} at some scale and angle")
     together = Matches(*(jnp.concatenate(fields) for fields in zip(*found, strict=True)))
-    return _apart(together, top_k, min_score, max_overlap)
+    return _apart(together, top_k, least, max_overlap)
+
+
+def _least(min_score: Any) -> Array:
+    (least,) = as_floats(min_score=min_score)
+    if least.shape:
+        raise ValueError(f"min_score: expected one number, got shape {least.shape}")
+    return least
 
 
 def _numbers(name: str, values: Sequence[float]) -> list[float]:
@@ -259,7 +267,7 @@ def _candidates(
     scales, angles, *_ = zip(*poses, strict=True)
     # Two of the smallest boxes as close as this overlap too much, so that only the better one can stay.
     close = 1 - math.sqrt(2 * max_overlap / (1 + max_overlap))
-    rows, columns = (max(2, int(close * side) + 1) for side in boxes.min(axis=0))
+    rows, columns = (max(2, math.ceil(close * side)) for side in boxes.min(axis=0))
 
     def of_feature(best: _Best, number: Array) -> Matches:
         index, score = _highest(best.score, (1, 1), (rows, columns), CANDIDATES * top_k)
@@ -276,9 +284,8 @@ def _candidates(
     return Matches(*(field.ravel() for field in found))
 
 
-def _apart(found: Matches, top_k: int, min_score: Any, max_overlap: float) -> Matches:
+def _apart(found: Matches, top_k: int, least: Array, max_overlap: float) -> Matches:
     """The best, then the best of those that do not overlap it too much, and so on."""
-    (least,) = as_floats(min_score=min_score)
     bottom, right = found.y + found.height, found.x + found.width
     area = found.height * found.width
 

@@ -267,6 +267,14 @@ def test_a_huge_pixel_spoils_only_the_patches_that_hold_it():
         np.testing.assert_allclose(scores[name], want, rtol=0, atol=1e-4, err_msg=name)
 
 
+def test_what_is_bright_in_a_dark_image_is_seen():
+    y, x = np.indices((120, 110))
+    blob = np.exp(-((y - 25.0) ** 2 + (x - 25.0) ** 2) / 128).astype(np.float32)
+    score = jax.jit(lambda image, feature: (cnn.zncc(image, feature), cnn.cosine(image, feature)))
+    for scores in score(blob, blob[20:40, 15:35]):
+        assert scores[20, 15] == pytest.approx(1, abs=1e-5)
+
+
 @pytest.mark.parametrize("method", ["shift", "conv", "fft"])
 def test_flat_and_black_parts_score_zero_under_a_mask(method):
     """However the sums are rounded, and however bright the rest is."""

@@ -167,6 +167,12 @@ def test_matches_do_not_overlap_more_than_allowed():
     assert crowd.valid.sum() > alone.valid.sum()
 
 
+def test_neighbours_that_touch_are_both_found():
+    feature = noise(1, 8, 8)
+    got = find(np.tile(feature, (1, 6)), feature, top_k=8, max_overlap=0.0, min_score=0.99, subpixel=False)
+    assert sorted(got.x[got.valid].tolist()) == [0, 8, 16, 24, 32, 40]
+
+
 def test_batches_under_jit_and_vmap():
     images = np.stack([IMAGE, IMAGE[::-1], IMAGE[:, ::-1]])
     feature = IMAGE[8:13, 20:26]
@@ -221,6 +227,7 @@ ERRORS = [
     ({"angles": (math.inf,)}, ValueError, "angles: expected at least one number, all finite"),
     ({"top_k": 0}, ValueError, "top_k: expected at least 1"),
     ({"top_k": 1.5}, TypeError, "top_k: expected an int"),
+    ({"min_score": np.ones(2)}, ValueError, "min_score: expected one number"),
     ({"max_overlap": 1.5}, ValueError, "max_overlap: expected 0 to 1"),
     ({"score": cnn.squared_difference}, ValueError, "score: expected one that grows with the match"),
 ]
