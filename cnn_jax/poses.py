@@ -24,6 +24,7 @@ class Pose(NamedTuple):
 
 
 def pose(size: Sequence[int], scale: float, angle: float) -> Pose:
+    """The pose of a feature of this size; a scale too large for any image gives a box too large for any."""
     height, width = (max(1, round(min(n * scale, 2**31))) for n in size)
     cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
     box = max(1, round(height * cos + width * sin)), max(1, round(height * sin + width * cos))
