@@ -62,6 +62,7 @@ def prepare(
     method: str,
     precision: lax.PrecisionLike,
 ) -> Patches:
+    """The arguments of a score, checked."""
     image, feature = as_floats(image=image, feature=feature)
     check_shape("image", image, "H W", "H W C")
     check_shape("feature", feature, "h w", "h w C")
@@ -108,6 +109,7 @@ def _bordered(image: Array, border: Pads, fill: float | str) -> Array:
 
 
 def match(inputs: Patches) -> tuple[Array, Array]:
+    """Σ m² p f / Σ m²."""
     total = inputs.total()
     ok = jnp.asarray(total) > 0
     dot = inputs.dot(inputs.image, inputs.weighted(inputs.feature))
@@ -127,6 +129,7 @@ def cosine(inputs: Patches) -> tuple[Array, Array, Array, Array]:
 
 
 def zncc(inputs: Patches) -> tuple[Array, Array]:
+    """The zero-mean cosine, from sums about the image's usual brightness."""
     centre, contrast = _typical(inputs.image, centred=True)
     image = _limited((inputs.image - centre) / contrast)
     feature, _ = _scaled(_centred(inputs), inputs)
@@ -147,6 +150,7 @@ def zncc(inputs: Patches) -> tuple[Array, Array]:
 
 
 def squared_difference(inputs: Patches) -> tuple[Array, Array]:
+    """Σ m² (p - f)²."""
     centre, _ = _typical(inputs.image, centred=True)
     image, feature = inputs.image - centre, inputs.feature - centre
     if inputs.mask is None:
@@ -162,6 +166,7 @@ def squared_difference(inputs: Patches) -> tuple[Array, Array]:
 
 
 def normalized_squared_difference(inputs: Patches) -> tuple[Array, Array]:
+    """The squared difference over both norms, from the cosine."""
     cos, ok, patch, own = cosine(inputs)
     patch, own = jnp.where(ok, patch, 1), jnp.where(ok, own, 1)
     return jnp.where(ok, jnp.maximum(patch / own + own / patch - 2 * cos, 0), jnp.where(jnp.isnan(cos), cos, 0)), ok

@@ -8,6 +8,16 @@ import jax
 import numpy as np
 from hypothesis import strategies as st
 
+# The scores of `matching`.
+NAMES = (
+    "match",
+    "cosine",
+    "zncc",
+    "squared_difference",
+    "normalized_squared_difference",
+    "sharpened_cosine",
+)
+
 
 def starts(size: int, reach: int, stride: int, padding: str | tuple[int, int]) -> Sequence[int]:
     """Where the windows begin along one axis; negative where the padding comes before the image."""

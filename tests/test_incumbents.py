@@ -5,18 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from reference import noise
+from reference import NAMES, noise
 
 import cnn_jax as cnn
-
-NAMES = (
-    "match",
-    "cosine",
-    "zncc",
-    "squared_difference",
-    "normalized_squared_difference",
-    "sharpened_cosine",
-)
 
 
 @jax.jit

@@ -11,18 +11,10 @@ import numpy as np
 import pytest
 import reference
 from jax.test_util import check_grads
-from reference import noise
+from reference import NAMES, noise
 
 import cnn_jax as cnn
 
-NAMES = (
-    "match",
-    "cosine",
-    "zncc",
-    "squared_difference",
-    "normalized_squared_difference",
-    "sharpened_cosine",
-)
 METHODS = ("auto", "conv", "shift", "fft")
 NORMED = ("cosine", "zncc", "normalized_squared_difference", "sharpened_cosine")
 # Programs are compiled sooner without LLVM's optimizations. Where accuracy counts, we run what users run as well.
