@@ -87,8 +87,13 @@ def hand_made(image: jax.Array, features: jax.Array, letters: np.ndarray) -> jax
 
 
 def trained(image: jax.Array, params: Any, net: cnn_jax.Layer) -> jax.Array:
-    """(c) The network."""
-    return net.apply(params, image[..., None])
+    """(c) The network: its mean opinion (log-probabilities) of the letter as it is, mirrored and turned by quarters.
+
+    An X stays an X and an O an O, and one view's mistakes are seldom another's.
+    """
+    halves = [image, image[::-1], image[:, ::-1], image[::-1, ::-1]]
+    views = jnp.stack(halves + [half.T for half in halves])[..., None]
+    return jnp.mean(jax.nn.log_softmax(jax.vmap(net.apply, (None, 0))(params, views)), axis=0)
 
 
 # Training and the comparison.
