@@ -74,10 +74,11 @@ def wide_conv(
     padding: Padding,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
+    divisor: int = 1,
     method: str,
     precision: lax.PrecisionLike,
 ) -> Array:
-    """`conv` of two arrays of one dtype, left in the dtype it adds up in, for what divides before it rounds."""
+    """`conv` of two arrays of one dtype over a divisor, left in the dtype it adds up in."""
     check_shape("image", image, "H W C")
     check_shape("kernel", kernel, "h w C K")
     stride, dilation = pair("stride", stride), pair("dilation", dilation)
@@ -98,9 +99,9 @@ def wide_conv(
     border = pads(padding, image.shape[:2], reach, stride, names=("image", "kernel"))
     options = {"stride": stride, "border": border, "dilation": dilation, "precision": precision}
     if groups > 1:
-        return convolve(image[None], kernel, groups=groups, **options)[0]
+        return convolve(image[None], kernel, groups=groups, **options)[0] / divisor
     maps = kernel.shape[3] == 1  # a bank of single features under jax.vmap gives whole maps, one after another
-    out = slide(image[None], kernel, maps=maps, method=method, **options)
+    out = slide(image[None], kernel, maps=maps, divisor=divisor, method=method, **options)
     return out[0, 0, :, :, None] if maps else out[0]
 
 

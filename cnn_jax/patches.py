@@ -10,7 +10,20 @@ from jax import lax
 from jaxtyping import Array
 
 from .convolution import wide_conv
-from .windows import NO_BORDER, Padding, Pads, Pair, accumulator, as_floats, check_shape, fold, pads, pair, walled
+from .windows import (
+    NO_BORDER,
+    Padding,
+    Pads,
+    Pair,
+    accumulator,
+    as_floats,
+    check_shape,
+    fold,
+    pads,
+    pair,
+    spread_mask,
+    walled,
+)
 
 # What a window's pixels may exceed the image's usual contrast by: squares of this are still far from overflow.
 LARGEST = 2.0**50
@@ -26,7 +39,7 @@ class Patches(NamedTuple):
     mask: Array | None
     binary: bool
     stride: Pair
-    dot: Callable[[Array, Array], Array]
+    dot: Callable[..., Array]
     dtype: Any
 
     @property
@@ -75,22 +88,18 @@ def prepare(
     dtype, wide = image.dtype, accumulator(image.dtype)
     steps = pair("stride", stride)
     border = pads(padding, image.shape[:2], feature.shape[:2], steps, names=("image", "feature"))
-    image, feature = (array.astype(wide).reshape(*array.shape[:2], -1) for array in (image, feature))
     binary = True
     if mask is not None:
-        (weights,) = as_floats(mask=mask)
-        binary = not jnp.issubdtype(jnp.asarray(mask).dtype, jnp.floating)
-        mask = (weights != 0).astype(weights.dtype) if binary else weights
-        if mask.size and mask.reshape(*mask.shape[:2], -1).shape != feature.shape:
-            raise ValueError(f"mask: expected the shape of the feature {feature.shape}, got {mask.shape}")
-        mask = mask.astype(wide).reshape(feature.shape)
+        mask = spread_mask(mask, feature.shape)
+        binary = mask.dtype == jnp.bool_
+        mask = mask.astype(wide).reshape(*feature.shape[:2], -1)
+    image, feature = (array.astype(wide).reshape(*array.shape[:2], -1) for array in (image, feature))
     dot = functools.partial(_dot, stride=steps, method=method, precision=precision)
     return Patches(_bordered(image, border, fill), feature, mask, binary, steps, dot, dtype)
 
 
-def _dot(image: Array, kernel: Array, *, stride: Pair, method: str, precision: lax.PrecisionLike) -> Array:
-    out = wide_conv(image, kernel[..., None], stride=stride, padding="VALID", method=method, precision=precision)
-    return out[..., 0]
+def _dot(image: Array, kernel: Array, **options: Any) -> Array:
+    return wide_conv(image, kernel[..., None], padding="VALID", **options)[..., 0]
 
 
 def _bordered(image: Array, border: Pads, fill: float | str) -> Array:
@@ -110,6 +119,9 @@ def _bordered(image: Array, border: Pads, fill: float | str) -> Array:
 
 def match(inputs: Patches) -> tuple[Array, Array]:
     """Σ m² p f / Σ m²."""
+    if inputs.mask is None:
+        out = inputs.dot(inputs.image, inputs.feature, divisor=inputs.feature.size)
+        return out, jnp.broadcast_to(True, out.shape)
     total = inputs.total()
     ok = jnp.asarray(total) > 0
     dot = inputs.dot(inputs.image, inputs.weighted(inputs.feature))
@@ -119,8 +131,8 @@ def match(inputs: Patches) -> tuple[Array, Array]:
 
 def cosine(inputs: Patches) -> tuple[Array, Array, Array, Array]:
     """The cosine, where it is defined, and the norms of the patches and of the feature."""
-    _, contrast = _typical(inputs.image, centred=False)
-    image, (feature, scale) = _limited(inputs.image / contrast), _scaled(inputs.feature, inputs)
+    centre, contrast = _typical(inputs.image, centred=False)
+    image, (feature, scale) = _normalized(inputs.image, centre, contrast), _scaled(inputs.feature, inputs)
     dot = inputs.dot(image, inputs.weighted(feature))
     patch, own = inputs.sum_squares(image), inputs.weighted(feature**2).sum()
     out, ok = _ratio(dot, patch, own)
@@ -131,7 +143,7 @@ def cosine(inputs: Patches) -> tuple[Array, Array, Array, Array]:
 def zncc(inputs: Patches) -> tuple[Array, Array]:
     """The zero-mean cosine, from sums about the image's usual brightness."""
     centre, contrast = _typical(inputs.image, centred=True)
-    image = _limited((inputs.image - centre) / contrast)
+    image = _normalized(inputs.image, centre, contrast)
     feature, _ = _scaled(_centred(inputs), inputs)
     kernel, own = inputs.weighted(feature), inputs.weighted(feature**2).sum()
     dot = inputs.dot(image, kernel)
@@ -238,10 +250,13 @@ def _typical(image: Array, *, centred: bool) -> tuple[Array, Array]:
     rows = sample.reshape(len(sample), -1)
     finite = jnp.isfinite(rows)
     counts = finite.sum(axis=1).astype(rows.dtype)
+    there = jnp.maximum((counts > 0).sum(), 1)
 
     def median(rows: Array) -> Array:
         means = jnp.where(finite, rows / jnp.maximum(counts, 1)[:, None], 0).sum(axis=1)
-        return jnp.nan_to_num(jnp.nanmedian(jnp.where(counts > 0, means, jnp.nan)))
+        ordered = jnp.sort(jnp.where(counts > 0, means, jnp.inf))
+        middle = (ordered[(there - 1) // 2] + ordered[there // 2]) / 2
+        return jnp.where(jnp.isfinite(middle), middle, 0)
 
     centre = median(rows) if centred else jnp.zeros((), rows.dtype)
     usual = median(jnp.abs(rows - centre))
@@ -253,5 +268,11 @@ def _typical(image: Array, *, centred: bool) -> tuple[Array, Array]:
     return centre, contrast
 
 
-def _limited(image: Array) -> Array:
-    return jnp.where(jnp.isfinite(image), jnp.clip(image, -LARGEST, LARGEST), jnp.nan)
+def _normalized(image: Array, centre: Array, contrast: Array) -> Array:
+    """The image about its centre in units of its contrast, within limits; by itself, lest all sums compute it anew."""
+
+    def normalized(image: Array, centre: Array, contrast: Array) -> Array:
+        image = (image - centre) / contrast
+        return jnp.where(jnp.isfinite(image), jnp.clip(image, -LARGEST, LARGEST), jnp.nan)
+
+    return walled(normalized, image, centre, contrast)

@@ -22,9 +22,9 @@ from .windows import Pads, Pair, accumulator, walled
 
 METHODS = ("auto", "conv", "shift", "fft")
 
-# Nanoseconds a multiply-add on two CPU cores, measured: a fused sum of shifted products; XLA's convolution of images
-# with at least 8 channels, or fewer, by at least 16 kernels (fewer than 16 take as long as 16).
-SHIFT, CONV, THIN_CONV = 0.025, 0.02, 0.08
+# Nanoseconds a multiply-add on two CPU cores, measured: of shifted products; and of XLA's convolution, to which every
+# output adds some more. Fewer than 16 kernels take it as long as 16.
+SHIFT, CONV, CONV_OUTPUT = 0.014, 0.012, 0.6
 # Products that "shift" fuses into one loop, and unrolls at most, lest compiling take seconds.
 SHIFT_AT_ONCE, SHIFT_PRODUCTS = 25, 400
 # How much less a multiply-add and a transform take on an accelerator; a guess, on the side of the convolution.
@@ -40,27 +40,29 @@ def slide(
     dilation: Pair,
     spread: Pair = (1, 1),
     maps: bool,
+    divisor: int = 1,
     method: str,
     precision: lax.PrecisionLike,
 ) -> Array:
     """Slides kernels (h, w, C, K) over images (N, H, W, C) of one dtype and takes the dot product at every position.
 
     `stride` is between positions, `dilation` between the kernel's pixels, `spread` between the image's, with zeros
-    between them, and `border` has the zeros around it, or negative the pixels cut off. 16-bit floats give float32.
-    The result is (N, H', W', K), or with `maps` one map after another, (K, N, H', W').
+    between them, and `border` has the zeros around it, or negative the pixels cut off. 16-bit floats give float32. All
+    is divided by `divisor`, here rather than later, because on CPU nothing later fuses with it.
+    The result is (N, H', W', K), or with `maps` one map after another, (N, K, H', W').
     """
     params = {"stride": stride, "border": border, "dilation": dilation, "spread": spread}
-    return slide_p.bind(image, kernel, maps=maps, method=method, precision=precision, **params)
+    return slide_p.bind(image, kernel, maps=maps, divisor=divisor, method=method, precision=precision, **params)
 
 
 def compute(
-    image: Array, kernel: Array, *, maps: bool, method: str, precision: lax.PrecisionLike, **window: Any
+    image: Array, kernel: Array, *, maps: bool, divisor: int, method: str, precision: lax.PrecisionLike, **window: Any
 ) -> Array:
     """`slide` in terms of JAX's own operations."""
     methods = {
-        "conv": functools.partial(convolve, maps=maps, precision=precision, **window),
-        "shift": functools.partial(_shift, maps=maps, **window),
-        "fft": functools.partial(_transform, maps=maps, **window),
+        "conv": lambda *args: convolve(*args, maps=maps, precision=precision, **window) / divisor,
+        "shift": functools.partial(_shift, maps=maps, divisor=divisor, **window),
+        "fft": lambda *args: _transform(*args, maps=maps, **window) / divisor,
     }
     if method != "auto":
         return methods[method](image, kernel)
@@ -79,12 +81,10 @@ def best_methods(
     reach = [(window[a] - 1) * dilation[a] + 1 for a in (0, 1)]
     counts = [(full[a] - reach[a]) // stride[a] + 1 for a in (0, 1)]
     products = window[0] * window[1] * channels
-    work = products * n * kernels * counts[0] * counts[1]
-    few_kernels = max(1.0, 16 / kernels)
-    conv = work * few_kernels * (CONV if channels >= 8 else THIN_CONV)
-    fft = fourier.cost((n, full[0], full[1], channels), (reach[0], reach[1], channels, kernels))
-    shift = products * n * kernels * full[0] * full[1] * SHIFT
-    cpu = {"conv": conv, "fft": fft} | ({"shift": shift} if products <= SHIFT_PRODUCTS else {})
+    outputs = n * kernels * counts[0] * counts[1]
+    conv = outputs * max(1.0, 16 / kernels) * (products * CONV + CONV_OUTPUT)
+    fft = fourier.best_plan((n, full[0], full[1], channels), (reach[0], reach[1], channels, kernels)).cost
+    cpu = {"conv": conv, "fft": fft} | ({"shift": outputs * products * SHIFT} if products <= SHIFT_PRODUCTS else {})
     other = {"conv": conv * ACCELERATED_CONV, "fft": fft * ACCELERATED_FFT}
     return min(cpu, key=cpu.__getitem__), min(other, key=other.__getitem__)
 
@@ -114,41 +114,38 @@ def convolve(
         precision=precision,
         preferred_element_type=accumulator(image.dtype),
     )
-    return jnp.moveaxis(out, -1, 0) if maps else out
+    return jnp.moveaxis(out, -1, 1) if maps else out
 
 
 def _shift(
-    image: Array, kernel: Array, *, stride: Pair, border: Pads, dilation: Pair, spread: Pair, maps: bool
+    image: Array, kernel: Array, *, stride: Pair, border: Pads, dilation: Pair, spread: Pair, maps: bool, divisor: int
 ) -> Array:
-    """The sum of shifted products, over all pixels as one long row; what spans two lines or images is cut off."""
+    """The sum of shifted products."""
     image, kernel = _framed(image, border, spread), kernel.astype(accumulator(kernel.dtype))
-    n, height, width, channels = image.shape
-    rows, columns = ((size - 1) * step + 1 for size, step in zip(kernel.shape[:2], dilation, strict=True))
-    flat = jnp.moveaxis(image, -1, 0).reshape(channels, -1)
-    last = (rows - 1) * width + columns - 1
-    length = flat.shape[1] - last
-    taps = list(itertools.product(range(channels), *map(range, kernel.shape[:2])))
+    image = jnp.moveaxis(image, -1, 1)
+    taps = list(itertools.product(range(image.shape[1]), *map(range, kernel.shape[:2])))
+    last = [
+        (n - (k - 1) * d - 1) // s * s
+        for n, k, d, s in zip(image.shape[2:], kernel.shape[:2], dilation, stride, strict=True)
+    ]
     parts = -(-len(taps) // SHIFT_AT_ONCE)
 
-    def add(part: int, total: Array | None, flat: Array, kernel: Array) -> Array:
+    def add(part: int, total: Array | None, image: Array, kernel: Array) -> Array:
         for c, i, j in taps[len(taps) * part // parts : len(taps) * (part + 1) // parts]:
-            start = i * dilation[0] * width + j * dilation[1]
-            product = flat[c, start : start + length][None] * kernel[i, j, c][:, None]
+            rows, columns = (
+                slice(k * d, k * d + n + 1, s) for k, d, n, s in zip((i, j), dilation, last, stride, strict=True)
+            )
+            product = image[:, None, c, rows, columns] * kernel[i, j, c][None, :, None, None]
             total = product if total is None else total + product
         assert total is not None
-        return total if part + 1 < parts else cut(total)
-
-    def cut(total: Array) -> Array:
-        out = jnp.pad(total, [(0, 0), (0, last)]).reshape(-1, n, height, width)
-        out = out[:, :, : height - rows + 1 : stride[0], : width - columns + 1 : stride[1]]
-        return out if maps else jnp.moveaxis(out, 0, -1)
+        return total if part + 1 < parts else total / divisor
 
     # More than a few products at a time have no room in a CPU's registers.
     total = None
     for part in range(parts):
-        total = walled(functools.partial(add, part), total, flat, kernel)
+        total = walled(functools.partial(add, part), total, image, kernel)
     assert total is not None
-    return total
+    return total if maps else jnp.moveaxis(total, 1, -1)
 
 
 def _transform(
@@ -170,9 +167,10 @@ def _transform(
         return jnp.where(bad > 0, jnp.asarray(jnp.nan, out.dtype), 0)
 
     clean = jnp.isfinite(image.sum())  # one pass; an overflow only costs time
-    out = out + lax.cond(clean, lambda: jnp.zeros(out.shape[1:], out.dtype), spoil)[None]
+    nothing = jnp.zeros((len(image), *out.shape[2:]), out.dtype)
+    out = out + lax.cond(clean, lambda: nothing, spoil)[:, None]
     out = out[:, :, :: stride[0], :: stride[1]]
-    return out if maps else jnp.moveaxis(out, 0, -1)
+    return out if maps else jnp.moveaxis(out, 1, -1)
 
 
 def _framed(image: Array, border: Pads, spread: Pair) -> Array:
@@ -190,14 +188,12 @@ def _abstract(image: Any, kernel: Any, **params: Any) -> ShapedArray:
 def _batch(args: tuple[Array, Array], axes: tuple[int | None, int | None], **params: Any) -> tuple[Array, int]:
     """More images are more of the batch, more kernels more features; only pairs of both stay pairs."""
     (image, kernel), (image_axis, kernel_axis) = args, axes
-    maps = params["maps"]
     if kernel_axis is None and image_axis is not None:
         image = jnp.moveaxis(image, image_axis, 0)
         out = slide(image.reshape(-1, *image.shape[2:]), kernel, **params)
-        axis = 1 if maps else 0
-        return out.reshape(*out.shape[:axis], *image.shape[:2], *out.shape[axis + 1 :]), axis
+        return out.reshape(*image.shape[:2], *out.shape[1:]), 0
     if image_axis is None and kernel_axis is not None:
-        axis = 0 if maps else 3
+        axis = 1 if params["maps"] else 3
         kernel = jnp.moveaxis(kernel, kernel_axis, 3)
         out = slide(image, kernel.reshape(*kernel.shape[:3], -1), **params)
         return out.reshape(*out.shape[:axis], *kernel.shape[3:], *out.shape[axis + 1 :]), axis
@@ -212,7 +208,7 @@ def _to_image(ct: Array, image: Any, kernel: Array, **params: Any) -> Array:
     """The cotangent of the image: the kernel, turned round, slides over the cotangent spread by the stride."""
     image, window = image.aval, kernel.shape
     stride, dilation, spread, border = (params[name] for name in ("stride", "dilation", "spread", "border"))
-    ct = jnp.moveaxis(ct, 0, -1) if params["maps"] else ct
+    ct = jnp.moveaxis(ct, 1, -1) if params["maps"] else ct
     back = []
     for a in (0, 1):
         reach = (window[a] - 1) * dilation[a]
@@ -226,6 +222,7 @@ def _to_image(ct: Array, image: Any, kernel: Array, **params: Any) -> Array:
         dilation=dilation,
         spread=stride,
         maps=False,
+        divisor=params["divisor"],
         method=_derivative_method(params["method"]),
         precision=params["precision"],
     )
@@ -237,7 +234,7 @@ def _to_kernel(ct: Array, image: Array, kernel: Any, **params: Any) -> Array:
     change places."""
     window = kernel.aval.shape
     stride, dilation, spread, border = (params[name] for name in ("stride", "dilation", "spread", "border"))
-    ct = ct.transpose(2, 3, 1, 0) if params["maps"] else ct.transpose(1, 2, 0, 3)
+    ct = ct.transpose(2, 3, 0, 1) if params["maps"] else ct.transpose(1, 2, 0, 3)
     over = []
     for a in (0, 1):
         low, full = border[a][0], (image.shape[1 + a] - 1) * spread[a] + 1
@@ -250,6 +247,7 @@ def _to_kernel(ct: Array, image: Array, kernel: Any, **params: Any) -> Array:
         dilation=stride,
         spread=spread,
         maps=False,
+        divisor=params["divisor"],
         method=_derivative_method(params["method"]),
         precision=params["precision"],
     )
@@ -258,7 +256,9 @@ def _to_kernel(ct: Array, image: Array, kernel: Any, **params: Any) -> Array:
 
 slide_p = Primitive("slide")
 slide_p.def_impl(
-    jax.jit(compute, static_argnames=("stride", "border", "dilation", "spread", "maps", "method", "precision"))
+    jax.jit(
+        compute, static_argnames=("stride", "border", "dilation", "spread", "maps", "divisor", "method", "precision")
+    )
 )
 slide_p.def_abstract_eval(_abstract)
 ad.defbilinear(slide_p, _to_image, _to_kernel)

@@ -72,6 +72,17 @@ def count(name: str, value: int) -> int:
         raise TypeError(f"{name}: expected an int, got {value!r}") from None
 
 
+def spread_mask(mask: Any, shape: tuple[int, ...]) -> Array:
+    """A mask in the feature's shape: one (h, w) counts for all channels. Bools and integers become bool."""
+    (weights,) = as_floats(mask=mask)
+    weights = weights if jnp.issubdtype(jnp.asarray(mask).dtype, jnp.floating) else weights != 0
+    if weights.shape != shape and weights.shape != shape[:2]:
+        accepted = f"{shape}" if len(shape) == 2 else f"{shape} or {shape[:2]}"
+        raise ValueError(f"mask: expected the shape of the feature, {accepted}, got {weights.shape}")
+    weights = weights.reshape(weights.shape + (1,) * (len(shape) - weights.ndim))
+    return jnp.broadcast_to(weights, shape)
+
+
 def pads(padding: Padding, size: tuple[int, ...], window: Pair, stride: Pair, *, names: tuple[str, str]) -> Pads:
     """The rows and columns to add on each side, as ((top, bottom), (left, right)).
 
@@ -134,9 +145,9 @@ def fold(image: Any, window: Pair, stride: Pair, padding: Pads, empty: float, jo
 
 
 def _runs(x: Any, length: int, stride: int, axis: int, join: Callable[..., Any], each: int) -> Any:
-    """Joins every `length` neighbours along an axis: two runs of half the length, and the odd last one.
+    """Joins every `length` neighbours along an axis: runs of half the length, or a quarter, and the last ones.
 
-    Every one of them stands for `each` pixels already.
+    Every one of them stands for `each` pixels already. Quarters of long runs save half of the passes over memory.
     """
     count = (jax.tree.leaves(x)[0].shape[axis] - length) // stride + 1
 
@@ -146,10 +157,15 @@ def _runs(x: Any, length: int, stride: int, axis: int, join: Callable[..., Any],
 
     if length == 1:
         return every(x, 0)
-    half = length // 2
-    halves = _runs(x, half, 1, axis, join, each) if half > 1 else x
-    joined = join(every(halves, 0), every(halves, half), half * each, half * each)
-    return join(joined, every(x, length - 1), 2 * half * each, each) if length % 2 else joined
+    part = length // (4 if length >= 16 else 2)
+    parts = _runs(x, part, 1, axis, join, each) if part > 1 else x
+    joined, done = join(every(parts, 0), every(parts, part), part * each, part * each), 2 * part
+    if length >= 16:
+        other = join(every(parts, 2 * part), every(parts, 3 * part), part * each, part * each)
+        joined, done = join(joined, other, done * each, done * each), 4 * part
+    for last in range(done, length):
+        joined = join(joined, every(x, last), last * each, each)
+    return joined
 
 
 def walled(function: Callable[..., Any], *args: Any) -> Any:

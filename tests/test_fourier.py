@@ -1,4 +1,4 @@
-"""Tiles, groups and runs of kernels: small limits make small images take the ways of large ones."""
+"""Tiles and pieces: small limits make small images take the ways of large ones."""
 
 import itertools
 
@@ -13,42 +13,35 @@ from cnn_jax import fourier
 
 @pytest.fixture
 def limits(monkeypatch):
-    def clear():
-        fourier.best_tile.cache_clear()
-        fourier._groups.cache_clear()
-
     def limit(**values):
         for name, value in values.items():
             monkeypatch.setattr(fourier, name, value)
-        clear()
+        fourier.best_plan.cache_clear()
 
     yield limit
     monkeypatch.undo()
-    clear()
+    fourier.best_plan.cache_clear()
 
 
 def correlated(images, kernels):
-    return np.array([[reference.conv(i, kernels[..., [k]])[..., 0] for i in images] for k in range(kernels.shape[-1])])
+    return np.array([[reference.conv(i, kernels[..., [k]])[..., 0] for k in range(kernels.shape[-1])] for i in images])
 
 
-@pytest.mark.parametrize(("images", "channels", "kernels"), [(1, 1, 1), (3, 1, 2), (2, 2, 5)])
-@pytest.mark.parametrize(("tiles", "most"), [((8, 10), 2**26), ((8, 10), 2**9), ((), 2**26), ((12,), 2**11)])
-def test_tiles_and_runs_equal_the_reference(limits, images, channels, kernels, tiles, most):
-    limits(TILES=tiles, MOST_BYTES=most, GROUP_COST=0)
+@pytest.mark.parametrize(("images", "channels", "kernels"), [(1, 1, 1), (3, 1, 2), (5, 2, 3)])
+@pytest.mark.parametrize(("sides", "at_once"), [((8, 10), 2**19), ((8, 10), 1), ((), 2**19), ((), 1), ((12,), 300)])
+def test_tiles_and_pieces_equal_the_reference(limits, images, channels, kernels, sides, at_once):
+    limits(SIDES=sides, AT_ONCE=at_once)
     pictures, bank = noise(0, images, 23, 31, channels), noise(1, 4, 3, channels, kernels)
     got = jax.jit(lambda a, b: fourier.correlate(a, b))(pictures, bank)
     np.testing.assert_allclose(got, correlated(pictures, bank), atol=2e-5)
 
 
-def test_neighbours_in_a_transform_do_not_disturb_each_other():
-    images, kernels = noise(0, 2, 12, 12, 1), noise(1, 3, 3, 1, 1)
+def test_images_at_once_do_not_disturb_each_other():
+    images, kernels = noise(0, 4, 12, 12, 1), noise(1, 3, 3, 1, 1)
     images[0] *= 1e30
-    got = np.asarray(fourier.correlate(images, kernels))
-    np.testing.assert_allclose(
-        got[0] / np.array([1e30, 1])[:, None, None],
-        correlated(images / np.float64([[[[1e30]]], [[[1]]]]), kernels)[0],
-        atol=1e-5,
-    )
+    scales = np.array([1e30, 1, 1, 1])[:, None, None, None]
+    got = fourier.correlate(images, kernels) / scales
+    np.testing.assert_allclose(got, correlated(images / scales, kernels), atol=1e-5)
 
 
 def test_an_offset_costs_no_accuracy():
@@ -67,7 +60,16 @@ def test_good_lengths_have_small_factors(n):
 
 @pytest.mark.parametrize("size", [(5, 5), (64, 64), (100, 2000), (2448, 3264)])
 @pytest.mark.parametrize("kernel", [(1, 1), (5, 3), (5, 5)])
-def test_tiles_hold_the_kernel_and_cover_the_image(size, kernel):
-    tile = fourier.best_tile(size, kernel)
+@pytest.mark.parametrize("many", [1, 300])
+def test_tiles_hold_the_kernel_and_cover_the_image(size, kernel, many):
+    image, bank = (many, *size, 1), (*kernel, 1, many)
+    tile, at_once, cost = fourier.best_plan(image, bank)
     assert all(k <= t <= fourier.good_length(n) for k, t, n in zip(kernel, tile, size, strict=True))
-    assert fourier.pixels(size, kernel, tile) >= size[0] * size[1]
+    assert 1 <= at_once <= many
+    assert 4 * tile[0] * tile[1] * many <= fourier.MOST_SPECTRA
+    assert cost > size[0] * size[1] * many
+
+
+def test_transforms_of_many_large_kernels_take_the_smallest_tiles():
+    tile, at_once, _ = fourier.best_plan((8, 500, 500, 512), (5, 5, 512, 512))
+    assert (tile, at_once) == ((32, 32), 1)
