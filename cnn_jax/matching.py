@@ -42,7 +42,7 @@ def match(
     image: Num[Array, "H W *C"],
     feature: Num[Array, "h w *C"],
     *,
-    mask: Num[Array, "h w *C"] | None = None,
+    mask: Num[Array, "h w *c"] | None = None,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     fill: float | str = 0.0,
@@ -60,8 +60,8 @@ def match(
       image: (H, W) or (H, W, C). Integers and bools become float32; float16 and bfloat16 add up in float32.
       feature: (h, w) or (h, w, C), as many channels as the image. `jax.vmap` over features gives a bank of maps,
         `jax.vmap` over images a batch, both together one dense convolution.
-      mask: which pixels of the feature count, in the shape of the feature: bools and integers (0 or not), or floats as
-        weights m, which enter squared: Σ m² p f / Σ m².
+      mask: which pixels of the feature count, in the shape of the feature, or (h, w) for all channels alike: bools and
+        integers (0 or not), or floats as weights m, which enter squared: Σ m² p f / Σ m².
       stride: steps between patches, an int or (rows, columns).
       padding: "VALID", "SAME", "CEIL" or ((top, bottom), (left, right)).
       fill: what padded cells hold: a number (0 matches nothing), "edge" for the nearest pixel, or "reflect".
@@ -90,7 +90,7 @@ def cosine(
     image: Num[Array, "H W *C"],
     feature: Num[Array, "h w *C"],
     *,
-    mask: Num[Array, "h w *C"] | None = None,
+    mask: Num[Array, "h w *c"] | None = None,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     fill: float | str = 0.0,
@@ -119,7 +119,7 @@ def zncc(
     image: Num[Array, "H W *C"],
     feature: Num[Array, "h w *C"],
     *,
-    mask: Num[Array, "h w *C"] | None = None,
+    mask: Num[Array, "h w *c"] | None = None,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     fill: float | str = 0.0,
@@ -151,7 +151,7 @@ def squared_difference(
     image: Num[Array, "H W *C"],
     feature: Num[Array, "h w *C"],
     *,
-    mask: Num[Array, "h w *C"] | None = None,
+    mask: Num[Array, "h w *c"] | None = None,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     fill: float | str = 0.0,
@@ -179,7 +179,7 @@ def normalized_squared_difference(
     image: Num[Array, "H W *C"],
     feature: Num[Array, "h w *C"],
     *,
-    mask: Num[Array, "h w *C"] | None = None,
+    mask: Num[Array, "h w *c"] | None = None,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     fill: float | str = 0.0,
@@ -209,7 +209,7 @@ def sharpened_cosine(
     *,
     p: float | Float[Array, ""] = 2.0,
     q: float | Float[Array, ""] = 1e-3,
-    mask: Num[Array, "h w *C"] | None = None,
+    mask: Num[Array, "h w *c"] | None = None,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     fill: float | str = 0.0,
@@ -246,7 +246,7 @@ def defined(
     feature: Num[Array, "h w *C"],
     score: Callable[..., Array] = zncc,
     *,
-    mask: Num[Array, "h w *C"] | None = None,
+    mask: Num[Array, "h w *c"] | None = None,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     fill: float | str = 0.0,

@@ -21,10 +21,10 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from .matching import normalized_squared_difference, squared_difference, zncc
 from .poses import Pose, pose, turned
-from .windows import NO_BORDER, Pair, accumulator, as_floats, check_shape, count, fold, pair
+from .windows import NO_BORDER, Pair, accumulator, as_floats, check_shape, count, fold, pair, spread_mask
 
 # Peaks that compete for each place in the result, for each feature: overlapping ones are removed among these.
-CANDIDATES = 8
+CANDIDATES = 32
 
 
 class Peaks(NamedTuple):
@@ -90,8 +90,7 @@ def peaks(
     (scores,), least = as_floats(scores=scores), _least(min_score)
     check_shape("scores", scores, "H W")
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    distance = pair("min_distance", min_distance)
-    index, score = _highest(scores, distance, (distance[0] + 1, distance[1] + 1), count("top_k", top_k))
+    index, score = _highest(scores, pair("min_distance", min_distance), count("top_k", top_k))
     valid = (score >= least.astype(score.dtype)) & (score > -jnp.inf)
     y, x = (place.astype(score.dtype) for place in jnp.divmod(index, scores.shape[1]))
     if subpixel:
@@ -127,9 +126,10 @@ def find(
       features: one feature (h, w) or (h, w, C), a bank of them (K, ...), or a sequence of features of different sizes.
       score: what to compare by: `zncc`, `cosine`, `match`, or any function `score(image, feature, mask=...)` whose
         map grows with the match.
-      mask: which pixels of the features count, as in `match`, in the shape of the features.
+      mask: which pixels of the features count, as in `match`, one for each feature.
       scales, angles: what to try, in all combinations: factors, and radians counterclockwise as in `affine_matrix`.
-        Python numbers: they decide shapes. Too large to fit into the image at some of them is no error.
+        Python numbers: they decide shapes. Too large to fit into the image at some of them is no error. Where one angle
+        needs a mask (its corners are empty), all angles of its scale are compared under masks.
       top_k: how many matches to return, at most; the result always has that length.
       min_score: what a match must reach.
       max_overlap: how much two matches may overlap: the intersection of their boxes over the union, 0 to 1.
@@ -140,8 +140,10 @@ def find(
 
     Raises:
       ValueError: ranks, channels or masks that differ, empty arrays, features that fit nowhere, no scale or angle,
-        a scale not above 0, `max_overlap` outside [0, 1], `top_k` below 1, a squared difference for a score.
-      TypeError: arrays that are not real numbers, scales or angles that are not Python numbers.
+        a scale not above 0, `max_overlap` outside [0, 1], `top_k` below 1, a squared difference for a score, or a
+        score that skips positions.
+      TypeError: arrays that are not real numbers, scales or angles that are not Python numbers, a score that is no
+        function.
 
     >>> hook = jnp.array([[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
     >>> image = jnp.zeros((20, 30)).at[5:8, 10:14].set(hook).at[12:16, 21:24].set(jnp.rot90(hook))
@@ -154,6 +156,8 @@ def find(
     top_k, least = count("top_k", top_k), _least(min_score)
     if not 0 <= max_overlap <= 1:
         raise ValueError(f"max_overlap: expected 0 to 1, got {max_overlap!r}")
+    if not callable(score):
+        raise TypeError(f"score: expected a function such as zncc, got {score!r}")
     if score in (squared_difference, normalized_squared_difference):
         raise ValueError(f"score: expected one that grows with the match, got {score.__name__}; negate it")
     tried = list(itertools.product(_numbers("scales", scales), _numbers("angles", angles)))
@@ -165,7 +169,7 @@ def find(
         poses = [each for each in poses if each.box[0] <= image.shape[0] and each.box[1] <= image.shape[1]]
         if poses:
             best = _search(image, bank, weights, poses, score)
-            found.append(_candidates(best, numbers, poses, top_k, max_overlap, subpixel))
+            found.append(_candidates(best, numbers, poses, top_k, subpixel))
     if not found:
         raise ValueError(f"features: expected one that fits into the image {image.shape[:2]} at some scale and angle")
     together = Matches(*(jnp.concatenate(fields) for fields in zip(*found, strict=True)))
@@ -201,9 +205,8 @@ def _banks(features: Any, mask: Any, rank: int) -> list[tuple[list[int], Array, 
     for number, (feature, weights) in enumerate(zip(features, masks, strict=True)):
         (feature,) = as_floats(features=feature)
         check_shape("features", feature, "h w C" if rank == 3 else "h w")
-        if weights is not None and jnp.shape(weights) != feature.shape:
-            raise ValueError(f"mask: expected the shape of the feature {feature.shape}, got {jnp.shape(weights)}")
-        kind = None if weights is None else jnp.asarray(weights).dtype
+        weights = None if weights is None else spread_mask(weights, feature.shape)
+        kind = None if weights is None else weights.dtype
         groups[feature.shape, feature.dtype, kind].append((number, feature, weights))
     out = []
     for (*_, kind), group in groups.items():
@@ -249,6 +252,8 @@ def _better(
     """The better, around every pixel, of what there is and of one more pose."""
     kernels, masks, box, number = turn
     maps = bank_score(kernels, masks).astype(best.score.dtype)
+    if maps.shape != best.score.shape:
+        raise ValueError(f"score: expected maps of all positions {best.score.shape[1:]}, got {maps.shape[1:]}")
     rows, columns = (
         (jnp.arange(n) >= (side - 1) // 2) & (jnp.arange(n) < n - side // 2)
         for n, side in zip(maps.shape[1:], box, strict=True)
@@ -259,18 +264,13 @@ def _better(
     return jax.tree.map(lambda new, old: jnp.where(maps > best.score, new, old), new, best), None
 
 
-def _candidates(
-    best: _Best, numbers: Sequence[int], poses: Sequence[Pose], top_k: int, max_overlap: float, subpixel: bool
-) -> Matches:
+def _candidates(best: _Best, numbers: Sequence[int], poses: Sequence[Pose], top_k: int, subpixel: bool) -> Matches:
     """The highest peaks of each feature, several for each place in the result."""
     boxes = np.array([each.box for each in poses])
     scales, angles, *_ = zip(*poses, strict=True)
-    # Two of the smallest boxes as close as this overlap too much, so that only the better one can stay.
-    close = 1 - math.sqrt(2 * max_overlap / (1 + max_overlap))
-    rows, columns = (max(2, math.ceil(close * side)) for side in boxes.min(axis=0))
 
     def of_feature(best: _Best, number: Array) -> Matches:
-        index, score = _highest(best.score, (1, 1), (rows, columns), CANDIDATES * top_k)
+        index, score = _highest(best.score, (1, 1), CANDIDATES * top_k)
         which, down, right = (field.ravel()[index] for field in best[1:])
         height, width = jnp.array(boxes, score.dtype)[which].T
         row, column = jnp.divmod(index, best.score.shape[1])
@@ -304,9 +304,10 @@ def _apart(found: Matches, top_k: int, least: Array, max_overlap: float) -> Matc
     return out._replace(feature=jnp.where(out.valid, out.feature, -1))
 
 
-def _highest(scores: Array, distance: Pair, block: Pair, most: int) -> tuple[Array, Array]:
-    """Places (in reading order) and heights of the highest peaks of a map, at most one a block; -inf where none."""
+def _highest(scores: Array, distance: Pair, most: int) -> tuple[Array, Array]:
+    """Places (in reading order) and heights of the highest peaks of a map; -inf where there are no more."""
     height, width = scores.shape
+    block = distance[0] + 1, distance[1] + 1  # holds one peak at most
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
     index = jnp.arange(height * width).reshape(height, width)
     around = (distance[0], distance[0]), (distance[1], distance[1])

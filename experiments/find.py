@@ -34,6 +34,7 @@ from . import common, find_demo
 
 SCORES = {"zncc": cnn_jax.zncc, "cosine": cnn_jax.cosine, "match": cnn_jax.match}
 MOST, AT_ONCE = 8, 4_000_000  # pictures of one size searched together, and their pixels
+WAITING = 50_000_000  # pixels of pictures that wait for others of their size
 ASKED = ("scales", "angles", "score", "min_score", "top_k", "max_overlap", "seed")
 
 
@@ -71,13 +72,18 @@ def main(config: Find) -> dict[str, Any]:
     """Searches, prints and draws; returns what metrics.json holds."""
     if bool(config.pictures) != bool(config.template):
         raise ValueError("pictures and --template: expected both, or neither for the demonstration")
+    ours = [name for name in ("mask", "scales", "angles", "top_k") if getattr(config, name) != getattr(Find(), name)]
+    if ours and not config.pictures:
+        raise ValueError(f"--{ours[0].replace('_', '-')}: the demonstration has its own; expected pictures with it")
     return search_files(config) if config.pictures else demonstrate(config)
 
 
 def search_files(config: Find) -> dict[str, Any]:
     """Searches picture files; one that cannot be read stops no other, but makes the exit code 2."""
     names = [path.name for path in config.template]
-    features, masks = read_templates(config.template, config.mask)
+    if len(set(names)) < len(names):
+        names = [str(path) for path in config.template]
+    features, masks = read_templates(config.template, config.mask, config.score)
     search = searcher(config, features, masks)
     files = list(dict.fromkeys(listed(config.pictures)))
     if not files:
@@ -93,7 +99,7 @@ def search_files(config: Find) -> dict[str, Any]:
                 results = ()
             for path, matches in zip(batch, results, strict=False):
                 found[path] = listing(matches, names)
-                boxed = draw_boxes(images.read_colours(path)[..., :3], found[path], features, names)
+                boxed = draw_boxes(on_white(images.read_colours(path)), found[path], features, names)
                 save_picture(boxed, out / f"{len(found) + len(unread):04d}_{path.stem}.png")
             bar.update(len(found) + len(unread))
     found = {str(path): found[path] for path in files if path in found}
@@ -146,7 +152,9 @@ def miss(match: dict[str, Any], placed: find_demo.Placed) -> tuple[float, float]
     return middle[0] - placed.y, middle[1] - placed.x
 
 
-def read_templates(paths: Sequence[Path], masks: Sequence[Path]) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+def read_templates(
+    paths: Sequence[Path], masks: Sequence[Path], score: str
+) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
     """Templates, in grey if none has colours, and which of their pixels count, None for all."""
     if masks and len(masks) != len(paths):
         raise ValueError(f"--mask: expected one for each of the {len(paths)} templates, got {len(masks)}")
@@ -159,11 +167,18 @@ def read_templates(paths: Sequence[Path], masks: Sequence[Path]) -> tuple[list[n
         if white.shape != counts[i].shape:
             raise ValueError(f"{path}: expected the size of {paths[i]} {counts[i].shape}, got {white.shape}")
         counts[i] &= white
-    for path, count in zip(paths, counts, strict=True):
+    for path, feature, count in zip(paths, features, counts, strict=True):
         if not count.any():
             raise ValueError(f"{path}: no pixel of it counts")
+        if score == "zncc" and np.ptp(feature[count]) == 0:
+            raise ValueError(f"{path}: all its pixels are alike, and zncc finds what has contrast")
     spread = [np.broadcast_to(c[..., None], f.shape) if coloured else c for c, f in zip(counts, features, strict=True)]
     return features, [None if count.all() else count for count in spread]
+
+
+def on_white(picture: np.ndarray) -> np.ndarray:
+    """The colours of a picture as they show on white paper."""
+    return 1 + (picture[..., :3] - 1) * picture[..., 3:]
 
 
 def grey(picture: np.ndarray) -> np.ndarray:
@@ -208,8 +223,9 @@ def listed(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def batches(files: Sequence[Path], channels: tuple[int, ...], unread: dict[Path, str]) -> Iterator[dict[Path, Any]]:
-    """Pictures of one size together, as many as always fit; those that are left at the end come one by one, so that
-    no third program need be compiled. Notes why a picture could not be read."""
+    """Pictures of one size together, as many as always fit. Those that are left at the end, or wait while too many of
+    other sizes come, come one by one, so that no third program need be compiled. Notes why a picture could not be read.
+    """
     waiting = collections.defaultdict(dict)
     for path in files:
         try:
@@ -217,10 +233,12 @@ def batches(files: Sequence[Path], channels: tuple[int, ...], unread: dict[Path,
         except (ValueError, OSError) as error:
             unread[path] = common.complaint(error)
             continue
-        picture = picture[..., :3] if channels else grey(picture)
+        picture = on_white(picture) if channels else grey(on_white(picture))
         waiting[picture.shape][path] = picture
         if len(waiting[picture.shape]) >= min(MOST, max(1, AT_ONCE // picture.size)):
             yield waiting.pop(picture.shape)
+        while sum(math.prod(shape) * len(group) for shape, group in waiting.items()) > WAITING:
+            yield from ({path: picture} for path, picture in waiting.pop(next(iter(waiting))).items())
     for group in waiting.values():
         yield from ({path: picture} for path, picture in group.items())
 

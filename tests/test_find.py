@@ -7,6 +7,7 @@ import pytest
 from scripts import png, run, run_each
 
 from cnn_jax.data import images
+from experiments import find
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +17,7 @@ def pictures(tmp_path_factory):
     rng = np.random.default_rng(0)
     template = rng.integers(0, 256, (9, 12), np.uint8)
     png(folder / "template.png", template)
+    png(folder / "flat.png", np.full_like(template, 100))
     (folder / "shots").mkdir()
     for name, size, (y, x) in [("a", (60, 70), (5, 40)), ("b", (60, 70), (50, 58)), ("c", (64, 80), (30, 0))]:
         image = rng.integers(0, 256, size, np.uint8)
@@ -71,6 +73,31 @@ def test_json_masks_and_colours(pictures, tmp_path):
         ]
 
 
+def test_templates_of_one_name_are_told_apart_and_what_is_clear_is_white(pictures, tmp_path):
+    rng = np.random.default_rng(2)
+    image = rng.integers(0, 256, (40, 50), np.uint8)
+    image[25:31, 40:46] = 255
+    seen = np.dstack([image] * 3 + [np.full_like(image, 255)])
+    seen[25:31, 40:46] = 0, 0, 0, 0
+    png(tmp_path / "image.png", seen)
+    for name, (y, x) in {"one": (5, 8), "two": (22, 37)}.items():
+        (tmp_path / name).mkdir()
+        png(tmp_path / name / "t.png", image[y : y + 12, x : x + 12])
+    out, _ = run(tmp_path, "experiments.find", "image.png", "--template", "one/t.png", "two/t.png", "--json")
+    found = {m["template"]: (round(m["y"]), round(m["x"]), m["score"]) for m in json.loads(out)["image.png"]}
+    assert found == {"one/t.png": (5, 8, 1), "two/t.png": (22, 37, 1)}
+
+
+def test_pictures_do_not_wait_for_others_of_their_size_for_ever(pictures, monkeypatch):
+    files, unread = sorted((pictures / "shots").glob("?.png")), {}
+    sizes = [len(batch) for batch in find.batches(files, (), unread)]
+    monkeypatch.setattr(find, "WAITING", 60 * 70)
+    monkeypatch.setattr(find, "MOST", 3)
+    assert [list(batch) for batch in find.batches(files, (), unread)] == [[file] for file in files]
+    assert sizes == [1, 1, 1]
+    assert not unread
+
+
 WRONG = [
     (["shots"], "--template"),
     (["--template", "template.png"], "pictures"),
@@ -80,6 +107,8 @@ WRONG = [
     (["shots", "--template", "template.png", "--scales", "0"], "scales: expected numbers above 0"),
     (["shots", "--template", "template.png", "--max-overlap", "2"], "max_overlap: expected 0 to 1"),
     (["shots/a.png", "--template", "shots/c.png"], "1 of 1 pictures could not be searched"),
+    (["shots", "--template", "flat.png"], "flat.png: all its pixels are alike"),
+    (["--scales", "2"], "--scales: the demonstration has its own"),
 ]
 
 

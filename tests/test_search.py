@@ -109,6 +109,7 @@ def test_features_of_different_sizes_colours_and_masks():
     masks = [np.ones_like(features[0], bool), None, np.ones_like(features[2], bool)]
     features[0] = features[0].copy()
     features[0][:3, :3], masks[0][:3, :3] = 9, False
+    masks[0] = masks[0][:, :, 0]  # for all channels alike
     got = find(image, features, mask=masks, top_k=3, min_score=0.9, subpixel=False)
     found = sorted(zip(*(got[i].tolist() for i in (3, 0, 1, 6, 7)), strict=True))
     assert found == [(0, 2, 3, 7, 6), (1, 20, 20, 4, 9), (2, 12, 1, 7, 6)]
@@ -167,6 +168,16 @@ def test_matches_do_not_overlap_more_than_allowed():
     assert crowd.valid.sum() > alone.valid.sum()
 
 
+def test_a_peak_that_is_dropped_hides_no_other_beside_it():
+    """Of three in a row that overlap by turns, the first and the last stay."""
+    feature = np.zeros((9, 9), np.float32)
+    feature[4, 4] = 1
+    image = np.zeros((20, 40), np.float32)
+    image[10, 10], image[10, 15], image[10, 19] = 3, 2, 1
+    got = find(image, feature, score=cnn.match, top_k=3, min_score=1e-3, max_overlap=0.1, subpixel=False)
+    assert got.x[got.valid].tolist() == [6, 15]
+
+
 def test_neighbours_that_touch_are_both_found():
     feature = noise(1, 8, 8)
     got = find(np.tile(feature, (1, 6)), feature, top_k=8, max_overlap=0.0, min_score=0.99, subpixel=False)
@@ -220,6 +231,8 @@ ERRORS = [
     ({"features": noise(0, 5, 6, 3, 2)}, ValueError, "features: expected shape"),
     ({"image": IMAGE[0]}, ValueError, "image: expected shape"),
     ({"mask": np.ones((5, 5))}, ValueError, "mask: expected the shape of the feature"),
+    ({"score": "zncc"}, TypeError, "score: expected a function such as zncc, got 'zncc'"),
+    ({"score": partial(cnn.match, stride=2)}, ValueError, "score: expected maps of all positions"),
     ({"features": [FEATURE], "mask": []}, ValueError, "a mask for each"),
     ({"scales": ()}, ValueError, "scales: expected at least one number"),
     ({"scales": (0.0,)}, ValueError, "scales: expected numbers above 0"),
