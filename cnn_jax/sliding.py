@@ -22,9 +22,10 @@ from .windows import Pads, Pair, accumulator, walled
 
 METHODS = ("auto", "conv", "shift", "fft")
 
-# Nanoseconds a multiply-add on two CPU cores, measured: of shifted products; and of XLA's convolution, to which every
-# output adds some more. Fewer than 16 kernels take it as long as 16.
-SHIFT, CONV, CONV_OUTPUT = 0.014, 0.012, 0.6
+# Nanoseconds on two CPU cores, measured: a multiply-add of shifted products, where rows fill the registers, and of XLA's
+# convolution, which takes at least 16 kernels' time; and what that takes for each position of few or many channels.
+SHIFT, CONV, FEW_CHANNELS, MANY_CHANNELS = 0.014, 0.0095, 14.0, 5.0
+REGISTER = 8  # numbers
 # Products that "shift" fuses into one loop, and unrolls at most, lest compiling take seconds.
 SHIFT_AT_ONCE, SHIFT_PRODUCTS = 25, 400
 # How much less a multiply-add and a transform take on an accelerator; a guess, on the side of the convolution.
@@ -81,10 +82,12 @@ def best_methods(
     reach = [(window[a] - 1) * dilation[a] + 1 for a in (0, 1)]
     counts = [(full[a] - reach[a]) // stride[a] + 1 for a in (0, 1)]
     products = window[0] * window[1] * channels
-    outputs = n * kernels * counts[0] * counts[1]
-    conv = outputs * max(1.0, 16 / kernels) * (products * CONV + CONV_OUTPUT)
+    each = CONV * products * max(kernels, 16) + (FEW_CHANNELS if channels < 8 else MANY_CHANNELS)
+    conv = n * counts[0] * counts[1] * each
+    # What is left over of a row is computed one by one.
+    shift = SHIFT * products * n * kernels * counts[0] * (counts[1] + 2 * (counts[1] % REGISTER))
     fft = fourier.best_plan((n, full[0], full[1], channels), (reach[0], reach[1], channels, kernels)).cost
-    cpu = {"conv": conv, "fft": fft} | ({"shift": outputs * products * SHIFT} if products <= SHIFT_PRODUCTS else {})
+    cpu = {"conv": conv, "fft": fft} | ({"shift": shift} if products <= SHIFT_PRODUCTS else {})
     other = {"conv": conv * ACCELERATED_CONV, "fft": fft * ACCELERATED_FFT}
     return min(cpu, key=cpu.__getitem__), min(other, key=other.__getitem__)
 
@@ -122,20 +125,18 @@ def _shift(
 ) -> Array:
     """The sum of shifted products."""
     image, kernel = _framed(image, border, spread), kernel.astype(accumulator(kernel.dtype))
-    image = jnp.moveaxis(image, -1, 1)
-    taps = list(itertools.product(range(image.shape[1]), *map(range, kernel.shape[:2])))
-    last = [
-        (n - (k - 1) * d - 1) // s * s
-        for n, k, d, s in zip(image.shape[2:], kernel.shape[:2], dilation, stride, strict=True)
-    ]
+    _, *size, channels = image.shape
+    planes = [image[:, None, :, :, c] for c in range(channels)]
+    taps = list(itertools.product(range(channels), *map(range, kernel.shape[:2])))
+    last = [(n - (k - 1) * d - 1) // s * s for n, k, d, s in zip(size, kernel.shape[:2], dilation, stride, strict=True)]
     parts = -(-len(taps) // SHIFT_AT_ONCE)
 
-    def add(part: int, total: Array | None, image: Array, kernel: Array) -> Array:
+    def add(part: int, total: Array | None, planes: list[Array], kernel: Array) -> Array:
         for c, i, j in taps[len(taps) * part // parts : len(taps) * (part + 1) // parts]:
             rows, columns = (
                 slice(k * d, k * d + n + 1, s) for k, d, n, s in zip((i, j), dilation, last, stride, strict=True)
             )
-            product = image[:, None, c, rows, columns] * kernel[i, j, c][None, :, None, None]
+            product = planes[c][:, :, rows, columns] * kernel[i, j, c][None, :, None, None]
             total = product if total is None else total + product
         assert total is not None
         return total if part + 1 < parts else total / divisor
@@ -143,7 +144,7 @@ def _shift(
     # More than a few products at a time have no room in a CPU's registers.
     total = None
     for part in range(parts):
-        total = walled(functools.partial(add, part), total, image, kernel)
+        total = walled(functools.partial(add, part), total, planes, kernel)
     assert total is not None
     return total if maps else jnp.moveaxis(total, 1, -1)
 
