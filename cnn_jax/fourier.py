@@ -14,10 +14,11 @@ from jaxtyping import Array, Float
 SIDES = (32, 48, 64, 96, 128, 160, 192, 240, 280, 320, 384, 448, 512, 560, 640, 720, 840, 960, 1080, 1260)
 # Small tiles are transformed together, up to about so many pixels: enough for two cores to share the rest of the work.
 AT_ONCE = 2**18
-MOST_SPECTRA = 2**29  # bytes of the kernels' transforms
+MOST_SPECTRA = 2**27  # numbers in the kernels' transforms
 # Nanoseconds on two CPU cores, measured: a pixel's transform, where tiles (several small ones together) have between so
-# many pixels, and how much longer elsewhere; and a pixel's product.
-TRANSFORM, FAST, SLOWER, PRODUCT = 1.2, (1.5e5, 5e5), 1.4, 0.4
+# many pixels, and how much longer elsewhere; a pixel's product; and how much longer a piece takes that has no other
+# beside it.
+TRANSFORM, FAST, SLOWER, PRODUCT, ALONE = 1.2, (1.5e5, 5e5), 1.4, 0.4, 1.4
 
 
 class Plan(NamedTuple):
@@ -30,10 +31,13 @@ class Plan(NamedTuple):
 
 @functools.cache
 def best_plan(image: tuple[int, ...], kernel: tuple[int, ...]) -> Plan:
-    """The plan that costs least for images (N, H, W, C) and kernels (h, w, C, K) of these shapes."""
+    """The plan that costs least for images (N, H, W, C) and kernels (h, w, C, K) of these shapes.
+
+    Tiles whose transforms of all kernels exceed MOST_SPECTRA are left out, unless all do: then the smallest is taken.
+    """
     sides = [[s for s in SIDES if k <= s < n] + [good_length(n)] for n, k in zip(image[1:3], kernel[:2], strict=True)]
     plans = [_plan(image, kernel, (rows, columns)) for rows, columns in itertools.product(*sides)]
-    spectra = 4 * kernel[2] * kernel[3]
+    spectra = kernel[2] * kernel[3]
     small = [plan for plan in plans if spectra * math.prod(plan.tile) <= MOST_SPECTRA]
     return min(small, key=lambda plan: plan.cost) if small else min(plans, key=lambda plan: math.prod(plan.tile))
 
@@ -43,7 +47,7 @@ def _plan(image: tuple[int, ...], kernel: tuple[int, ...], tile: tuple[int, int]
     at_once = max(1, min(n // 2, AT_ONCE // (area * channels)))
     pieces = -(-n // at_once) * math.prod(_counts(image, kernel, tile))
     slowness = 1.0 if FAST[0] <= area * at_once <= FAST[1] else SLOWER
-    pixels = area * at_once * (pieces + (pieces % 2 if pieces > 1 else 0))
+    pixels = area * at_once * (pieces + pieces % 2 if pieces > 1 else ALONE)
     transforms = TRANSFORM * slowness * (pixels * (channels + kernels) + area * channels * kernels)
     return Plan(tile, at_once, transforms + PRODUCT * pixels * channels * kernels)
 
@@ -62,8 +66,8 @@ def correlate(image: Float[Array, "N H W C"], kernel: Float[Array, "h w C K"]) -
     that rounding is relative to the contrast within a tile (about 1e-6 of it) and not to its brightness or to other
     tiles. Pixels must be finite: one that is not would spoil a whole tile.
 
-    One kernel and a few tiles at a time: memory beyond the result stays small, about 0.2 GB for 64 kernels of 64x64 in
-    an image of 8 megapixels.
+    One kernel and two pieces at a time: beyond the result there are the kernels' transforms (twice), a copy of the
+    image, and the transforms of two pieces. For 64 kernels of 64x64 in an image of 8 megapixels this is 0.25 GB.
     """
     (n, height, width, _), (h, w, channels, kernels) = image.shape, kernel.shape
     tile, at_once, _ = best_plan(image.shape, kernel.shape)
@@ -73,10 +77,11 @@ def correlate(image: Float[Array, "N H W C"], kernel: Float[Array, "h w C K"]) -
     image = jnp.pad(jnp.moveaxis(image, -1, 1), [(0, 0), (0, 0), *beyond])
     rows, columns = image.shape[2] - h + 1, image.shape[3] - w + 1
     framed = jnp.pad(kernel.transpose(3, 2, 0, 1), [(0, 0), (0, 0), (0, tile[0] - h), (0, tile[1] - w)])
-    spectra, sums = jnp.conj(lax.fft(framed, lax.FftType.RFFT, tile)), jnp.asarray(kernel).sum(axis=(0, 1))
+    spectra, sums = jnp.conj(lax.fft(framed, lax.FftType.RFFT, tile)), kernel.sum(axis=(0, 1))
 
     pieces = -(-n // at_once) * down * across
-    # Two pieces in every step: XLA:CPU runs a transform inside a larger program on one core.
+    # Two pieces in every step: XLA:CPU runs a transform inside a larger program on one core. (Accelerators would rather
+    # have more of it at once, but memory bounds that too.)
     in_step = min(2, pieces)
 
     def step(t: Array, out: Array) -> Array:

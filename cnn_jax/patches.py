@@ -189,7 +189,7 @@ def _ratio(dot: Array, patch: Array, own: Array) -> tuple[Array, Array]:
 
     def inverse_root(squares: Array) -> Array:
         there = squares > 0
-        root = lax.rsqrt(jnp.where(there, squares, 1))
+        root = 1 / jnp.sqrt(jnp.where(there, squares, 1))  # whose derivative does not overflow where that of rsqrt does
         return jnp.where(there, root, jnp.where(jnp.isnan(squares), jnp.nan, 0).astype(root.dtype))
 
     # By itself, so that a bank of features does not compute it once for each of them.

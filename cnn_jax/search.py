@@ -23,8 +23,9 @@ from .matching import normalized_squared_difference, squared_difference, zncc
 from .poses import Pose, pose, turned
 from .windows import NO_BORDER, Pair, accumulator, as_floats, check_shape, count, fold, pair, spread_mask
 
-# Peaks that compete for each place in the result, for each feature: overlapping ones are removed among these.
-CANDIDATES = 32
+# So many peaks of each feature, for each place in the result and at least, compete: overlapping ones are removed among
+# these.
+CANDIDATES, LEAST = 32, 4096
 
 
 class Peaks(NamedTuple):
@@ -118,8 +119,8 @@ def find(
     Each feature is scaled and turned (bilinearly, smoothed before it shrinks) and compared everywhere, under a mask if
     it is turned. At every pixel the best of its scales and angles is kept, so that no map is kept for each of them:
     about four maps of the image's size for each feature, and the turned features themselves. So two poses of one
-    feature around the same pixel cannot both be found. Of the peaks of these maps the best is taken, those whose boxes
-    overlap it are dropped, and so on.
+    feature around the same pixel cannot both be found. Of the peaks of these maps (of each feature's 4096 highest, or
+    32 `top_k` if these are more) the best is taken, those whose boxes overlap it are dropped, and so on.
 
     Args:
       image: (H, W) or (H, W, C).
@@ -270,7 +271,7 @@ def _candidates(best: _Best, numbers: Sequence[int], poses: Sequence[Pose], top_
     scales, angles, *_ = zip(*poses, strict=True)
 
     def of_feature(best: _Best, number: Array) -> Matches:
-        index, score = _highest(best.score, (1, 1), CANDIDATES * top_k)
+        index, score = _highest(best.score, (1, 1), max(LEAST, CANDIDATES * top_k))
         which, down, right = (field.ravel()[index] for field in best[1:])
         height, width = jnp.array(boxes, score.dtype)[which].T
         row, column = jnp.divmod(index, best.score.shape[1])

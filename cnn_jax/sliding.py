@@ -22,8 +22,9 @@ from .windows import Pads, Pair, accumulator, walled
 
 METHODS = ("auto", "conv", "shift", "fft")
 
-# Nanoseconds on two CPU cores, measured: a multiply-add of shifted products, where rows fill the registers, and of XLA's
-# convolution, which takes at least 16 kernels' time; and what that takes for each position of few or many channels.
+# Nanoseconds on two CPU cores, measured: a multiply-add of shifted products, where rows fill the registers, and of
+# XLA's convolution, which takes the time of 16 kernels at least; and what that adds for a position of few or many
+# channels.
 SHIFT, CONV, FEW_CHANNELS, MANY_CHANNELS = 0.014, 0.0095, 14.0, 5.0
 REGISTER = 8  # numbers
 # Products that "shift" fuses into one loop, and unrolls at most, lest compiling take seconds.

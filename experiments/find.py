@@ -33,8 +33,8 @@ from cnn_jax.progress import Progress
 from . import common, find_demo
 
 SCORES = {"zncc": cnn_jax.zncc, "cosine": cnn_jax.cosine, "match": cnn_jax.match}
-MOST, AT_ONCE = 8, 4_000_000  # pictures of one size searched together, and their pixels
-WAITING = 50_000_000  # pixels of pictures that wait for others of their size
+MOST, AT_ONCE = 8, 4_000_000  # pictures of one size searched together, and the numbers in them
+WAITING = 50_000_000  # numbers in pictures that wait for others of their size
 ASKED = ("scales", "angles", "score", "min_score", "top_k", "max_overlap", "seed")
 
 

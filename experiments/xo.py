@@ -1,7 +1,8 @@
 """Can a small network tell X from O however it is drawn, having seen only letters that a program drew?
 
-Claim: after 140 s on 2 CPU cores, 33,058 parameters read 99.9 % of freshly drawn, heavily distorted letters (10,000 of
-them, one seed), and 40 of 40 real drawings by people that it never saw; comparing whole images reads 62 %.
+Claim: after one to three minutes on 2 CPU cores, 33,058 parameters read 99.9 % of freshly drawn, heavily distorted
+letters (10,000 of them, one seed), and 40 of 40 real drawings by people that it never saw; comparing whole images reads
+62 %.
 Evidence: the table that `python -m experiments.xo` prints; runs/xo/metrics.json holds every number, seed and version.
 
     python -m experiments.xo                       train, compare three readers, draw figures

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from scripts import png, run, run_each
 
-from cnn_jax import load_params, save_params
+from cnn_jax import load_params, nets, save_params
 from cnn_jax.data import xo
+from experiments import xo_training
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,17 @@ def test_training_writes_everything_and_reports_three_readers(trained):
     assert metrics["parameters"] <= 50_000
     assert "| all |" in out
     assert "| all |" in (runs / "report.md").read_text()
+
+
+def test_the_reader_sees_a_letter_the_same_mirrored_and_turned():
+    net = nets.xo_net()
+    params = net.init(jax.random.key(0), (28, 28, 1))
+    image = np.asarray(xo.draw(jax.random.key(1))[0])
+    read = jax.jit(lambda image: xo_training.trained(image, params, net))
+    want = read(image)
+    assert np.ptp(want) > 1e-3
+    for view in (image[::-1], image[:, ::-1], image.T, np.rot90(image)):
+        np.testing.assert_allclose(read(view), want, atol=1e-5)
 
 
 def test_training_says_when_omniglot_cannot_be_had(trained):

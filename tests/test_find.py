@@ -89,12 +89,12 @@ def test_templates_of_one_name_are_told_apart_and_what_is_clear_is_white(picture
 
 
 def test_pictures_do_not_wait_for_others_of_their_size_for_ever(pictures, monkeypatch):
-    files, unread = sorted((pictures / "shots").glob("?.png")), {}
-    sizes = [len(batch) for batch in find.batches(files, (), unread)]
-    monkeypatch.setattr(find, "WAITING", 60 * 70)
-    monkeypatch.setattr(find, "MOST", 3)
-    assert [list(batch) for batch in find.batches(files, (), unread)] == [[file] for file in files]
-    assert sizes == [1, 1, 1]
+    shots = pictures / "shots"
+    files, unread = [shots / "a.png", shots / "c.png", shots / "b.png"], {}  # the second has a size of its own
+    monkeypatch.setattr(find, "MOST", 2)
+    assert [list(batch) for batch in find.batches(files, (), unread)] == [[files[0], files[2]], [files[1]]]
+    monkeypatch.setattr(find, "WAITING", 60 * 70 + 1)
+    assert [list(batch) for batch in find.batches(files, (), unread)] == [[files[0]], [files[1]], [files[2]]]
     assert not unread
 
 

@@ -197,6 +197,13 @@ def test_a_mask_of_ones_is_no_mask():
             np.testing.assert_allclose(scores, unmasked[name], rtol=2e-6, atol=2e-5, err_msg=name)
 
 
+def test_a_mask_of_one_channel_counts_for_all():
+    image, feature, mask = noise(0, 20, 20, 3), noise(1, 3, 3, 3), noise(2, 3, 3) > 0
+    want = all_scores(image, feature, np.repeat(mask[..., None], 3, axis=2))
+    for name, scores in all_scores(image, feature, mask).items():
+        np.testing.assert_allclose(scores, want[name], rtol=0, atol=1e-6, err_msg=name)
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_feature_almost_as_high_as_the_image_is_found(masked):
     image = noise(0, 20, 6)

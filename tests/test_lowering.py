@@ -66,8 +66,9 @@ def test_auto_shifts_one_channel_on_cpu_alone(function, arguments):
     assert convolves == {"cpu": False, "cuda": True, "tpu": True}
 
 
-def test_auto_convolves_many_channels_everywhere():
-    arguments = noise(0, 8, 8, 64), noise(1, 3, 3, 64, 2)
+@pytest.mark.parametrize(("size", "channels", "kernels"), [(8, 64, 2), (14, 16, 32)])
+def test_auto_convolves_many_channels_everywhere(size, channels, kernels):
+    arguments = noise(0, size, size, channels), noise(1, 3, 3, channels, kernels)
     assert all("stablehlo.convolution" in text(cnn.conv, arguments, platform) for platform in PLATFORMS)
 
 

@@ -325,6 +325,15 @@ def test_nothing_to_compare_scores_zero_with_finite_gradients(case):
             assert np.isfinite(gradient).all(), name
 
 
+def test_gradients_of_faint_patches_are_finite():
+    image = noise(0, 20, 21)
+    image[8:] *= np.float32(1e-17)
+    for name in ("cosine", "zncc"):
+        scores, back = jax.vjp(jax.jit(getattr(cnn, name)), image, noise(1, 3, 4))
+        for gradient in back(jnp.ones_like(scores)):
+            assert np.isfinite(gradient).all(), name
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_gradients_agree_with_differences(masked):
     mask = jnp.array([[1.0, 0.5], [0.0, 1.0], [1.0, 1.0]]) if masked else None
@@ -369,7 +378,8 @@ def test_transformations_nest():
 
 IMAGE, FEATURE = np.ones((6, 7)), np.ones((3, 3))
 ERRORS = [
-    ({"mask": np.ones((3, 4))}, ValueError, r"mask: expected the shape of the feature"),
+    ({"mask": np.ones((3, 4))}, ValueError, r"mask: expected the shape of the feature, \(3, 3\), got \(3, 4\)"),
+    ({"mask": np.ones(3)}, ValueError, r"mask: expected the shape of the feature, \(3, 3\), got \(3,\)"),
     ({"mask": 1j * np.ones((3, 3))}, TypeError, "mask: expected a real array"),
     ({"fill": "wrap"}, ValueError, "fill: expected a number, 'edge' or 'reflect', got 'wrap'"),
     ({"fill": None}, TypeError, "fill: expected a number, 'edge' or 'reflect', got None"),

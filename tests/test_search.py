@@ -178,6 +178,18 @@ def test_a_peak_that_is_dropped_hides_no_other_beside_it():
     assert got.x[got.valid].tolist() == [6, 15]
 
 
+def test_the_second_best_is_found_beside_a_pattern_that_matches_itself_everywhere():
+    rng = np.random.default_rng(0)
+    y, x = np.indices((60, 60)) // 2 % 2
+    board = np.where(y == x, 1, -1).astype(np.float32)
+    image = rng.normal(0, 0.1, (150, 220)).astype(np.float32)
+    image[10:70, 10:70] += board
+    image[70:130, 140:200] += board + rng.normal(0, 0.9, board.shape)
+    got = find(image, board, top_k=2, min_score=0.5, subpixel=False)
+    assert got.y.tolist() == [10, 70]
+    assert got.x.tolist() == [10, 140]
+
+
 def test_neighbours_that_touch_are_both_found():
     feature = noise(1, 8, 8)
     got = find(np.tile(feature, (1, 6)), feature, top_k=8, max_overlap=0.0, min_score=0.99, subpixel=False)
