@@ -25,7 +25,8 @@ In float32 every score is within 2e-6 of the exact one, in units of
 
 where b is the image's usual brightness, the median of its rows' means. Fourier transforms, method "fft", round to the
 brightest pixels instead: for ‖p‖ and ‖p - b‖ read √n times the largest |p| and |p - b| near by, so that the cosine of a
-patch k times fainter is k times less exact, or with a mask k² times. Scores of 16 bits are rounded to them at the end.
+patch k times fainter is k times less exact, or with a mask k² times, and one that is flat under the mask alone may have
+a zncc of some 1e-5. Scores of 16 bits are rounded to them at the end.
 """
 
 from collections.abc import Callable, Sequence

@@ -58,11 +58,15 @@ class Patches(NamedTuple):
     def sum_squares(self, image: Array) -> Array:
         """Σ m² p² over every patch of an image like ours."""
         squares = image**2
-        every = fold(squares.sum(axis=-1), self.window, self.stride, NO_BORDER, 0, lambda a, b, *_: a + b)
         if self.mask is None:
-            return every
-        # Of nothing but zeros, a Fourier transform would leave what it rounds.
-        return jnp.where(every == 0, 0, jnp.maximum(self.dot(squares, self.mask**2), 0))
+            return fold(squares.sum(axis=-1), self.window, self.stride, NO_BORDER, 0, lambda a, b, *_: a + b)
+        return jnp.maximum(self.dot(squares, self.mask**2), 0)
+
+    def black(self, image: Array) -> Array | bool:
+        """Which patches are all zero under the mask, lest Fourier transforms leave of them what they round."""
+        if self.mask is None:
+            return False
+        return self.dot((image != 0).astype(image.dtype), (self.mask != 0).astype(image.dtype)) < 0.5
 
 
 def prepare(
@@ -134,7 +138,7 @@ def cosine(inputs: Patches) -> tuple[Array, Array, Array, Array]:
     centre, contrast = _typical(inputs.image, centred=False)
     image, (feature, scale) = _normalized(inputs.image, centre, contrast), _scaled(inputs.feature, inputs)
     dot = inputs.dot(image, inputs.weighted(feature))
-    patch, own = inputs.sum_squares(image), inputs.weighted(feature**2).sum()
+    patch, own = jnp.where(inputs.black(image), 0, inputs.sum_squares(image)), inputs.weighted(feature**2).sum()
     out, ok = _ratio(dot, patch, own)
     norms = [jnp.where(ok, jnp.sqrt(jnp.where(ok, squares, 1)), 0) for squares in (patch, own)]
     return out, ok, norms[0] * contrast, norms[1] * scale
@@ -260,7 +264,14 @@ def _typical(image: Array, *, centred: bool) -> tuple[Array, Array]:
 
     centre = median(rows) if centred else jnp.zeros((), rows.dtype)
     usual = median(jnp.abs(rows - centre))
-    largest = jnp.maximum(image.max() - centre, centre - image.min())
+    high, low = image.max(), image.min()
+
+    def among_finite() -> tuple[Array, Array]:
+        there = jnp.isfinite(image)
+        return jnp.where(there, image, -jnp.inf).max(), jnp.where(there, image, jnp.inf).min()
+
+    high, low = lax.cond(jnp.isfinite(high) & jnp.isfinite(low), lambda: (high, low), among_finite)
+    largest = jnp.maximum(high - centre, centre - low)
     largest = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 0)
     quiet = jnp.where(largest > 0, largest, 1)  # most of the image is flat
     # Nor may what is bright in an otherwise dark image be cut off.

@@ -352,6 +352,8 @@ def _to_the_top(scores: Array) -> tuple[Array, Array]:
         return top, jnp.where(top, (after - before) / 2, 0), jnp.where(top, bend, -1)
 
     (top_y, slope_y, bend_y), (top_x, slope_x, bend_x) = along(near[-1, 0], near[1, 0]), along(near[0, -1], near[0, 1])
+    unit = jnp.maximum(-bend_y, -bend_x)  # or products would leave the numbers' range
+    slope_y, bend_y, slope_x, bend_x, mixed = (each / unit for each in (slope_y, bend_y, slope_x, bend_x, mixed))
     mixed = jnp.where(top_y & top_x & jnp.isfinite(mixed) & (bend_y * bend_x > mixed**2), mixed, 0)
     determinant = bend_y * bend_x - mixed**2
     down, right = (mixed * slope_x - bend_x * slope_y) / determinant, (mixed * slope_y - bend_y * slope_x) / determinant

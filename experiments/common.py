@@ -19,7 +19,7 @@ def run(main: Callable[[], Any]) -> None:
     cnn_jax.keep_freed_memory()
     try:
         main()
-    except (ValueError, TypeError, OSError, ArithmeticError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, MemoryError) as error:
         fail(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -75,6 +75,8 @@ def main(config: Find) -> dict[str, Any]:
     ours = [name for name in ("mask", "scales", "angles", "top_k") if getattr(config, name) != getattr(Find(), name)]
     if ours and not config.pictures:
         raise ValueError(f"--{ours[0].replace('_', '-')}: the demonstration has its own; expected pictures with it")
+    if math.isnan(config.min_score):
+        raise ValueError("--min-score: expected a number, got nan")
     return search_files(config) if config.pictures else demonstrate(config)
 
 
@@ -95,12 +97,12 @@ def search_files(config: Find) -> dict[str, Any]:
             try:
                 results = search(np.stack(list(batch.values())))
             except ValueError as error:  # smaller than all templates
-                unread |= dict.fromkeys(batch, common.complaint(error))
+                unread |= {path: f"{path}: {common.complaint(error)}" for path in batch}
                 results = ()
             for path, matches in zip(batch, results, strict=False):
                 found[path] = listing(matches, names)
                 boxed = draw_boxes(on_white(images.read_colours(path)), found[path], features, names)
-                save_picture(boxed, out / f"{len(found) + len(unread):04d}_{path.stem}.png")
+                save_picture(boxed, out / f"{len(found) + len(unread):04d}_{path.stem[:50]}.png")
             bar.update(len(found) + len(unread))
     found = {str(path): found[path] for path in files if path in found}
     metrics = {"found": found, "unread": {str(path): why for path, why in unread.items()}}
@@ -201,7 +203,7 @@ def searcher(
         min_score=config.min_score,
         max_overlap=config.max_overlap,
     )
-    wide = math.ceil(max((1.0, *config.scales)) * 2 * max(max(feature.shape) for feature in features))
+    wide = max(1, math.ceil(2 * min(config.scales, default=1.0) * max(max(feature.shape) for feature in features)))
     jax.eval_shape(find, jax.ShapeDtypeStruct((wide, wide, *features[0].shape[2:]), np.float32))
     batched = jax.jit(jax.vmap(find))
 

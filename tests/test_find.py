@@ -43,7 +43,16 @@ def test_the_demonstration_reaches_its_bar(tmp_path):
 
 
 def test_a_folder_is_searched_whole_though_one_file_is_broken(pictures, tmp_path):
-    out, err = run(pictures, "experiments.find", "shots", "--template", "template.png", "--out", tmp_path, code=2)
+    options = (
+        "--template",
+        "template.png",
+        "--scales",
+        1,
+        5000,
+        "--out",
+        tmp_path,
+    )  # a scale that fits nowhere is no error
+    out, err = run(pictures, "experiments.find", "shots", *options, code=2)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     places = {name[-5]: [(round(m["y"]), round(m["x"])) for m in found] for name, found in metrics["found"].items()}
     assert places == {"a": [(5, 40)], "b": [(50, 58)], "c": [(30, 0)]}
@@ -109,6 +118,7 @@ WRONG = [
     (["shots/a.png", "--template", "shots/c.png"], "1 of 1 pictures could not be searched"),
     (["shots", "--template", "flat.png"], "flat.png: all its pixels are alike"),
     (["--scales", "2"], "--scales: the demonstration has its own"),
+    (["--min-score", "nan"], "--min-score: expected a number"),
 ]
 
 

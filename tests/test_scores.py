@@ -247,6 +247,27 @@ def test_a_bad_pixel_spoils_only_the_patches_that_hold_it(method, bad):
         np.testing.assert_array_equal(ok, ~hit, name)
 
 
+@pytest.mark.parametrize("scale", [1e18, 1e-25])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_pixel_changes_no_score_of_what_is_bright_in_a_black_image(scale, bad):
+    image, feature = np.zeros((20, 21), np.float32), noise(1, 3, 4)
+    image[10:13, 9:13] = feature * np.float32(scale)
+    image[0, 0] = bad
+    for name, got in all_scores()(image, feature).items():
+        assert name not in ("cosine", "zncc") or got[10, 9] == pytest.approx(1, abs=1e-5), name
+
+
+def test_black_patches_under_a_large_mask_are_undefined():
+    image, feature, mask = np.zeros((120, 130), np.float32), noise(1, 40, 40), np.zeros((40, 40), bool)
+    image[:60], image[80, 90], mask[10:30, 10:30] = noise(0, 60, 130), 1, True
+    black = np.asarray(cnn.window_sum(np.abs(image), 20))[10:91, 10:101] == 0
+    assert black.any()
+    for name in ("cosine", "normalized_squared_difference", "sharpened_cosine"):
+        score = getattr(cnn, name)
+        assert not np.any(jax.jit(partial(score, mask=mask))(image, feature)[black]), name
+        assert not np.any(jax.jit(partial(cnn.defined, score=score, mask=mask))(image, feature)[black]), name
+
+
 def test_a_huge_pixel_spoils_only_the_patches_that_hold_it():
     image, feature = noise(0, 20, 21), noise(1, 3, 4)
     run = all_scores(method="shift")

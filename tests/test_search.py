@@ -72,6 +72,16 @@ def test_peaks_between_pixels(tilt):
         np.testing.assert_allclose([got.y[0], got.x[0]], [4 + dy, 5 + dx], atol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-19, 1.0, 1e19, 1e30])
+def test_peaks_between_pixels_of_any_height(scale):
+    y, x = np.indices((9, 11))
+    scores = np.float32(scale) * (100 - (y - 4.3) ** 2 - (x - 5.2) ** 2 - 0.5 * (y - 4.3) * (x - 5.2)).astype(
+        np.float32
+    )
+    got = highest(scores, top_k=1, min_distance=1, subpixel=True)
+    np.testing.assert_allclose([got.y[0], got.x[0]], [4.3, 5.2], atol=1e-3)
+
+
 def test_peaks_at_the_border_move_along_it():
     got = cnn.peaks(np.array([[0.0, 3.0, 2.0], [0.0, 1.0, 0.0]]), top_k=1)
     assert (float(got.y[0]), float(got.x[0])) == (0, 1.25)
