@@ -264,14 +264,8 @@ def _typical(image: Array, *, centred: bool) -> tuple[Array, Array]:
 
     centre = median(rows) if centred else jnp.zeros((), rows.dtype)
     usual = median(jnp.abs(rows - centre))
-    high, low = image.max(), image.min()
-
-    def among_finite() -> tuple[Array, Array]:
-        there = jnp.isfinite(image)
-        return jnp.where(there, image, -jnp.inf).max(), jnp.where(there, image, jnp.inf).min()
-
-    high, low = lax.cond(jnp.isfinite(high) & jnp.isfinite(low), lambda: (high, low), among_finite)
-    largest = jnp.maximum(high - centre, centre - low)
+    clean = jnp.where(jnp.isfinite(image), image, centre)
+    largest = jnp.maximum(clean.max() - centre, centre - clean.min())
     largest = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 0)
     quiet = jnp.where(largest > 0, largest, 1)  # most of the image is flat
     # Nor may what is bright in an otherwise dark image be cut off.
