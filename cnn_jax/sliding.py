@@ -127,7 +127,7 @@ def _shift(
     """The sum of shifted products."""
     image, kernel = _framed(image, border, spread), kernel.astype(accumulator(kernel.dtype))
     _, *size, channels = image.shape
-    planes = [image[:, None, :, :, c] for c in range(channels)]
+    planes = [image[:, None, :, :, c] for c in range(channels)]  # taken apart here, not again in every part
     taps = list(itertools.product(range(channels), *map(range, kernel.shape[:2])))
     last = [(n - (k - 1) * d - 1) // s * s for n, k, d, s in zip(size, kernel.shape[:2], dilation, stride, strict=True)]
     parts = -(-len(taps) // SHIFT_AT_ONCE)

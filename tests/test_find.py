@@ -43,15 +43,8 @@ def test_the_demonstration_reaches_its_bar(tmp_path):
 
 
 def test_a_folder_is_searched_whole_though_one_file_is_broken(pictures, tmp_path):
-    options = (
-        "--template",
-        "template.png",
-        "--scales",
-        1,
-        5000,
-        "--out",
-        tmp_path,
-    )  # a scale that fits nowhere is no error
+    scales = "--scales", 1, 5000  # a scale that fits nowhere is no error
+    options = "--template", "template.png", *scales, "--out", tmp_path
     out, err = run(pictures, "experiments.find", "shots", *options, code=2)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     places = {name[-5]: [(round(m["y"]), round(m["x"])) for m in found] for name, found in metrics["found"].items()}
