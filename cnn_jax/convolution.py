@@ -34,9 +34,10 @@ def conv(
       padding: "VALID", "SAME", "CEIL" (the last partial window stays) or ((top, bottom), (left, right)) zeros.
       dilation: distance between the pixels that meet neighbouring kernel pixels, an int or (rows, columns).
       groups: how many blocks the channels are split into; block g meets the g-th block of kernels alone.
-      method: "conv" is `lax.conv_general_dilated`; "shift" adds up shifted products, fused on the CPU; "fft" multiplies
-        Fourier transforms of tiles, for large kernels, and rounds to about 1e-6 of the contrast within a tile; "auto"
-        takes what is fastest for the whole batch, by its size and by the platform it is compiled for.
+      method: "conv" is `lax.conv_general_dilated`; "shift" adds up shifted products, fused on the CPU; "im2col" writes
+        patches side by side, a cache full at a time, and multiplies matrices; "fft" multiplies Fourier transforms of
+        tiles, for large kernels, and rounds to about 1e-6 of the contrast within a tile; "auto" takes what is fastest
+        for the whole batch, by its size and by the platform it is compiled for.
       precision: as in `lax.conv_general_dilated`; raise it for full float32 on TPU and on GPUs with TF32.
 
     Returns:
@@ -92,7 +93,7 @@ def wide_conv(
         raise ValueError(f"groups: expected a divisor of the {kernel.shape[3]} kernels, got {groups}")
     if method not in METHODS:
         raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
-    if method in ("shift", "fft") and groups > 1:
+    if method not in ("auto", "conv") and groups > 1:
         raise ValueError(f"groups: expected 1 with method={method!r}, got {groups}")
 
     reach = ((kernel.shape[0] - 1) * dilation[0] + 1, (kernel.shape[1] - 1) * dilation[1] + 1)

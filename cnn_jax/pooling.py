@@ -3,12 +3,19 @@
 All functions take one image, (H, W) or (H, W, C), and pool each channel by itself. Padded cells never count.
 """
 
+import functools
+import itertools
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Num
 
 from .windows import Padding, Pads, Pair, accumulator, as_floats, check_shape, fold, pads, pair
+
+# The largest window that is not folded by halves when windows do not overlap.
+FEW_PIXELS = 16
 
 
 def max_pool(
@@ -45,6 +52,8 @@ def max_pool(
            [7., 8.]], dtype=float32)
     """
     image, window, stride, border = _arguments(image, window, stride, padding)
+    if _tiles(window, stride):
+        return _tiled_max(_to_tiles(image, window, border, -jnp.inf), window)
     return fold(image, window, stride, border, -jnp.inf, _first_largest)
 
 
@@ -103,7 +112,10 @@ def avg_pool(
     """
     image, window, stride, border = _arguments(image, window, stride, padding)
     wide = image.astype(accumulator(image.dtype))
-    total = fold(wide, window, stride, border, 0, _sum)
+    if _tiles(window, stride):
+        total = _tiled_sum(_to_tiles(wide, window, border, 0), window)
+    else:
+        total = fold(wide, window, stride, border, 0, _sum)
     count = fold(jnp.ones_like(wide), window, stride, border, 0, _sum)
     return (total / count).astype(image.dtype)
 
@@ -139,6 +151,69 @@ def _sum(a: Array, b: Array, *_: int) -> Array:
     return a + b
 
 
+def _stays(a: Array, b: Array) -> Array:
+    """Where the first of two values is what remains of them: the larger, the first of equal ones, NaN if either is."""
+    return (a >= b) | jnp.isnan(a)
+
+
 def _first_largest(a: Array, b: Array, *_: int) -> Array:
-    """The larger value, the first of two equal ones, NaN where either is."""
-    return jnp.where((a >= b) | jnp.isnan(a), a, b)
+    return jnp.where(_stays(a, b), a, b)
+
+
+# Windows that lie side by side are an axis of a reshaped image. Values come from slices, which XLA joins in one pass,
+# and derivatives from that axis, whose transpose is one pass too: every pixel looks up what became of its window.
+
+
+def _tiles(window: Pair, stride: Pair) -> bool:
+    return window == stride and window[0] * window[1] <= FEW_PIXELS
+
+
+def _to_tiles(image: Array, window: Pair, border: Pads, empty: float) -> Array:
+    """Pads an image, or cuts off what fills no window, so that it is made of whole windows."""
+    ends = [
+        (low, (low + n + high) // w * w - low - n, 0)
+        for n, w, (low, high) in zip(image.shape[:2], window, border, strict=True)
+    ]
+    return lax.pad(image, jnp.asarray(empty, image.dtype), ends + [(0, 0, 0)] * (image.ndim - 2))
+
+
+def _split(image: Array, window: Pair) -> Array:
+    """(H, W, *C) as (H / h, h, W / w, w, *C)."""
+    rows, columns, *channels = image.shape
+    return image.reshape(rows // window[0], window[0], columns // window[1], window[1], *channels)
+
+
+def _places(image: Array, window: Pair) -> list[Array]:
+    """The first pixels of all windows, the second ones, and so on."""
+    tiles = _split(image, window)
+    return [tiles[:, i, :, j] for i, j in itertools.product(*map(range, window))]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _tiled_max(image: Array, window: Pair) -> Array:
+    return functools.reduce(_first_largest, _places(image, window))
+
+
+@_tiled_max.defjvp
+def _tiled_max_jvp(window: Pair, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (image,), (tangent,) = primals, tangents
+    first, *others = _places(image, window)
+    largest, place = first, jnp.zeros(first.shape, jnp.float32)
+    for i, other in enumerate(others, 1):
+        stays = _stays(largest, other)
+        largest, place = jnp.where(stays, largest, other), jnp.where(stays, place, float(i * i))
+    # The root of a square is exact, and too costly in XLA's eyes to be found again for every pixel.
+    place = jnp.sqrt(place).astype(jnp.int8)[:, None, :, None]
+    order = jnp.arange(window[0] * window[1], dtype=jnp.int8).reshape(window)
+    order = order.reshape(1, window[0], 1, window[1], *[1] * (image.ndim - 2))
+    return _tiled_max(image, window), jnp.where(place == order, _split(tangent, window), 0).sum((1, 3))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _tiled_sum(image: Array, window: Pair) -> Array:
+    return functools.reduce(_sum, _places(image, window))
+
+
+@_tiled_sum.defjvp
+def _tiled_sum_jvp(window: Pair, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _tiled_sum(*primals, window), _split(*tangents, window).sum((1, 3))

@@ -7,6 +7,8 @@ with a choice of its own.
 
 import functools
 import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,18 +19,22 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
-from . import fourier
+from . import fourier, im2col
 from .windows import Pads, Pair, accumulator, walled
 
-METHODS = ("auto", "conv", "shift", "fft")
+METHODS = ("auto", "conv", "shift", "im2col", "fft")
 
-# Nanoseconds on two CPU cores, measured: a multiply-add of shifted products, where rows fill the registers, and of
-# XLA's convolution, which takes the time of 16 kernels at least; and what that adds for a position of few or many
-# channels.
-SHIFT, CONV, FEW_CHANNELS, MANY_CHANNELS = 0.014, 0.0095, 14.0, 5.0
+# Nanoseconds on two CPU cores, measured. A multiply-add of shifted products, where numbers fill the registers; of XLA's
+# convolution, which takes the time of 16 kernels at least, and something for every position; and of a matrix product.
+SHIFT, CONV, PRODUCT = 0.014, 0.0095, 0.0055
+CONV_POSITION = {"few": 14.0, "many": 5.0}  # channels
+# XLA's convolution takes several times as long for windows that outnumber their positions, if its result is small.
+WIDE_WINDOWS, SMALL_RESULT = 4.0, 2**16
+# A number of an image whose channels are taken apart, or that is copied into patches along few or many channels.
+TAKE_APART, COPY = 0.5, {"few": 0.5, "many": 0.25}
 REGISTER = 8  # numbers
 # Products that "shift" fuses into one loop, and unrolls at most, lest compiling take seconds.
-SHIFT_AT_ONCE, SHIFT_PRODUCTS = 25, 400
+SHIFT_AT_ONCE, SHIFT_PRODUCTS = 27, 400
 # How much less a multiply-add and a transform take on an accelerator; a guess, on the side of the convolution.
 ACCELERATED_CONV, ACCELERATED_FFT = 1e-3, 1e-2
 
@@ -64,33 +70,57 @@ def compute(
     methods = {
         "conv": lambda *args: convolve(*args, maps=maps, precision=precision, **window) / divisor,
         "shift": functools.partial(_shift, maps=maps, divisor=divisor, **window),
+        "im2col": lambda *args: _unfold(*args, maps=maps, precision=precision, **window) / divisor,
         "fft": lambda *args: _transform(*args, maps=maps, **window) / divisor,
     }
     if method != "auto":
         return methods[method](image, kernel)
-    cpu, other = best_methods(image.shape, kernel.shape, **window)
+    cpu, other = best_methods(image.shape, kernel.shape, maps=maps, **window)
     if cpu == other:
         return methods[cpu](image, kernel)
     return lax.platform_dependent(image, kernel, cpu=methods[cpu], default=methods[other])
 
 
 def best_methods(
-    image: tuple[int, ...], kernel: tuple[int, ...], *, stride: Pair, border: Pads, dilation: Pair, spread: Pair
+    image: tuple[int, ...],
+    kernel: tuple[int, ...],
+    *,
+    stride: Pair,
+    border: Pads,
+    dilation: Pair,
+    spread: Pair,
+    maps: bool,
 ) -> tuple[str, str]:
     """The fastest method on CPU and on accelerators for images and kernels of these shapes."""
     (n, *size, channels), (*window, _, kernels) = image, kernel
-    full = [(size[a] - 1) * spread[a] + 1 + sum(border[a]) for a in (0, 1)]
-    reach = [(window[a] - 1) * dilation[a] + 1 for a in (0, 1)]
-    counts = [(full[a] - reach[a]) // stride[a] + 1 for a in (0, 1)]
-    products = window[0] * window[1] * channels
-    each = CONV * products * max(kernels, 16) + (FEW_CHANNELS if channels < 8 else MANY_CHANNELS)
-    conv = n * counts[0] * counts[1] * each
-    # What is left over of a row is computed one by one.
-    shift = SHIFT * products * n * kernels * counts[0] * (counts[1] + 2 * (counts[1] % REGISTER))
+    full, reach, counts = _extents(size, window, stride=stride, border=border, dilation=dilation, spread=spread)
+    taps, places = math.prod(window), math.prod(counts)
+    products = taps * channels
+    patches, work = n * places * products, n * places * products * kernels
+
+    slow = taps > places and n * places * kernels < SMALL_RESULT
+    conv = CONV * n * places * products * max(kernels, 16) * (WIDE_WINDOWS if slow else 1)
+    conv += n * places * CONV_POSITION["few" if channels < REGISTER else "many"]
     fft = fourier.best_plan((n, full[0], full[1], channels), (reach[0], reach[1], channels, kernels)).cost
-    cpu = {"conv": conv, "fft": fft} | ({"shift": shift} if products <= SHIFT_PRODUCTS else {})
+    cpu = {"conv": conv, "fft": fft}
+    if products <= SHIFT_PRODUCTS:
+        row = counts[1] if maps or kernels < REGISTER else kernels
+        cpu["shift"] = SHIFT * work * (1 + 2 * (row % REGISTER) / row)  # what is left over is computed one by one
+        cpu["shift"] += TAKE_APART * n * full[0] * full[1] * channels if channels > 1 else 0
+    if places * taps * (channels if taps <= places else n) <= im2col.LARGEST:
+        along = channels if taps <= places else n
+        cpu["im2col"] = PRODUCT * work + COPY["few" if along < REGISTER else "many"] * patches
     other = {"conv": conv * ACCELERATED_CONV, "fft": fft * ACCELERATED_FFT}
     return min(cpu, key=cpu.__getitem__), min(other, key=other.__getitem__)
+
+
+def _extents(
+    size: Sequence[int], window: Sequence[int], *, stride: Pair, border: Pads, dilation: Pair, spread: Pair
+) -> tuple[list[int], list[int], list[int]]:
+    """Rows and columns of the image with its border, of the window with its gaps, and of the positions."""
+    full = [(size[a] - 1) * spread[a] + 1 + sum(border[a]) for a in (0, 1)]
+    reach = [(window[a] - 1) * dilation[a] + 1 for a in (0, 1)]
+    return full, reach, [(full[a] - reach[a]) // stride[a] + 1 for a in (0, 1)]
 
 
 def convolve(
@@ -127,7 +157,11 @@ def _shift(
     """The sum of shifted products."""
     image, kernel = _framed(image, border, spread), kernel.astype(accumulator(kernel.dtype))
     _, *size, channels = image.shape
-    planes = [image[:, None, :, :, c] for c in range(channels)]  # taken apart here, not again in every part
+    # Either the columns of whole maps fill the registers, or kernels side by side.
+    maps_first = maps or kernel.shape[3] < REGISTER
+    axis = 1 if maps_first else 3
+    weights = (1, -1, 1, 1) if maps_first else (1, 1, 1, -1)
+    planes = [jnp.expand_dims(image[..., c], axis) for c in range(channels)]  # taken apart here, not in every part
     taps = list(itertools.product(range(channels), *map(range, kernel.shape[:2])))
     last = [(n - (k - 1) * d - 1) // s * s for n, k, d, s in zip(size, kernel.shape[:2], dilation, stride, strict=True)]
     parts = -(-len(taps) // SHIFT_AT_ONCE)
@@ -137,7 +171,8 @@ def _shift(
             rows, columns = (
                 slice(k * d, k * d + n + 1, s) for k, d, n, s in zip((i, j), dilation, last, stride, strict=True)
             )
-            product = planes[c][:, :, rows, columns] * kernel[i, j, c][None, :, None, None]
+            plane = planes[c][:, :, rows, columns] if maps_first else planes[c][:, rows, columns]
+            product = plane * kernel[i, j, c].reshape(weights)
             total = product if total is None else total + product
         assert total is not None
         return total if part + 1 < parts else total / divisor
@@ -147,7 +182,30 @@ def _shift(
     for part in range(parts):
         total = walled(functools.partial(add, part), total, planes, kernel)
     assert total is not None
-    return total if maps else jnp.moveaxis(total, 1, -1)
+    return jnp.moveaxis(total, 1, -1) if maps_first and not maps else total
+
+
+def _unfold(
+    image: Array,
+    kernel: Array,
+    *,
+    stride: Pair,
+    border: Pads,
+    dilation: Pair,
+    spread: Pair,
+    maps: bool,
+    precision: lax.PrecisionLike,
+) -> Array:
+    options = {"stride": stride, "dilation": dilation, "precision": precision}
+    window = kernel.shape[:2]
+    *_, counts = _extents(image.shape[1:3], window, stride=stride, border=border, dilation=dilation, spread=spread)
+    kernel = kernel.astype(accumulator(kernel.dtype))
+    if math.prod(counts) < math.prod(window):
+        image = _framed(image.transpose(3, 1, 2, 0), border, spread)
+        out = im2col.by_channels(image, kernel.transpose(2, 0, 1, 3), **options).transpose(2, 0, 1, 3)
+    else:
+        out = im2col.by_images(_framed(image, border, spread), kernel, **options)
+    return jnp.moveaxis(out, -1, 1) if maps else out
 
 
 def _transform(

@@ -93,7 +93,7 @@ def matching(task: str, case: Case, modules: Mapping[str, Any], threads: int) ->
     pixels = math.prod(case.window)
     unrolled = pixels > sliding.SHIFT_PRODUCTS
     methods = {name: None if name == "shift" and unrolled else ours(name) for name in sliding.METHODS if name != "auto"}
-    window = {"stride": (1, 1), "border": ((0, 0), (0, 0)), "dilation": (1, 1), "spread": (1, 1)}
+    window = {"stride": (1, 1), "border": ((0, 0), (0, 0)), "dilation": (1, 1), "spread": (1, 1), "maps": True}
     best = sliding.best_methods((*images.shape, 1), (*case.window, 1, case.features), **window)
     work = cnn_jax.cost(maps("auto"), images, features)
     return Contest(

@@ -12,7 +12,7 @@ from reference import assert_same, layouts, noise, seeds, whole
 
 import cnn_jax as cnn
 
-METHODS = ("auto", "conv", "shift", "fft")
+METHODS = ("auto", "conv", "shift", "im2col", "fft")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -117,7 +117,7 @@ def test_gradients_of_all_methods_are_equal(options):
         return jnp.sum(scores * jnp.cos(jnp.arange(scores.size).reshape(scores.shape)))
 
     gradient = jax.jit(jax.grad(loss, (0, 1)), static_argnames="method")
-    for method in ("auto", "shift", "fft"):
+    for method in ("auto", "shift", "im2col", "fft"):
         for got, plain in zip(gradient(image, kernel, method), gradient(image, kernel, "conv"), strict=True):
             np.testing.assert_allclose(got, plain, rtol=1e-5, atol=1e-4 if method == "fft" else 1e-5)
 

@@ -24,7 +24,7 @@ def sliding(size, window, stride=1, dilation=1, padding="VALID"):
     return len(range(0, last, stride))
 
 
-@pytest.mark.parametrize("method", ["auto", "conv", "shift", "fft"])
+@pytest.mark.parametrize("method", ["auto", "conv", "shift", "im2col", "fft"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -78,7 +78,7 @@ def test_matrix_products():
     assert cost(product, array(4, 5, 6), array(4, 6, 7)).multiply_adds == 4 * 5 * 6 * 7
 
 
-@pytest.mark.parametrize("method", ["auto", "conv", "shift", "fft"])
+@pytest.mark.parametrize("method", ["auto", "conv", "shift", "im2col", "fft"])
 def test_banks_and_batches_of_scores(method):
     match = functools.partial(cnn.match, method=method)
     bank = jax.vmap(match, (None, 0))

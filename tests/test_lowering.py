@@ -12,7 +12,7 @@ from reference import noise
 import cnn_jax as cnn
 from cnn_jax.warping import affine, elastic
 
-METHODS = ("auto", "conv", "shift", "fft")
+METHODS = ("auto", "conv", "shift", "im2col", "fft")
 PLATFORMS = ("cpu", "cuda", "tpu")
 IMAGES, FEATURES = noise(0, 3, 8, 8), noise(1, 4, 3, 3)
 IMAGE, KERNEL = noise(2, 8, 8, 1), noise(3, 3, 3, 1, 2)
@@ -25,10 +25,7 @@ def match_all(images, features):
 
 
 FUNCTIONS = (
-    {
-        f"conv {method}": (partial(cnn.conv, method=method), (IMAGE, KERNEL))
-        for method in ("auto", "conv", "shift", "fft")
-    }
+    {f"conv {method}": (partial(cnn.conv, method=method), (IMAGE, KERNEL)) for method in METHODS}
     | {pool.__name__: (partial(pool, padding="CEIL", window=3), (IMAGE,)) for pool in POOLS}
     | {"window_sum": (partial(cnn.window_sum, window=3), (IMAGE,)), "match": (match_all, (IMAGES, FEATURES))}
     | WARPS
@@ -72,7 +69,7 @@ def test_auto_convolves_many_channels_everywhere(size, channels, kernels):
     assert all("stablehlo.convolution" in text(cnn.conv, arguments, platform) for platform in PLATFORMS)
 
 
-@pytest.mark.parametrize(("method", "convolves"), [("conv", True), ("shift", False), ("fft", False)])
+@pytest.mark.parametrize(("method", "convolves"), [("conv", True), ("shift", False), ("im2col", False), ("fft", False)])
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_a_method_that_is_asked_for_is_taken_everywhere(method, convolves, platform):
     lowered = text(partial(cnn.conv, method=method), (IMAGE, KERNEL), platform)

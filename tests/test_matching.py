@@ -13,7 +13,7 @@ from reference import assert_same, layouts, noise, seeds, whole
 
 import cnn_jax as cnn
 
-METHODS = ("auto", "conv", "shift", "fft")
+METHODS = ("auto", "conv", "shift", "im2col", "fft")
 
 
 def over_features_in_images(match):

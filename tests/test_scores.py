@@ -15,7 +15,7 @@ from reference import NAMES, noise
 
 import cnn_jax as cnn
 
-METHODS = ("auto", "conv", "shift", "fft")
+METHODS = ("auto", "conv", "shift", "im2col", "fft")
 NORMED = ("cosine", "zncc", "normalized_squared_difference", "sharpened_cosine")
 # Programs are compiled sooner without LLVM's optimizations. Where accuracy counts, we run what users run as well.
 QUICK = {"xla_backend_optimization_level": 0}

@@ -42,7 +42,7 @@ def check_rows(found):
     for row in found["rows"]:
         assert row.keys() >= KEYS
         assert row["ours_ms"] > 0
-        assert row["methods"].keys() == {"conv", "shift", "fft"}
+        assert row["methods"].keys() == {"conv", "shift", "im2col", "fft"}
         assert row["methods"][row["auto"]] > 0
         best = min(row["peers"].values(), default=None)
         assert row["ratio"] == (None if best is None else pytest.approx(best / row["ours_ms"]))
