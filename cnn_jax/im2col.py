@@ -62,11 +62,11 @@ def _positions(size: Sequence[int], window: Sequence[int], stride: Pair, dilatio
 
 def _grid(starts: Sequence[int], steps: Pair, counts: Sequence[int], strides: Pair) -> list[tuple[slice, slice]]:
     """The strided slices of rows and columns that start at every point of a grid."""
-    axes = [
+    rows, columns = (
         [slice(i * step, i * step + (count - 1) * stride + 1, stride) for i in range(start)]
         for start, step, count, stride in zip(starts, steps, counts, strides, strict=True)
-    ]
-    return list(itertools.product(*axes))
+    )
+    return list(itertools.product(rows, columns))
 
 
 def _patches(image: Array, slices: list[tuple[slice, slice]]) -> Array:
