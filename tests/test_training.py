@@ -11,7 +11,7 @@ import optax
 import optax.contrib
 import pytest
 
-from cnn_jax.layers import Chain, Dense, Dropout, Flatten
+from cnn_jax.layers import Chain, Dense, Dropout, Flatten, Layer
 from cnn_jax.progress import Progress
 from cnn_jax.training import fit
 
@@ -117,9 +117,62 @@ def test_channels_are_optional_and_labels_may_be_anything():
     assert list(history) == ["loss"]
 
 
-def test_the_step_is_compiled_once():
-    loss = chex.assert_max_traces(optax.softmax_cross_entropy_with_integer_labels, n=1)
-    run(loss=loss, optimizer=optax.adam(0.1), steps=9)
+@pytest.mark.parametrize("steps_per_call", [None, 1, 4])
+@pytest.mark.parametrize("data", [(IMAGES, LABELS), sample], ids=["arrays", "sample"])
+def test_the_step_is_traced_once(data, steps_per_call):
+    traced = []
+
+    def loss(scores, label):
+        traced.append(label)
+        return optax.softmax_cross_entropy_with_integer_labels(scores, label)
+
+    run(data, loss=loss, optimizer=optax.adam(0.1), steps=26, steps_per_call=steps_per_call)
+    assert len(traced) == 1
+
+
+@pytest.mark.parametrize("data", [(IMAGES, LABELS), sample], ids=["arrays", "sample"])
+def test_steps_per_call_change_nothing(data):
+    net = Chain(Flatten(), Dropout(0.5), Dense(2))
+    options = {"net": net, "steps": 23, "optimizer": optax.adam(0.1)}
+    expected, losses = run(data, steps_per_call=1, **options)
+    for steps_per_call in (4, 23, 100, None):
+        params, history = run(data, steps_per_call=steps_per_call, **options)
+        chex.assert_trees_all_equal(history, losses)
+        chex.assert_trees_all_equal(params, expected)
+
+
+@pytest.mark.parametrize("data", [(IMAGES, LABELS), sample], ids=["arrays", "sample"])
+def test_the_loop_moves_nothing_between_host_and_device_unasked(monkeypatch, data):
+    calls, guarded = [], jax.jit
+
+    def jit(function, **options):
+        compiled = guarded(function, **options)
+
+        def call(*arguments):
+            calls.append(function.__name__)
+            with jax.transfer_guard("disallow"):
+                return compiled(*arguments)
+
+        return call if function.__name__ == "run" else compiled
+
+    monkeypatch.setattr("cnn_jax.training.jax.jit", jit)
+    run(data, steps=30)
+    assert calls == ["run"] * 3
+
+
+def test_mixed_precision_computes_in_16_bits_and_keeps_parameters_in_32():
+    seen = []
+
+    def watch(params, image, **_):
+        seen.append((params["kernel"].dtype, image.dtype))
+        return NET.apply({"dense1": params}, image)
+
+    net = Layer(lambda key, shape: NET.init(key, shape)["dense1"], watch)
+    params, history = run(net=net, compute_dtype=jnp.bfloat16, optimizer=optax.adam(0.1), steps=60)
+    assert set(seen) == {(jnp.dtype("bfloat16"),) * 2}
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    assert history["loss"].dtype == np.float32
+    assert history["accuracy"][-10:].mean() > 0.95
 
 
 @pytest.mark.parametrize("fault", [np.nan, np.inf])
@@ -136,7 +189,7 @@ def test_progress_goes_to_stderr_in_plain_lines(capsys):
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert out == ""
-    assert [line.split()[:2] for line in lines] == [["training", "50/100"], ["training", "100/100"]]
+    assert [line.split()[:2] for line in lines] == [["training", f"{n}/100"] for n in (10, 60, 100)]
     assert "loss" in lines[0]
     assert "accuracy" in lines[0]
 
@@ -157,6 +210,9 @@ def test_no_progress_says_nothing(capfd):
         ({"steps": 0}, ValueError, "steps: .*0"),
         ({"steps": 2.5}, TypeError, "steps: .*2.5"),
         ({"batch_size": 0}, ValueError, "batch_size: .*0"),
+        ({"steps_per_call": 0}, ValueError, "steps_per_call: .*0"),
+        ({"compute_dtype": jnp.int32}, TypeError, "compute_dtype: .*int32"),
+        ({"compute_dtype": "bits"}, TypeError, "compute_dtype: .*bits"),
         ({"data": None}, TypeError, "data: .*NoneType"),
         ({"data": (IMAGES, LABELS, LABELS)}, TypeError, "data: .*tuple"),
         ({"data": ("text", LABELS)}, TypeError, r"data: "),
