@@ -34,6 +34,10 @@ class Contest(NamedTuple):
     """Of all inputs and outputs."""
     skipped: Mapping[str, str]
     """Peers left out, and why."""
+    images: int
+    """That one call takes in."""
+    repeats: Mapping[str, int] = {}
+    """Those whose call does it several times over, and how often; their results are not compared."""
 
 
 def medians(calls: Mapping[str, Call], *, settle: float, brief: Sequence[str] = ()) -> dict[str, float]:
@@ -82,16 +86,22 @@ def measure(task: str, case: str, contest: Contest, settle: float) -> dict[str, 
     """One row of the table: compares all results, then times all calls."""
     methods = {name: call for name, call in contest.methods.items() if call}
     others = {**methods, **contest.peers}
+    before = time.perf_counter()
     expected = to_numpy(contest.ours())
+    first = time.perf_counter() - before
     for name, call in others.items():
-        check_same(f"{task} {case}: {name}", call(), expected)
+        if name not in contest.repeats:
+            check_same(f"{task} {case}: {name}", call(), expected)
     taken = medians({"ours": contest.ours} | others, settle=settle, brief=list(methods))
+    taken = {name: value / contest.repeats.get(name, 1) for name, value in taken.items()}
     ours = taken["ours"]
     peers = {name: taken[name] for name in contest.peers}
     return {
         "task": task,
         "case": case,
         "ours_ms": ours,
+        "images_per_s": 1e3 * contest.images / ours,
+        "first_call_s": first,
         "peers": peers,
         "ratio": min(peers.values()) / ours if peers else None,
         "methods": {name: taken.get(name) for name in contest.methods},

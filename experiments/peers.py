@@ -18,6 +18,8 @@ LIBRARIES = {
     "opencv": (("cv2",), "pip install 'cnn_jax[bench]'"),
     "skimage": (("skimage", "skimage.feature"), "pip install 'cnn_jax[bench]'"),
     "torch": (("torch",), "pip install torch"),
+    "flax": (("flax", "flax.nnx"), "pip install 'cnn_jax[bench]'"),
+    "equinox": (("equinox",), "pip install 'cnn_jax[bench]'"),
     "cupy": (("cupy", "cupyx.scipy.signal"), "pip install cupy-cuda13x (or cupy-cuda12x)"),
 }
 UNFOLDED_BYTES = 4e9  # the most that unfolded images may take

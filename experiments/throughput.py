@@ -1,4 +1,4 @@
-"""How fast is it beside OpenCV, scikit-image and PyTorch?
+"""How fast is it beside OpenCV, scikit-image, PyTorch, Flax, Equinox and JAX alone?
 
 Claim: on two CPU cores (AVX-512) zncc beats the fastest of these in every case, three times and more on average; match
 is level with them on average, ahead for several large features and behind PyTorch for many small ones.
@@ -9,6 +9,7 @@ compared, then they take turns in random order, and the median of seven turns co
 
 import dataclasses
 import functools
+import itertools
 import math
 import os
 import statistics
@@ -24,7 +25,7 @@ import cnn_jax
 from cnn_jax import sliding
 from cnn_jax.progress import Progress
 
-from . import common, peers
+from . import common, networks, peers
 from .contest import Contest, confine, measure, peaks
 from .peers import Call
 
@@ -54,7 +55,27 @@ CASES = (
     Case(1, (2048, 2048), 8, (11, 11)),
     Case(1, (2448, 3264), 4, (31, 31)),
 )
-SMALL_CASES = (Case(16, (28, 28), 4, (3, 3)), Case(2, (96, 96), 2, (24, 24)))
+SMALL_CASES: tuple[Case, ...] = (Case(16, (28, 28), 4, (3, 3)), Case(2, (96, 96), 2, (24, 24)))
+
+
+class NetCase(NamedTuple):
+    """So many images of this size and these channels, and the features of a network's stages."""
+
+    images: int
+    size: int
+    channels: int
+    features: tuple[int, ...]
+
+    def __str__(self) -> str:
+        shape = (self.images, self.size, self.size, self.channels)
+        return f"{'x'.join(map(str, shape))}, {'-'.join(map(str, self.features))}"
+
+
+XO, SMALL_NET = (16, 1, (8, 16)), NetCase(16, 8, 1, (4,))
+NETS = (NetCase(256, *XO), NetCase(256, 28, 1, (16, 32)), NetCase(256, 32, 3, (32, 64, 128)))
+BATCHES = tuple(NetCase(images, *XO) for images in (1, 64, 4096, 65536))
+# Steps in one scan: of ours, and of JAX alone, whose steps take seconds there.
+SCANNED, SLOWLY_SCANNED = 50, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +125,44 @@ def matching(task: str, case: Case, modules: Mapping[str, Any], threads: int) ->
         multiply_adds=work.multiply_adds,
         bytes=work.bytes,
         skipped=skipped,
+        images=case.images,
+    )
+
+
+def training(task: str, case: NetCase, modules: Mapping[str, Any], threads: int) -> Contest:
+    """A step of training, or the scores alone, of a whole batch."""
+    work = networks.work(*case)
+    ours = networks.ours(work)
+    calls, skipped, methods, repeats = {"jax": networks.ordinary(work)[task]}, {}, {}, {}
+    for name, (library, build) in networks.PEERS.items():
+        if library in modules:
+            theirs = build(modules[library], work)
+            try:
+                theirs["inference"]()
+                calls[name] = theirs[task]
+            except Exception as error:
+                if name != "torch.compile":
+                    raise
+                skipped[name] = f"left out: {type(error).__name__}; it needs a C++ compiler"
+    net = networks.network(case.features)
+    arguments = jax.tree.map(jax.numpy.asarray, (work.params, work.images))
+    apply: Callable[..., Any] = jax.vmap(net.apply, (None, 0))
+    if task == "train_step":
+        methods = {"scan": networks.ours_scanned(work, SCANNED)}
+        calls["jax scan"] = networks.ordinary_scanned(work, SLOWLY_SCANNED)
+        repeats = {"scan": SCANNED, "jax scan": SLOWLY_SCANNED}
+        apply = jax.grad(lambda params, images: jax.vmap(net.apply, (None, 0))(params, images).sum())
+    cost = cnn_jax.cost(apply, *arguments)
+    return Contest(
+        ours=ours[task],
+        peers=calls,
+        methods=methods,
+        auto=None,
+        multiply_adds=cost.multiply_adds,
+        bytes=cost.bytes,
+        skipped=skipped,
+        images=case.images,
+        repeats=repeats,
     )
 
 
@@ -126,6 +185,14 @@ def rivals() -> Mapping[str, Mapping[str, Callable[..., Call]]]:
 TASKS: Mapping[str, tuple[Callable[..., Contest], Sequence[Any], Sequence[Any]]] = {
     "match": (matching, CASES, SMALL_CASES),
     "zncc": (matching, CASES, SMALL_CASES),
+    "train_step": (training, NETS, [SMALL_NET]),
+    "inference": (training, [*NETS, *BATCHES], [SMALL_NET]),
+}
+# Whom the networks' tasks are judged against.
+GROUPS = {
+    "PyTorch": ("torch", "torch channels last", "torch.compile"),
+    "Flax and Equinox": ("flax", "equinox"),
+    "JAX alone": ("jax",),
 }
 
 
@@ -136,7 +203,8 @@ def table(rows: Sequence[Mapping[str, Any]], peak: Mapping[str, float]) -> str:
     """The rows as a Markdown table, times in ms."""
     others = list(dict.fromkeys(name for row in rows for name in row["peers"]))
     methods = list(dict.fromkeys(name for row in rows for name in row["methods"]))
-    heads = ["task", "images, features", "ours", *others, "best peer / ours", *methods, "auto", "GFLOP/s", "GB/s"]
+    heads = ["task", "images, features", "ours", *others, "best peer / ours", *methods, "auto"]
+    heads += ["images/s", "GFLOP/s", "GB/s"]
     lines = [heads, ["---"] * 2 + ["---:"] * (len(heads) - 2)]
     lines += [
         [
@@ -147,6 +215,7 @@ def table(rows: Sequence[Mapping[str, Any]], peak: Mapping[str, float]) -> str:
             number(row["ratio"]),
             *(number(row["methods"].get(name)) for name in methods),
             row["auto"] or "",
+            number(row["images_per_s"]),
             *(f"{number(row[rate])} ({row[rate] / peak[rate]:.0%})" for rate in ("gflops", "gbytes_per_s")),
         ]
         for row in rows
@@ -160,26 +229,40 @@ def number(value: float | None) -> str:
 
 
 def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """The geometric mean and the smallest of each task's ratios, of tasks that have any."""
-    ratios = {task: [row["ratio"] for row in rows if row["task"] == task and row["ratio"]] for task in TASKS}
+    """The geometric mean and the smallest of each task's ratios, of tasks that have any; for groups of peers too."""
+    found = {}
+    for task in TASKS:
+        own = [row for row in rows if row["task"] == task]
+        found[task] = [row["ratio"] for row in own if row["ratio"]]
+        for group, names in GROUPS.items():
+            times = [([row["peers"][name] for name in names if name in row["peers"]], row["ours_ms"]) for row in own]
+            found[f"{task}, {group}"] = [min(taken) / ours for taken, ours in times if taken]
     return {
-        task: {"geometric_mean": statistics.geometric_mean(values), "smallest": min(values)}
-        for task, values in ratios.items()
-        if values
+        name: {"geometric_mean": statistics.geometric_mean(values), "smallest": min(values)}
+        for name, values in found.items()
+        if values and not (name.startswith(("match,", "zncc,")))
     }
 
 
 def report(found: Mapping[str, Any]) -> str:
     """What throughput.json holds, to be read."""
     rows, peak = found["rows"], found["peaks"]
-    lines = [table(rows, peak)]
+    lines = []
+    for _, together in itertools.groupby(rows, key=lambda row: TASKS[row["task"]][0]):
+        lines += [table(list(together), peak), ""]
     lines += [f"{row['task']} {row['case']}: {name} {why}" for row in rows for name, why in row["skipped"].items()]
     lines += [
-        f"{task}: the best peer takes {ratio['geometric_mean']:.2f} times as long as ours (geometric mean), "
+        f"{task}: the best takes {ratio['geometric_mean']:.2f} times as long as ours (geometric mean), "
         f"at least {ratio['smallest']:.2f} times"
         for task, ratio in found["summary"].items()
     ]
     lines += [
+        f"train_step {row['case']}: the first step was done {row['first_call_s']:.1f} s after it was asked for"
+        for row in rows
+        if row["task"] == "train_step"
+    ]
+    lines += [
+        f"scan: a step of ours, of {SCANNED} in one lax.scan; jax: JAX alone, jax scan: its step, of {SLOWLY_SCANNED}",
         "GFLOP/s of the direct algorithm, whose work Fourier transforms save; GB/s of inputs and outputs, each once;",
         f"in brackets of this machine's peaks: {peak['gflops']:.0f} GFLOP/s (matrix product) and "
         f"{peak['gbytes_per_s']:.1f} GB/s (sum)",
@@ -195,7 +278,8 @@ def main(config: Throughput) -> dict[str, Any]:
     threads = confine(THREADS)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # or no memory of a GPU is left to the peers
     out = common.make_writable(config.out)
-    modules, missing = peers.load(sorted({name for task in rivals().values() for name in task}), threads)
+    wanted = {name for task in rivals().values() for name in task} | {name for name, _ in networks.PEERS.values()}
+    modules, missing = peers.load(sorted(wanted), threads)
     for line in missing:
         print(line)
 
