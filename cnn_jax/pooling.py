@@ -203,10 +203,13 @@ def _tiled_max_jvp(window: Pair, primals: tuple[Array], tangents: tuple[Array]) 
         stays = _stays(largest, other)
         largest, place = jnp.where(stays, largest, other), jnp.where(stays, place, float(i * i))
     # The root of a square is exact, and too costly in XLA's eyes to be found again for every pixel.
-    place = jnp.sqrt(place).astype(jnp.int8)[:, None, :, None]
+    place = jnp.sqrt(place).astype(jnp.int8)
     order = jnp.arange(window[0] * window[1], dtype=jnp.int8).reshape(window)
     order = order.reshape(1, window[0], 1, window[1], *[1] * (image.ndim - 2))
-    return _tiled_max(image, window), jnp.where(place == order, _split(tangent, window), 0).sum((1, 3))
+    change = jnp.where(place[:, None, :, None] == order, _split(tangent, window), 0).sum((1, 3))
+    # Always true, but XLA does not see it, or it would let a convolution before the way back write every number of its
+    # result once for each pixel.
+    return _tiled_max(image, window), jnp.where(place < order.size, change, 0)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
@@ -25,11 +26,14 @@ from .windows import Pads, Pair, accumulator, walled
 METHODS = ("auto", "conv", "shift", "im2col", "fft")
 
 # Nanoseconds on two CPU cores, measured. A multiply-add of shifted products, where numbers fill the registers; of XLA's
-# convolution, which takes the time of 16 kernels at least, and something for every position; and of a matrix product.
-SHIFT, CONV, PRODUCT = 0.014, 0.0095, 0.0055
+# convolution, on one core and on both, which takes the time of 16 kernels at least, and something for every position;
+# and of a matrix product.
+SHIFT, CONV, SHARED_CONV, PRODUCT = 0.014, 0.0095, 0.0052, 0.0055
 CONV_POSITION = {"few": 14.0, "many": 5.0}  # channels
+# The channels from which both cores gain, and the numbers of one image's result up to which they gain most, or at all.
+MANY_CHANNELS, SMALL_RESULT, LARGE_RESULT = 32, 2**14, 2**18
 # XLA's convolution takes several times as long for windows that outnumber their positions, if its result is small.
-WIDE_WINDOWS, SMALL_RESULT = 4.0, 2**16
+WIDE_WINDOWS, TINY_RESULT = 4.0, 2**16
 # A number of an image whose channels are taken apart, or that is copied into patches along few or many channels.
 TAKE_APART, COPY = 0.5, {"few": 0.5, "many": 0.25}
 REGISTER = 8  # numbers
@@ -98,8 +102,9 @@ def best_methods(
     products = taps * channels
     patches, work = n * places * products, n * places * products * kernels
 
-    slow = taps > places and n * places * kernels < SMALL_RESULT
-    conv = CONV * n * places * products * max(kernels, 16) * (WIDE_WINDOWS if slow else 1)
+    slow = taps > places and n * places * kernels < TINY_RESULT
+    shared = _can_share(channels, (n, *counts, kernels), spread) and not taps > places
+    conv = (SHARED_CONV if shared else CONV) * n * places * products * max(kernels, 16) * (WIDE_WINDOWS if slow else 1)
     conv += n * places * CONV_POSITION["few" if channels < REGISTER else "many"]
     fft = fourier.best_plan((n, full[0], full[1], channels), (reach[0], reach[1], channels, kernels)).cost
     cpu = {"conv": conv, "fft": fft}
@@ -148,7 +153,23 @@ def convolve(
         precision=precision,
         preferred_element_type=accumulator(image.dtype),
     )
+    if groups == 1 and _can_share(image.shape[3], out.shape, spread):
+        out = lax.platform_dependent(out, cpu=_on_all_cores, default=lambda out: out)
     return jnp.moveaxis(out, -1, 1) if maps else out
+
+
+def _can_share(channels: int, out: tuple[int, ...], spread: Pair) -> bool:
+    return channels >= MANY_CHANNELS and math.prod(out[1:]) <= LARGE_RESULT and spread == (1, 1)
+
+
+def _on_all_cores(out: Array) -> Array:
+    """The same numbers, but jaxlib 0.10 computes a convolution on one core alone unless its result is summed in windows
+    right away. These windows hold one number and a zero, along an axis of its own."""
+    axis = 1 if math.prod(out.shape[1:]) <= SMALL_RESULT else 2
+    window = tuple(2 if a == axis else 1 for a in range(5))
+    border = [(0, size - 1) for size in window]
+    sums = lax.reduce_window(jnp.expand_dims(out, axis), np.zeros((), out.dtype), lax.add, window, window, border)
+    return sums.reshape(out.shape)
 
 
 def _shift(
