@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work on stderr: a bar on a terminal, elsewhere a plain line at the start and after every tenth."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ class Progress:
     """
 
     def __init__(self, title: str, total: int, *, show: bool = True):
-        self.title, self.total, self.start, self.tenth = title, total, time.monotonic(), 0
+        self.title, self.total, self.start, self.tenth = title, total, time.monotonic(), -1
         self.bar = _bar(title, total) if show and sys.stderr.isatty() else None
         self.plain = show and self.bar is None
 

@@ -30,8 +30,8 @@ METHODS = ("auto", "conv", "shift", "im2col", "fft")
 # and of a matrix product.
 SHIFT, CONV, SHARED_CONV, PRODUCT = 0.014, 0.0095, 0.0052, 0.0055
 CONV_POSITION = {"few": 14.0, "many": 5.0}  # channels
-# The channels from which both cores gain, and the numbers of one image's result up to which they gain most, or at all.
-MANY_CHANNELS, SMALL_RESULT, LARGE_RESULT = 32, 2**14, 2**18
+# The channels from which a convolution gains by a second core, and the most numbers of one image's result.
+MANY_CHANNELS, LARGE_RESULT = 16, 2**18
 # XLA's convolution takes several times as long for windows that outnumber their positions, if its result is small.
 WIDE_WINDOWS, TINY_RESULT = 4.0, 2**16
 # A number of an image whose channels are taken apart, or that is copied into patches along few or many channels.
@@ -103,7 +103,7 @@ def best_methods(
     patches, work = n * places * products, n * places * products * kernels
 
     slow = taps > places and n * places * kernels < TINY_RESULT
-    shared = _can_share(channels, (n, *counts, kernels), spread) and not taps > places
+    shared = _shares(channels, (n, *counts, kernels), spread) and not taps > places
     conv = (SHARED_CONV if shared else CONV) * n * places * products * max(kernels, 16) * (WIDE_WINDOWS if slow else 1)
     conv += n * places * CONV_POSITION["few" if channels < REGISTER else "many"]
     fft = fourier.best_plan((n, full[0], full[1], channels), (reach[0], reach[1], channels, kernels)).cost
@@ -153,22 +153,22 @@ def convolve(
         precision=precision,
         preferred_element_type=accumulator(image.dtype),
     )
-    if groups == 1 and _can_share(image.shape[3], out.shape, spread):
+    if groups == 1 and _shares(image.shape[3], out.shape, spread):
         out = lax.platform_dependent(out, cpu=_on_all_cores, default=lambda out: out)
     return jnp.moveaxis(out, -1, 1) if maps else out
 
 
-def _can_share(channels: int, out: tuple[int, ...], spread: Pair) -> bool:
-    return channels >= MANY_CHANNELS and math.prod(out[1:]) <= LARGE_RESULT and spread == (1, 1)
+def _shares(channels: int, out: tuple[int, ...], spread: Pair) -> bool:
+    """Whether a convolution gains by `_on_all_cores`."""
+    many = channels >= MANY_CHANNELS and max(channels, out[3]) > MANY_CHANNELS
+    return many and math.prod(out[1:]) <= LARGE_RESULT and spread == (1, 1)
 
 
 def _on_all_cores(out: Array) -> Array:
     """The same numbers, but jaxlib 0.10 computes a convolution on one core alone unless its result is summed in windows
     right away. These windows hold one number and a zero, along an axis of its own."""
-    axis = 1 if math.prod(out.shape[1:]) <= SMALL_RESULT else 2
-    window = tuple(2 if a == axis else 1 for a in range(5))
-    border = [(0, size - 1) for size in window]
-    sums = lax.reduce_window(jnp.expand_dims(out, axis), np.zeros((), out.dtype), lax.add, window, window, border)
+    window, border = (1, 1, 2, 1, 1), [(0, 0), (0, 0), (0, 1), (0, 0), (0, 0)]
+    sums = lax.reduce_window(out[:, :, None], np.zeros((), out.dtype), lax.add, window, window, border)
     return sums.reshape(out.shape)
 
 

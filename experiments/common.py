@@ -1,6 +1,7 @@
 """What every script does the same way: start up, fail plainly, write whole files."""
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pooch
 
 import cnn_jax
 from cnn_jax.files import replacing
@@ -17,6 +19,7 @@ from cnn_jax.files import replacing
 def run(main: Callable[[], Any]) -> None:
     """Runs a script: bad input or an unwritable folder gives one line on stderr and exit code 2, Ctrl-C 130."""
     cnn_jax.keep_freed_memory()
+    keep_compiled()
     try:
         main()
     except (ValueError, TypeError, OSError, ArithmeticError, MemoryError) as error:
@@ -24,6 +27,18 @@ def run(main: Callable[[], Any]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def keep_compiled() -> None:
+    """Keeps what JAX compiles in the user's cache, so that the next run starts fast; in JAX_COMPILATION_CACHE_DIR if
+    that is set, and nowhere if the folder cannot be written to."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        try:
+            folder = make_writable(Path(pooch.os_cache("cnn_jax")) / "compiled")
+        except OSError:
+            return
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def fail(error: Exception | str) -> None:

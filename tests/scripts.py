@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
+# What the scripts compile is kept for the next ones here, not in the user's cache.
+COMPILED = tempfile.TemporaryDirectory()
 
 # Reads command lines, runs each as `python -m` would, and prints what became of them: one start of Python and JAX
 # for all of them.
@@ -34,7 +37,9 @@ def start(folder, *arguments, environment, **options):
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"} | environment,
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "JAX_COMPILATION_CACHE_DIR": COMPILED.name}
+        | environment,
         capture_output=True,
         text=True,
         timeout=300,

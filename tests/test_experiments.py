@@ -22,7 +22,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     steps = ("--steps", 300, "--batch-size", 64, "--test-images", 200)
     offline = {"XDG_CACHE_HOME": str(folder / "cache"), "HTTPS_PROXY": "http://127.0.0.1:9"}
-    return folder, run(folder, "experiments.xo", *steps, **offline)[0]
+    return folder, run(folder, "experiments.xo", *steps, **offline, JAX_COMPILATION_CACHE_DIR="")[0]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,17 @@ def test_walkthrough(tmp_path):
     assert metrics["votes"]["a deformed X"] == pytest.approx({"X": 37 / 45, "O": 20 / 36})
     assert len(list((tmp_path / "w").glob("*.png"))) == 8
     assert "the X: X 1.0000, O 0.5556" in out
+
+
+def test_what_was_compiled_is_kept_for_the_next_run(trained):
+    folder, _ = trained
+    assert any(path.name.startswith("jit_run") for path in (folder / "cache/cnn_jax/compiled").iterdir())
+
+
+def test_an_unwritable_cache_does_not_stop_a_script(tmp_path):
+    (tmp_path / "cache").touch()
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_COMPILATION_CACHE_DIR": ""}
+    assert "the X" in run(tmp_path, "experiments.walkthrough", **environment)[0]
 
 
 def test_training_writes_everything_and_reports_three_readers(trained):

@@ -223,12 +223,12 @@ def test_bad_arguments(options, error, message):
         run(**options)
 
 
-def test_progress_prints_ten_plain_lines(capsys):
+def test_progress_prints_a_plain_line_at_the_start_and_after_every_tenth(capsys):
     with Progress("work", 200) as progress:
         for done in range(1, 201):
             progress.update(done, "note")
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 10
+    assert [int(line.split()[1].split("/")[0]) for line in lines] == [1, *range(20, 201, 20)]
     assert lines[-1].startswith("work  200/200  note")
 
 
