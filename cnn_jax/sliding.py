@@ -8,7 +8,7 @@ with a choice of its own.
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jaxlib.version import __version__ as jaxlib_version
 from jaxtyping import Array
 
 from . import fourier, im2col
@@ -31,11 +32,12 @@ METHODS = ("auto", "conv", "shift", "im2col", "fft")
 SHIFT, CONV, SHARED_CONV, PRODUCT = 0.014, 0.0095, 0.0052, 0.0055
 CONV_POSITION = {"few": 14.0, "many": 5.0}  # channels
 # The channels from which a convolution gains by a second core, and the most numbers of one image's result.
-MANY_CHANNELS, LARGE_RESULT = 16, 2**18
+MANY_CHANNELS, LARGE_RESULT = 32, 2**18
 # XLA's convolution takes several times as long for windows that outnumber their positions, if its result is small.
 WIDE_WINDOWS, TINY_RESULT = 4.0, 2**16
 # A number of an image whose channels are taken apart, or that is copied into patches along few or many channels.
 TAKE_APART, COPY = 0.5, {"few": 0.5, "many": 0.25}
+ONE_CORE = tuple(map(int, jaxlib_version.split(".")[:2])) < (0, 12)
 REGISTER = 8  # numbers
 # Products that "shift" fuses into one loop, and unrolls at most, lest compiling take seconds.
 SHIFT_AT_ONCE, SHIFT_PRODUCTS = 27, 400
@@ -141,35 +143,47 @@ def convolve(
     precision: lax.PrecisionLike,
 ) -> Array:
     """XLA's own convolution, and the only one that takes groups of channels."""
-    out = lax.conv_general_dilated(
-        image,
-        kernel,
-        stride,
-        border,
-        lhs_dilation=spread,
-        rhs_dilation=dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-        precision=precision,
-        preferred_element_type=accumulator(image.dtype),
-    )
-    if groups == 1 and _shares(image.shape[3], out.shape, spread):
-        out = lax.platform_dependent(out, cpu=_on_all_cores, default=lambda out: out)
+
+    def plain(image: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(
+            image,
+            kernel,
+            stride,
+            border,
+            lhs_dilation=spread,
+            rhs_dilation=dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+            precision=precision,
+            preferred_element_type=accumulator(image.dtype),
+        )
+
+    if groups == 1 and _shares(image.shape[3], jax.eval_shape(plain, image, kernel).shape, spread):
+        out = lax.platform_dependent(image, kernel, cpu=functools.partial(_on_all_cores, plain), default=plain)
+    else:
+        out = plain(image, kernel)
     return jnp.moveaxis(out, -1, 1) if maps else out
 
 
 def _shares(channels: int, out: tuple[int, ...], spread: Pair) -> bool:
     """Whether a convolution gains by `_on_all_cores`."""
-    many = channels >= MANY_CHANNELS and max(channels, out[3]) > MANY_CHANNELS
-    return many and math.prod(out[1:]) <= LARGE_RESULT and spread == (1, 1)
+    return ONE_CORE and channels >= MANY_CHANNELS and math.prod(out[1:]) <= LARGE_RESULT and spread == (1, 1)
 
 
-def _on_all_cores(out: Array) -> Array:
-    """The same numbers, but jaxlib 0.10 computes a convolution on one core alone unless its result is summed in windows
-    right away. These windows hold one number and a zero, along an axis of its own."""
-    window, border = (1, 1, 2, 1, 1), [(0, 0), (0, 0), (0, 1), (0, 0), (0, 0)]
-    sums = lax.reduce_window(out[:, :, None], np.zeros((), out.dtype), lax.add, window, window, border)
-    return sums.reshape(out.shape)
+def _on_all_cores(conv: Callable[[Array, Array], Array], image: Array, kernel: Array) -> Array:
+    """The same numbers, but jaxlib before 0.12 computes a convolution on one core alone unless it is reduced in windows
+    right away: here windows of one number, and a border, along an axis of its own.
+
+    XLA's minimum of a window overlooks NaN, so that other numbers than finite ones take the plain way.
+    """
+
+    def reduced(image: Array, kernel: Array) -> Array:
+        out = conv(image, kernel)
+        window, border = (1, 1, 2, 1, 1), [(0, 0), (0, 0), (0, 1), (0, 0), (0, 0)]
+        least = lax.reduce_window(out[:, :, None], np.array(np.inf, out.dtype), lax.min, window, window, border)
+        return least.reshape(out.shape)
+
+    return lax.cond(jnp.isfinite(image.sum() + kernel.sum()), reduced, conv, image, kernel)
 
 
 def _shift(

@@ -10,6 +10,7 @@ the whole way back. All that they compute is ready when they return.
 """
 
 import functools
+import importlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -160,7 +161,7 @@ def equinox(eqx: Any, work: Work) -> Calls:
 
 def flax(flax: Any, work: Work) -> Calls:
     """Flax NNX."""
-    nnx: Any = flax.nnx
+    nnx: Any = importlib.import_module("flax.nnx")
 
     class Net(nnx.Module):
         def __init__(self) -> None:

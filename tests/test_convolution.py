@@ -97,6 +97,21 @@ def test_a_nan_spoils_only_the_dot_products_that_hold_it(method):
     assert_same(got[~hit], clean[~hit], method)
 
 
+@pytest.mark.parametrize("fault", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("method", ["auto", "conv"])
+def test_many_channels_at_once_spoil_no_more(method, fault):
+    images, kernel = noise(0, 5, 9, 9, 32), noise(1, 3, 3, 32, 20)
+    run = jax.jit(jax.vmap(partial(cnn.conv, padding="SAME", method=method), (0, None)))
+    clean = run(images, kernel)
+    images[2, 4, 5, 6] = fault
+    got = np.asarray(run(images, kernel))
+    hit = np.zeros(got.shape, bool)
+    hit[2, 3:6, 4:7] = True
+    assert not np.isfinite(got[hit]).any()
+    assert np.isnan(got[hit]).all() == np.isnan(fault)
+    np.testing.assert_allclose(got[~hit], clean[~hit], atol=1e-4)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_agree_with_differences(method):
     image, kernel = noise(0, 3, 4, 1), noise(1, 2, 2, 1, 2)
@@ -120,6 +135,48 @@ def test_gradients_of_all_methods_are_equal(options):
     for method in ("auto", "shift", "im2col", "fft"):
         for got, plain in zip(gradient(image, kernel, method), gradient(image, kernel, "conv"), strict=True):
             np.testing.assert_allclose(got, plain, rtol=1e-5, atol=1e-4 if method == "fft" else 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("window", "options"),
+    [
+        ((3, 3), {"padding": "SAME"}),
+        ((1, 1), {"stride": 2}),
+        ((2, 4), {"stride": (1, 2), "padding": "SAME"}),
+        ((5, 3), {"dilation": (1, 2), "padding": ((2, 2), (0, 1))}),
+        ((3, 2), {"stride": 3, "dilation": 2, "padding": ((3, 0), (1, 1))}),
+    ],
+)
+@pytest.mark.parametrize("channels", [(1, 16), (32, 40)])
+def test_gradients_of_a_batch_in_a_scan_equal_the_plain_ones(window, options, channels):
+    images, kernel = noise(0, 6, 11, 12, channels[0]), 0.1 * noise(1, *window, *channels)
+
+    def ours(images, kernel):
+        return jax.vmap(lambda image: cnn.conv(image, kernel, **options))(images)
+
+    def plain(images, kernel):
+        stride, dilation = (tuple(np.broadcast_to(options.get(name, 1), 2)) for name in ("stride", "dilation"))
+        padding, layout = options.get("padding", "VALID"), ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            images, kernel, stride, padding, rhs_dilation=dilation, dimension_numbers=layout, precision="highest"
+        )
+
+    def curved(conv):
+        return jax.grad(lambda images, kernel: jnp.sum(jnp.sin(conv(images, kernel))), (0, 1))
+
+    def slope_of_gradient(conv):
+        return jax.grad(lambda i, k: sum(jnp.sum(jnp.cos(g)) for g in curved(conv)(i, k)), (0, 1))
+
+    def first_and_second(conv, images, kernel):
+        return curved(conv)(images, kernel), slope_of_gradient(conv)(images, kernel)
+
+    def step(carry, _):
+        return carry, first_and_second(ours, *carry)
+
+    in_scan = jax.jit(lambda *both: jax.tree.map(lambda g: g[1], jax.lax.scan(step, both, length=2)[1]))
+    expected = jax.jit(partial(first_and_second, plain))(images, kernel)
+    for got, want in zip(jax.tree.leaves(in_scan(images, kernel)), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
 
 
 @pytest.mark.parametrize(("wanted", "count"), [(0, 2), (1, 2), ((0, 1), 3)])

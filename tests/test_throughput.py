@@ -10,7 +10,8 @@ import scripts
 
 from experiments import contest, peers, throughput
 
-KEYS = {"task", "case", "ours_ms", "peers", "ratio", "methods"}
+KEYS = {"task", "case", "ours_ms", "images_per_s", "first_call_s", "peers", "ratio", "methods"}
+SCORES, NETWORKS = ("match", "zncc"), ("train_step", "inference")
 
 # OpenCV's matchTemplate with a wrong corner.
 WRONG = """
@@ -32,32 +33,41 @@ def run(folder, *arguments, code=0, **modules):
     for name, text in modules.items():
         (folder / "modules" / f"{name}.py").write_text(text)
     path = os.pathsep.join([str(folder / "modules"), str(scripts.ROOT)])
-    return scripts.run(folder, "experiments.throughput", *arguments, code=code, PYTHONPATH=path)
+    quiet = "error,ignore::DeprecationWarning"  # PyTorch's own
+    return scripts.run(folder, "experiments.throughput", *arguments, code=code, PYTHONPATH=path, PYTHONWARNINGS=quiet)
 
 
 def check_rows(found):
-    assert {row["task"] for row in found["rows"]} == {"match", "zncc"}
+    assert [row["task"] for row in found["rows"]] == [*SCORES[:1] * 2, *SCORES[1:] * 2, *NETWORKS]
     assert found["peaks"].keys() == {"gflops", "gbytes_per_s"}
     assert {"threads", "libraries", "jax", "device"} <= found.keys()
     for row in found["rows"]:
         assert row.keys() >= KEYS
         assert row["ours_ms"] > 0
-        assert row["methods"].keys() == {"conv", "shift", "im2col", "fft"}
-        assert row["methods"][row["auto"]] > 0
+        assert row["images_per_s"] == pytest.approx(1e3 * int(row["case"].split("x")[0]) / row["ours_ms"])
+        if row["task"] in SCORES:
+            assert row["methods"].keys() == {"conv", "shift", "im2col", "fft"}
+            assert row["methods"][row["auto"]] > 0
         best = min(row["peers"].values(), default=None)
         assert row["ratio"] == (None if best is None else pytest.approx(best / row["ours_ms"]))
+    training, inference = found["rows"][-2:]
+    assert training["methods"]["scan"] > 0
+    assert {"jax", "jax scan"} <= training["peers"].keys()
+    assert "jax" in inference["peers"]
 
 
 def test_with_what_is_installed(tmp_path):
     out, _ = run(tmp_path, "--quick")
     found = json.loads((tmp_path / "runs/throughput/throughput.json").read_text())
     check_rows(found)
-    assert len(found["rows"]) == 4
     for row in found["rows"]:
-        assert row["peers"].keys() | row["skipped"].keys() <= found["libraries"].keys()
-    for name in ("opencv", "skimage", "torch"):
+        libraries = {name.split()[0].split(".")[0] for name in row["peers"].keys() | row["skipped"].keys()}
+        assert libraries <= found["libraries"].keys() | {"jax"}
+    for name in ("opencv", "skimage", "torch", "flax", "equinox"):
         assert (f"{name}: not installed" in out) == (name not in found["libraries"])
     assert out.count("| zncc |") == 2
+    assert "train_step, JAX alone: the best takes" in out
+    assert "the first step was done" in out
 
 
 def test_what_is_not_installed_is_left_out_and_named(monkeypatch):
@@ -112,12 +122,23 @@ def test_a_row_says_how_much_longer_the_best_peer_takes(monkeypatch):
 
         return advance
 
-    calls = contest.Contest(call(2), {"a": call(9), "b": call(6)}, {"x": None, "y": call(3)}, "y", 1000, 500, {})
+    calls = contest.Contest(
+        ours=call(2),
+        peers={"a": call(9), "b": call(60)},
+        methods={"x": None, "y": call(3)},
+        auto="y",
+        multiply_adds=1000,
+        bytes=500,
+        skipped={},
+        images=4,
+        repeats={"b": 10},
+    )
     row = contest.measure("match", "one", calls, settle=0.02)
     assert row["ours_ms"] == pytest.approx(2)
     assert row["peers"] == pytest.approx({"a": 9, "b": 6})
     assert row["methods"] == {"x": None, "y": pytest.approx(3)}
     assert row["ratio"] == pytest.approx(3)
+    assert row["images_per_s"] == pytest.approx(2000)
     assert row["gflops"] == pytest.approx(1e-3)
     assert row["gbytes_per_s"] == pytest.approx(2.5e-4)
     others = [row | {"ratio": 12.0}, row | {"ratio": None}]

@@ -11,7 +11,9 @@ import optax
 import optax.contrib
 import pytest
 
+from cnn_jax.data import xo
 from cnn_jax.layers import Chain, Dense, Dropout, Flatten, Layer
+from cnn_jax.nets import xo_net
 from cnn_jax.progress import Progress
 from cnn_jax.training import fit
 
@@ -173,6 +175,24 @@ def test_mixed_precision_computes_in_16_bits_and_keeps_parameters_in_32():
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     assert history["loss"].dtype == np.float32
     assert history["accuracy"][-10:].mean() > 0.95
+
+
+def test_mixed_precision_reads_letters_as_well():
+    letters, labels = jax.jit(jax.vmap(xo.draw))(jax.random.split(KEY, 3000))
+    net, right = xo_net(features=(8, 16, 16)), {}
+    for dtype in (None, jnp.bfloat16):
+        params, _ = run(
+            (letters[:2000], labels[:2000]),
+            net=net,
+            optimizer=optax.adam(0.003),
+            steps=400,
+            batch_size=64,
+            compute_dtype=dtype,
+        )
+        scores = jax.jit(jax.vmap(net.apply, (None, 0)))(params, letters[2000:, ..., None])
+        right[dtype] = float(jnp.mean(jnp.argmax(scores, -1) == labels[2000:]))
+    assert right[None] > 0.95
+    assert right[jnp.bfloat16] == pytest.approx(right[None], abs=0.01)
 
 
 @pytest.mark.parametrize("fault", [np.nan, np.inf])
