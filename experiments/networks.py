@@ -89,6 +89,62 @@ def _ordinary(params: Any, x: jax.Array) -> jax.Array:
     return x.reshape(len(x), -1) @ params["dense1"]["kernel"] + params["dense1"]["bias"].reshape(1, -1)
 
 
+# What a training step spends its time in, of one stage: (images, kernel) -> an array, in cnn_jax and in JAX alone.
+
+
+def _conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jax.vmap(lambda image: cnn_jax.conv(image, kernel, padding="SAME"))(images)
+
+
+def _ordinary_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _ordinary_pool(images: jax.Array) -> jax.Array:
+    return lax.reduce_window(images, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+
+Part = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def _kernel_gradient(conv: Part) -> Part:
+    return lambda images, maps: _back(lambda kernel: conv(images, kernel), (3, 3, images.shape[3], maps.shape[3]), maps)
+
+
+def _image_gradient(conv: Part) -> Part:
+    return lambda maps, kernel: _back(lambda images: conv(images, kernel), (*maps.shape[:3], kernel.shape[2]), maps)
+
+
+def _pool_gradient(pool: Callable[[jax.Array], jax.Array]) -> Part:
+    return lambda images, pooled: jax.vjp(pool, images)[1](pooled)[0]
+
+
+def _back(linear: Callable[[jax.Array], jax.Array], shape: Sequence[int], cotangent: jax.Array) -> jax.Array:
+    """The transpose of a linear function of arrays of a shape."""
+    return jax.linear_transpose(linear, jax.ShapeDtypeStruct(shape, cotangent.dtype))(cotangent)[0]
+
+
+# Each for images (N, H, W, C) and K features: in cnn_jax, in JAX alone, and the shapes of the two arguments.
+PARTS: Mapping[str, tuple[Part, Part, Callable[[int, int, int, int], Sequence[Sequence[int]]]]] = {
+    "conv": (_conv, _ordinary_conv, lambda n, s, c, k: [(n, s, s, c), (3, 3, c, k)]),
+    "its kernels' gradient": (
+        _kernel_gradient(_conv),
+        _kernel_gradient(_ordinary_conv),
+        lambda n, s, c, k: [(n, s, s, c), (n, s, s, k)],
+    ),
+    "its images' gradient": (
+        _image_gradient(_conv),
+        _image_gradient(_ordinary_conv),
+        lambda n, s, c, k: [(n, s, s, k), (3, 3, c, k)],
+    ),
+    "max_pool's gradient": (
+        _pool_gradient(jax.vmap(cnn_jax.max_pool)),
+        _pool_gradient(_ordinary_pool),
+        lambda n, s, c, k: [(n, s, s, k), (n, s // 2, s // 2, k)],
+    ),
+}
+
+
 def _optimizer() -> optax.GradientTransformation:
     return optax.sgd(RATE, MOMENTUM)
 

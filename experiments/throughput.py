@@ -71,6 +71,7 @@ class NetCase(NamedTuple):
         return f"{'x'.join(map(str, shape))}, {'-'.join(map(str, self.features))}"
 
 
+STAGES = (NetCase(256, 28, 1, (16,)), NetCase(256, 16, 32, (64,)), NetCase(256, 8, 64, (128,)))
 XO, SMALL_NET = (16, 1, (8, 16)), NetCase(16, 8, 1, (4,))
 NETS = (NetCase(256, *XO), NetCase(256, 28, 1, (16, 32)), NetCase(256, 32, 3, (32, 64, 128)))
 BATCHES = tuple(NetCase(images, *XO) for images in (1, 64, 4096, 65536))
@@ -166,6 +167,32 @@ def training(task: str, case: NetCase, modules: Mapping[str, Any], threads: int)
     )
 
 
+def part(task: str, case: NetCase, modules: Mapping[str, Any], threads: int) -> Contest:
+    """A part of a training step, of one stage of a network, beside JAX alone."""
+    ours, ordinary, shapes = networks.PARTS[task]
+    generator = np.random.default_rng(0)
+    arguments = [
+        jax.device_put(generator.standard_normal(shape).astype(np.float32))
+        for shape in shapes(case.images, case.size, case.channels, *case.features)
+    ]
+
+    def call(function: networks.Part) -> Call:
+        compiled = jax.jit(function)
+        return lambda: jax.block_until_ready(compiled(*arguments))
+
+    cost = cnn_jax.cost(ours, *arguments)
+    return Contest(
+        ours=call(ours),
+        peers={"jax": call(ordinary)},
+        methods={},
+        auto=None,
+        multiply_adds=cost.multiply_adds,
+        bytes=cost.bytes,
+        skipped={},
+        images=case.images,
+    )
+
+
 def noise(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Images of noise in [-1, 1], and features cut from them."""
     generator = np.random.default_rng(0)
@@ -187,6 +214,7 @@ TASKS: Mapping[str, tuple[Callable[..., Contest], Sequence[Any], Sequence[Any]]]
     "zncc": (matching, CASES, SMALL_CASES),
     "train_step": (training, NETS, [SMALL_NET]),
     "inference": (training, [*NETS, *BATCHES], [SMALL_NET]),
+    **{task: (part, STAGES, [SMALL_NET]) for task in networks.PARTS},
 }
 # Whom the networks' tasks are judged against.
 GROUPS = {
@@ -240,7 +268,7 @@ def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     return {
         name: {"geometric_mean": statistics.geometric_mean(values), "smallest": min(values)}
         for name, values in found.items()
-        if values and not (name.startswith(("match,", "zncc,")))
+        if values and (name in TASKS or name.startswith(("train_step,", "inference,")))
     }
 
 

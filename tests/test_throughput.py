@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scripts
 
-from experiments import contest, peers, throughput
+from experiments import contest, networks, peers, throughput
 
 KEYS = {"task", "case", "ours_ms", "images_per_s", "first_call_s", "peers", "ratio", "methods"}
 SCORES, NETWORKS = ("match", "zncc"), ("train_step", "inference")
@@ -38,7 +38,12 @@ def run(folder, *arguments, code=0, **modules):
 
 
 def check_rows(found):
-    assert [row["task"] for row in found["rows"]] == [*SCORES[:1] * 2, *SCORES[1:] * 2, *NETWORKS]
+    assert [row["task"] for row in found["rows"]] == [
+        *SCORES[:1] * 2,
+        *SCORES[1:] * 2,
+        *NETWORKS,
+        *networks.PARTS,
+    ]
     assert found["peaks"].keys() == {"gflops", "gbytes_per_s"}
     assert {"threads", "libraries", "jax", "device"} <= found.keys()
     for row in found["rows"]:
@@ -50,10 +55,11 @@ def check_rows(found):
             assert row["methods"][row["auto"]] > 0
         best = min(row["peers"].values(), default=None)
         assert row["ratio"] == (None if best is None else pytest.approx(best / row["ours_ms"]))
-    training, inference = found["rows"][-2:]
+    training, inference, *parts = found["rows"][4:]
     assert training["methods"]["scan"] > 0
     assert {"jax", "jax scan"} <= training["peers"].keys()
     assert "jax" in inference["peers"]
+    assert all(row["peers"].keys() == {"jax"} for row in parts)
 
 
 def test_with_what_is_installed(tmp_path):
