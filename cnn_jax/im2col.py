@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from .windows import Pair
-
+Pair = tuple[int, int]
 # Numbers of patches that are worked on at a time, and the most for one image or one channel.
 CHUNK, LARGEST = 2**20, 2**22
 

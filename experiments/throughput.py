@@ -22,7 +22,7 @@ import numpy as np
 import tyro
 
 import cnn_jax
-from cnn_jax import sliding
+from cnn_jax import im2col, sliding
 from cnn_jax.progress import Progress
 
 from . import common, networks, peers
@@ -112,9 +112,9 @@ def matching(task: str, case: Case, modules: Mapping[str, Any], threads: int) ->
                 calls[name] = build(modules[name], threads, images, features)
         except MemoryError as error:
             skipped[name] = str(error)
-    pixels = math.prod(case.window)
-    unrolled = pixels > sliding.SHIFT_PRODUCTS
-    methods = {name: None if name == "shift" and unrolled else ours(name) for name in sliding.METHODS if name != "auto"}
+    pixels, places = math.prod(case.window), math.prod(np.subtract(case.size, case.window) + 1)
+    too_much = {"shift": pixels > sliding.SHIFT_PRODUCTS, "im2col": pixels * places > im2col.LARGEST}
+    methods = {name: None if too_much.get(name) else ours(name) for name in sliding.METHODS if name != "auto"}
     window = {"stride": (1, 1), "border": ((0, 0), (0, 0)), "dilation": (1, 1), "spread": (1, 1), "maps": True}
     best = sliding.best_methods((*images.shape, 1), (*case.window, 1, case.features), **window)
     work = cnn_jax.cost(maps("auto"), images, features)

@@ -18,7 +18,7 @@ HEAVY = ("matplotlib", "PIL", "pooch", "safetensors", "rich", "scipy.ndimage", "
 
 # The floors of the house: a room imports from floors below its own alone.
 FLOORS = {
-    0: ("windows", "fourier", "files", "memory", "progress"),
+    0: ("windows", "fourier", "im2col", "files", "memory", "progress"),
     1: ("sliding", "pooling", "warping", "figures"),
     2: ("convolution", "poses"),
     3: ("patches",),
