@@ -35,9 +35,9 @@ def conv(
       dilation: distance between the pixels that meet neighbouring kernel pixels, an int or (rows, columns).
       groups: how many blocks the channels are split into; block g meets the g-th block of kernels alone.
       method: "conv" is `lax.conv_general_dilated`; "shift" adds up shifted products, fused on the CPU; "im2col" writes
-        patches side by side, those of some images at a time, and multiplies matrices; "fft" multiplies Fourier transforms of
-        tiles, for large kernels, and rounds to about 1e-6 of the contrast within a tile; "auto" takes what is fastest
-        for the whole batch, by its size and by the platform it is compiled for.
+        patches side by side, those of some images at a time, and multiplies matrices; "fft" multiplies Fourier
+        transforms of tiles, for large kernels, and rounds to about 1e-6 of the contrast within a tile; "auto" takes
+        what is fastest for the whole batch, by its size and by the platform it is compiled for.
       precision: as in `lax.conv_general_dilated`; raise it for full float32 on TPU and on GPUs with TF32.
 
     Returns:

@@ -158,7 +158,8 @@ def convolve(
             preferred_element_type=accumulator(image.dtype),
         )
 
-    if groups == 1 and _shares(image.shape[3], jax.eval_shape(plain, image, kernel).shape, spread):
+    result = jax.eval_shape(plain, image, kernel)
+    if groups == 1 and image.dtype == jnp.float32 and _shares(image.shape[3], result.shape, spread):
         out = lax.platform_dependent(image, kernel, cpu=functools.partial(_on_all_cores, plain), default=plain)
     else:
         out = plain(image, kernel)
