@@ -15,6 +15,7 @@ from jaxtyping import Array
 Pair = tuple[int, int]
 # Numbers of patches that are worked on at a time, and the most for one image or one channel.
 CHUNK, LARGEST = 2**20, 2**22
+SLICES = 64  # that patches are made of without compiling for seconds
 
 
 def by_images(image: Array, kernel: Array, *, stride: Pair, dilation: Pair, precision: lax.PrecisionLike) -> Array:
@@ -29,7 +30,8 @@ def by_images(image: Array, kernel: Array, *, stride: Pair, dilation: Pair, prec
     def multiply(part: Array) -> Array:
         return jnp.matmul(_patches(part, taps), weights, precision=precision)
 
-    return lax.map(multiply, _in_chunks(image, some)).reshape(-1, *counts, kernels)[:n]
+    parts = lax.map(multiply, _in_chunks(image, some))
+    return parts.reshape(len(parts) * some, *counts, kernels)[:n]
 
 
 def by_channels(image: Array, kernel: Array, *, stride: Pair, dilation: Pair, precision: lax.PrecisionLike) -> Array:
@@ -76,7 +78,7 @@ def _patches(image: Array, slices: list[tuple[slice, slice]]) -> Array:
 def _at_a_time(count: int, numbers: int) -> int:
     """How many of `count` go into a chunk when each has so many numbers: chunks of one size, as full as can be."""
     chunks = -(-count * numbers // CHUNK)
-    return count if chunks <= 2 else -(-count // min(chunks, count))
+    return max(count, 1) if chunks <= 2 else -(-count // min(chunks, count))
 
 
 def _in_chunks(array: Array, some: int) -> Array:
@@ -84,4 +86,4 @@ def _in_chunks(array: Array, some: int) -> Array:
     more = -len(array) % some
     if more:
         array = jnp.pad(array, [(0, more)] + [(0, 0)] * (array.ndim - 1))
-    return array.reshape(-1, some, *array.shape[1:])
+    return array.reshape(len(array) // some, some, *array.shape[1:])

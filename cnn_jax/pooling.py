@@ -202,8 +202,8 @@ def _tiled_max_jvp(window: Pair, primals: tuple[Array], tangents: tuple[Array]) 
     for i, other in enumerate(others, 1):
         stays = _stays(largest, other)
         largest, place = jnp.where(stays, largest, other), jnp.where(stays, place, float(i * i))
-    # The root of a square is exact, and too costly in XLA's eyes to be found again for every pixel.
-    place = jnp.sqrt(place).astype(jnp.int8)
+    # A root is too costly in XLA's eyes to be taken again for every pixel, so that all this is done once a window.
+    place = jnp.round(jnp.sqrt(place)).astype(jnp.int8)
     order = jnp.arange(window[0] * window[1], dtype=jnp.int8).reshape(window)
     order = order.reshape(1, window[0], 1, window[1], *[1] * (image.ndim - 2))
     change = jnp.where(place[:, None, :, None] == order, _split(tangent, window), 0).sum((1, 3))

@@ -70,11 +70,19 @@ def slide(
 
 
 def compute(
-    image: Array, kernel: Array, *, maps: bool, divisor: int, method: str, precision: lax.PrecisionLike, **window: Any
+    image: Array,
+    kernel: Array,
+    *,
+    maps: bool,
+    divisor: int,
+    method: str,
+    precision: lax.PrecisionLike,
+    share: bool = True,
+    **window: Any,
 ) -> Array:
     """`slide` in terms of JAX's own operations."""
     methods = {
-        "conv": lambda *args: convolve(*args, maps=maps, precision=precision, **window) / divisor,
+        "conv": lambda *args: convolve(*args, maps=maps, share=share, precision=precision, **window) / divisor,
         "shift": functools.partial(_shift, maps=maps, divisor=divisor, **window),
         "im2col": lambda *args: _unfold(*args, maps=maps, precision=precision, **window) / divisor,
         "fft": lambda *args: _transform(*args, maps=maps, **window) / divisor,
@@ -114,7 +122,8 @@ def best_methods(
         row = counts[1] if maps or kernels < REGISTER else kernels
         cpu["shift"] = SHIFT * work * (1 + 2 * (row % REGISTER) / row)  # what is left over is computed one by one
         cpu["shift"] += TAKE_APART * n * full[0] * full[1] * channels if channels > 1 else 0
-    if places * taps * (channels if taps <= places else n) <= im2col.LARGEST:
+    few = min(taps, places) <= im2col.SLICES
+    if few and places * taps * (channels if taps <= places else n) <= im2col.LARGEST:
         along = channels if taps <= places else n
         cpu["im2col"] = PRODUCT * work + COPY["few" if along < REGISTER else "many"] * patches
     other = {"conv": conv * ACCELERATED_CONV, "fft": fft * ACCELERATED_FFT}
@@ -140,9 +149,10 @@ def convolve(
     spread: Pair = (1, 1),
     groups: int = 1,
     maps: bool = False,
+    share: bool = False,
     precision: lax.PrecisionLike,
 ) -> Array:
-    """XLA's own convolution, and the only one that takes groups of channels."""
+    """XLA's own convolution, the only one that takes groups of channels; `share` it among all cores if it can be."""
 
     def plain(image: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(
@@ -159,7 +169,7 @@ def convolve(
         )
 
     result = jax.eval_shape(plain, image, kernel)
-    if groups == 1 and image.dtype == jnp.float32 and _shares(image.shape[3], result.shape, spread):
+    if share and image.dtype == jnp.float32 and _shares(image.shape[3], result.shape, spread):
         out = lax.platform_dependent(image, kernel, cpu=functools.partial(_on_all_cores, plain), default=plain)
     else:
         out = plain(image, kernel)
@@ -175,7 +185,8 @@ def _on_all_cores(conv: Callable[[Array, Array], Array], image: Array, kernel: A
     """The same numbers, but jaxlib before 0.12 computes a convolution on one core alone unless it is reduced in windows
     right away: here windows of one number, and a border, along an axis of its own.
 
-    XLA's minimum of a window overlooks NaN, so that other numbers than finite ones take the plain way.
+    XLA's minimum of a window overlooks NaN, so that all takes the plain way unless no sum can be one: by Cauchy and
+    Schwarz, none is larger than the root of what is looked at here.
     """
 
     def reduced(image: Array, kernel: Array) -> Array:
@@ -184,7 +195,8 @@ def _on_all_cores(conv: Callable[[Array, Array], Array], image: Array, kernel: A
         least = lax.reduce_window(out[:, :, None], np.array(np.inf, out.dtype), lax.min, window, window, border)
         return least.reshape(out.shape)
 
-    return lax.cond(jnp.isfinite(image.sum() + kernel.sum()), reduced, conv, image, kernel)
+    largest = jnp.sum(image * image) * jnp.sum(kernel * kernel)
+    return lax.cond(jnp.isfinite(largest), reduced, conv, image, kernel)
 
 
 def _shift(
@@ -277,7 +289,7 @@ def _framed(image: Array, border: Pads, spread: Pair) -> Array:
 
 
 def _abstract(image: Any, kernel: Any, **params: Any) -> ShapedArray:
-    out = jax.eval_shape(functools.partial(compute, **params | {"method": "conv"}), image, kernel)
+    out = jax.eval_shape(functools.partial(compute, **params | {"method": "conv", "share": False}), image, kernel)
     return ShapedArray(out.shape, out.dtype)
 
 
@@ -293,7 +305,7 @@ def _batch(args: tuple[Array, Array], axes: tuple[int | None, int | None], **par
         kernel = jnp.moveaxis(kernel, kernel_axis, 3)
         out = slide(image, kernel.reshape(*kernel.shape[:3], -1), **params)
         return out.reshape(*out.shape[:axis], *kernel.shape[3:], *out.shape[axis + 1 :]), axis
-    return jax.vmap(functools.partial(compute, **params), axes)(image, kernel), 0
+    return jax.vmap(functools.partial(compute, share=False, **params), axes)(image, kernel), 0
 
 
 def _derivative_method(method: str) -> str:

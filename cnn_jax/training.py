@@ -20,9 +20,9 @@ Loss = Callable[[Array, Array], Array]
 
 # Metrics stay on the device and are read after so many steps, so that the loop never waits for them.
 REPORT_EVERY = 50
-# Steps in one call. On two CPU cores a call costs 0.15 ms, so that ten make steps of half a millisecond a third
-# shorter, and fifty no more; elsewhere a guess, on the side of many, as steps are shorter there.
-STEPS_PER_CALL, ACCELERATED_STEPS_PER_CALL = 10, 50
+# Steps in one call. On two CPU cores a call costs 0.15 ms, measured, but gradients of other convolutions than ours take
+# tens of times as long in a loop; elsewhere a guess, on the side of many, as steps are shorter there.
+STEPS_PER_CALL, ACCELERATED_STEPS_PER_CALL = 1, 50
 
 
 def fit(
@@ -52,10 +52,11 @@ def fit(
       batch_size: examples in a batch.
       params: where to start; by default `net.init` makes them. The given arrays are left untouched.
       loss: `loss(scores, label)` for one example; by default softmax cross-entropy with integer labels.
-      steps_per_call: how many steps run as one program on the device, without coming back to Python; by default 10 on
-        the CPU and 50 elsewhere. It changes nothing but the speed.
-      compute_dtype: a narrower floating dtype, such as `jnp.bfloat16`, to apply the network and its derivative in;
-        parameters, loss and optimizer stay as they are (mixed precision).
+      steps_per_call: how many steps run as one program on the device, without coming back to Python; by default 1 on
+        the CPU and 50 elsewhere. More than one are a loop, in which XLA:CPU takes tens of times as long for gradients
+        of `lax.conv_general_dilated` (groups of channels, layers of your own); those of `conv` and `match` do not mind.
+      compute_dtype: a floating dtype, such as `jnp.bfloat16`, to apply the network and its derivative in; parameters,
+        loss and optimizer stay as they are (mixed precision).
       progress: show a bar on stderr (plain lines when that is not a terminal).
 
     Returns:
@@ -79,19 +80,20 @@ def fit(
     if steps_per_call is None:
         steps_per_call = STEPS_PER_CALL if jax.default_backend() == "cpu" else ACCELERATED_STEPS_PER_CALL
     at_once = min(count("steps_per_call", steps_per_call), steps)
-    narrow = _narrowing(compute_dtype)
+    cast = _casting(compute_dtype)
     init_key, data_key, step_key = jax.random.split(key, 3)
     store, order, load = _sampled(data, batch_size, data_key) if callable(data) else _stored(data, batch_size, data_key)
 
     example = jax.eval_shape(load, store, order, jnp.int32(0))[0]
     fitted = net.init(init_key, example.shape[1:]) if params is None else params
     optimizer = optax.with_extra_args_support(optimizer)
-    own = jax.tree.map(_own, (fitted, optimizer.init(fitted), order, jnp.int32(0)))
+    own = jax.tree.map(lambda x: _strong(jnp.copy(x)), (fitted, optimizer.init(fitted), order, jnp.int32(0)))
 
     def objective(params: Params, images: Array, labels: Array, keys: Array) -> tuple[Array, dict[str, Array]]:
-        params, images = narrow((params, images))
+        params, images = cast(params), cast(images, integers=True)
         scores = jax.vmap(lambda image, key: net.apply(params, image, train=True, key=key))(images, keys)
-        scores = scores.astype(accumulator(scores.dtype))
+        if compute_dtype is not None:
+            scores = jax.tree.map(lambda x: x.astype(accumulator(x.dtype)), scores)
         value = jnp.mean(jax.vmap(loss)(scores, labels))
         metrics = {"loss": value}
         if jnp.issubdtype(labels.dtype, jnp.integer) and labels.shape == scores.shape[:-1]:
@@ -107,10 +109,14 @@ def fit(
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax mixes both
             change, state = optimizer.update(gradient, state, params, value=metrics["loss"])
         new = optax.apply_updates(params, change), state, order, done + 1
-        return jax.tree.map(lambda value, before: value.astype(before.dtype), new, own), metrics
+        return jax.tree.map(_strong, new), metrics
 
     @functools.partial(jax.jit, donate_argnames="own")
     def run(own: Any, until: Array, store: Any, key: Array) -> tuple[Any, dict[str, Array]]:
+        if at_once == 1:
+            own, metrics = step(own, store, key)
+            return own, jax.tree.map(lambda value: value[None], metrics)
+
         def body(i: Array, carry: Any) -> Any:
             own, metrics = step(carry[0], store, key)
             return own, jax.tree.map(lambda rows, value: rows.at[i].set(value), carry[1], metrics)
@@ -171,22 +177,26 @@ def _stored(data: tuple[Any, Any], batch_size: int, key: Array) -> tuple[Any, Ar
     return (images, labels, key), jnp.arange(n), load
 
 
-def _narrowing(dtype: Any) -> Callable[[Any], Any]:
-    """What turns all floats of a tree into a dtype."""
+def _casting(dtype: Any) -> Callable[..., Any]:
+    """What turns all floats of a tree into a dtype, and if asked integers too."""
     if dtype is None:
-        return lambda tree: tree
+        return lambda tree, **_: tree
     try:
         floating = jnp.issubdtype(dtype, jnp.floating)
     except TypeError:
         floating = False
     if not floating:
         raise TypeError(f"compute_dtype: expected a floating dtype, got {dtype!r}")
-    return lambda tree: jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+    def cast(tree: Any, integers: bool = False) -> Any:
+        return jax.tree.map(lambda x: x.astype(dtype) if integers or jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+    return cast
 
 
-def _own(array: Any) -> Array:
-    """A copy that may be donated, of no weak type."""
-    return jnp.copy(array).astype(array.dtype)
+def _strong(array: Array) -> Array:
+    """The same numbers of no weak type, lest a loop or the next call find another type."""
+    return array if jnp.issubdtype(array.dtype, jax.dtypes.extended) else array.astype(array.dtype)
 
 
 def _with_channels(images: Array) -> Array:

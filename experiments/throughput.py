@@ -145,7 +145,7 @@ def training(task: str, case: NetCase, modules: Mapping[str, Any], threads: int)
             except Exception as error:
                 if name != "torch.compile":
                     raise
-                skipped[name] = f"left out: {type(error).__name__}; it needs a C++ compiler"
+                skipped[name] = f"left out: {common.complaint(error)[:200]}"
     net = networks.network(case.features)
     arguments = jax.tree.map(jax.numpy.asarray, (work.params, work.images))
     apply: Callable[..., Any] = jax.vmap(net.apply, (None, 0))

@@ -13,6 +13,7 @@ from reference import assert_same, layouts, noise, seeds, whole
 import cnn_jax as cnn
 
 METHODS = ("auto", "conv", "shift", "im2col", "fft")
+LAYOUT = {"window_strides": (1, 1), "padding": "VALID", "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -110,6 +111,14 @@ def test_many_channels_at_once_spoil_no_more(method, fault):
     assert not np.isfinite(got[hit]).any()
     assert np.isnan(got[hit]).all() == np.isnan(fault)
     np.testing.assert_allclose(got[~hit], clean[~hit], atol=1e-4)
+
+
+def test_sums_that_overflow_are_not_hidden():
+    images, kernel = np.full((16, 16, 16, 64), 1e30, np.float32), 1e30 * np.sign(noise(0, 3, 3, 64, 64))
+    got = jax.jit(jax.vmap(partial(cnn.conv, method="conv"), (0, None)))(images, kernel)
+    plain = jax.jit(partial(jax.lax.conv_general_dilated, **LAYOUT))(images, kernel)
+    assert not np.isfinite(plain).any()
+    np.testing.assert_array_equal(got, plain)
 
 
 @pytest.mark.parametrize("method", METHODS)

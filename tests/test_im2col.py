@@ -33,6 +33,11 @@ def test_some_channels_at_a_time_equal_the_reference(monkeypatch, chunk, kernels
     np.testing.assert_allclose(np.moveaxis(got, 2, 0), plain(images, bank, stride, dilation), atol=5e-5)
 
 
+def test_no_images_have_no_dot_products():
+    got = im2col.by_images(noise(0, 0, 8, 8, 2), noise(1, 3, 3, 2, 4), stride=(1, 1), dilation=(1, 1), precision=None)
+    assert got.shape == (0, 6, 6, 4)
+
+
 @pytest.mark.parametrize(("count", "numbers"), [(1, 1), (7, 100), (256, 1000), (10, 10**7), (9, 2**19)])
 def test_chunks_are_few_and_even(count, numbers):
     some = im2col._at_a_time(count, numbers)

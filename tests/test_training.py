@@ -158,7 +158,7 @@ def test_the_loop_moves_nothing_between_host_and_device_unasked(monkeypatch, dat
         return call if function.__name__ == "run" else compiled
 
     monkeypatch.setattr("cnn_jax.training.jax.jit", jit)
-    run(data, steps=30)
+    run(data, steps=30, steps_per_call=10)
     assert calls == ["run"] * 3
 
 
@@ -170,6 +170,7 @@ def test_mixed_precision_computes_in_16_bits_and_keeps_parameters_in_32():
         return NET.apply({"dense1": params}, image)
 
     net = Layer(lambda key, shape: NET.init(key, shape)["dense1"], watch)
+    run((np.ones((16, 2, 2), np.uint8), LABELS[:16]), net=net, compute_dtype=jnp.bfloat16)
     params, history = run(net=net, compute_dtype=jnp.bfloat16, optimizer=optax.adam(0.1), steps=60)
     assert set(seen) == {(jnp.dtype("bfloat16"),) * 2}
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
@@ -209,7 +210,7 @@ def test_progress_goes_to_stderr_in_plain_lines(capsys):
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert out == ""
-    assert [line.split()[:2] for line in lines] == [["training", f"{n}/100"] for n in (10, 60, 100)]
+    assert [line.split()[:2] for line in lines] == [["training", f"{n}/100"] for n in (1, 51, 100)]
     assert "loss" in lines[0]
     assert "accuracy" in lines[0]
 
@@ -280,10 +281,15 @@ def test_progress_without_rich_is_plain_on_a_terminal(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "rule", [optax.contrib.prodigy(), optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())]
+    "rule",
+    [
+        optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(3)), optax.sgd(0.1)),
+        optax.contrib.prodigy(),
+        optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau()),
+    ],
 )
 def test_optimizers_that_keep_the_parameters_or_ask_for_the_loss(rule):
-    _, history = run(optimizer=rule, steps=3)
+    _, history = run(optimizer=rule, steps=3, steps_per_call=2)
     assert np.isfinite(history["loss"]).all()
 
 
