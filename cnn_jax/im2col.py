@@ -18,11 +18,12 @@ CHUNK, LARGEST = 2**20, 2**22
 SLICES = 64  # that patches are made of without compiling for seconds
 
 
-def by_images(image: Array, kernel: Array, *, stride: Pair, dilation: Pair, precision: lax.PrecisionLike) -> Array:
-    """Dot products of kernels (h, w, C, K) with images (N, H, W, C) at every position, (N, H', W', K): some images at
-    a time."""
+def by_images(
+    image: Array, kernel: Array, *, counts: Sequence[int], stride: Pair, dilation: Pair, precision: lax.PrecisionLike
+) -> Array:
+    """Dot products of kernels (h, w, C, K) with images (N, H, W, C) at `counts` positions, (N, H', W', K): some images
+    at a time."""
     n, (*window, _, kernels) = len(image), kernel.shape
-    counts = _positions(image.shape[1:3], window, stride, dilation)
     taps = _grid(window, dilation, counts, stride)
     weights = kernel.reshape(-1, kernels)
     some = _at_a_time(n, math.prod(counts) * len(weights))
@@ -34,11 +35,12 @@ def by_images(image: Array, kernel: Array, *, stride: Pair, dilation: Pair, prec
     return parts.reshape(len(parts) * some, *counts, kernels)[:n]
 
 
-def by_channels(image: Array, kernel: Array, *, stride: Pair, dilation: Pair, precision: lax.PrecisionLike) -> Array:
+def by_channels(
+    image: Array, kernel: Array, *, counts: Sequence[int], stride: Pair, dilation: Pair, precision: lax.PrecisionLike
+) -> Array:
     """The same for few positions, summed over some channels at a time, which come first: images (C, H, W, N) and
     kernels (C, h, w, K) give (H', W', N, K). This is the gradient of kernels, whose channels are images."""
     channels, *window, kernels = kernel.shape
-    counts = _positions(image.shape[1:3], window, stride, dilation)
     places = _grid(counts, stride, window, dilation)
     rows = len(places) * image.shape[3]
     some = _at_a_time(channels, math.prod(window) * rows)
@@ -54,11 +56,6 @@ def by_channels(image: Array, kernel: Array, *, stride: Pair, dilation: Pair, pr
     shape = (kernels, rows) if fewer_kernels else (rows, kernels)
     total, _ = lax.scan(add, jnp.zeros(shape, image.dtype), parts)
     return (total.T if fewer_kernels else total).reshape(*counts, -1, kernels)
-
-
-def _positions(size: Sequence[int], window: Sequence[int], stride: Pair, dilation: Pair) -> list[int]:
-    reach = [(k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
-    return [(full - r) // s + 1 for full, r, s in zip(size, reach, stride, strict=True)]
 
 
 def _grid(starts: Sequence[int], steps: Pair, counts: Sequence[int], strides: Pair) -> list[tuple[slice, slice]]:

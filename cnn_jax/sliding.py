@@ -244,9 +244,9 @@ def _unfold(
     maps: bool,
     precision: lax.PrecisionLike,
 ) -> Array:
-    options = {"stride": stride, "dilation": dilation, "precision": precision}
     window = kernel.shape[:2]
     *_, counts = _extents(image.shape[1:3], window, stride=stride, border=border, dilation=dilation, spread=spread)
+    options = {"counts": counts, "stride": stride, "dilation": dilation, "precision": precision}
     kernel = kernel.astype(accumulator(kernel.dtype))
     if math.prod(counts) < math.prod(window):
         image = _framed(image.transpose(3, 1, 2, 0), border, spread)
