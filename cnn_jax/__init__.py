@@ -1,10 +1,10 @@
 """How well does each patch of an image match each feature, everywhere, at once, and what can be learned from it.
 
 Pure JAX functions for one image; `jax.vmap` gives batches. Rooms: `convolution`, `pooling`, `matching`, `warping`,
-`search`, `layers`, `nets`, `costs`, `training`, `checkpoint`, `data`, `figures`.
+`augment`, `search`, `layers`, `norms`, `nets`, `costs`, `training`, `checkpoint`, `data`, `figures`.
 """
 
-from . import nets
+from . import augment, nets
 from .checkpoint import load_params, save_params
 from .convolution import conv, window_sum
 from .costs import Cost, cost, receptive_field
@@ -33,6 +33,7 @@ from .matching import (
     zncc,
 )
 from .memory import keep_freed_memory
+from .norms import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, calibrate
 from .pooling import avg_pool, global_avg_pool, max_abs_pool, max_pool, min_pool
 from .search import Matches, find, peaks
 from .training import fit
@@ -40,6 +41,7 @@ from .training import fit
 __all__ = [
     "Activation",
     "AvgPool",
+    "BatchNorm",
     "Chain",
     "Conv",
     "Cost",
@@ -47,13 +49,18 @@ __all__ = [
     "Dropout",
     "Flatten",
     "GlobalAvgPool",
+    "GroupNorm",
     "Layer",
+    "LayerNorm",
+    "LocalResponseNorm",
     "Match",
     "Matches",
     "MaxAbsPool",
     "MaxPool",
     "Residual",
+    "augment",
     "avg_pool",
+    "calibrate",
     "conv",
     "cosine",
     "cost",

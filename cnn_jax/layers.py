@@ -10,7 +10,7 @@ import collections
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -61,10 +61,14 @@ def Conv(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     bias: bool = True,
+    standardize: bool = False,
     init: Initializer = he_normal,
     method: str = "auto",
 ) -> Layer:
     """A convolution layer: `conv` with learned kernels (h, w, C, features) and one bias each. Options as in `conv`.
+
+    With `standardize` every kernel is used with mean 0 and variance 1 over its h w C numbers (Qiao et al., "Weight
+    Standardization", 2019), whatever its parameters are; a normalising layer should follow.
 
     >>> net = Conv(4, 3)
     >>> jax.tree.map(jnp.shape, net.init(jax.random.key(0), (8, 8, 1)))
@@ -82,7 +86,10 @@ def Conv(
         return params | ({"bias": jnp.zeros(features, jnp.float32)} if bias else {})
 
     def apply(params: Params, image: Array, **_: Any) -> Array:
-        out = sliding(image, params["kernel"])
+        kernel = params["kernel"]
+        if standardize:
+            kernel = jax.nn.standardize(kernel, axis=(0, 1, 2), epsilon=1e-5)
+        out = sliding(image, kernel)
         return out + params["bias"][None, None, :] if bias else out
 
     return Layer(setup, apply, "conv")
@@ -92,27 +99,44 @@ def Match(
     features: int,
     size: int | Sequence[int] = 3,
     *,
+    score: Callable[..., Array] = matching.match,
+    learn: Mapping[str, float] | None = None,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     init: Initializer | None = None,
 ) -> Layer:
-    """A bank of learned features compared by `match`: scores stay in [-1, 1] while features and images do.
+    """A bank of learned features compared by a score: `match`, or another of `cnn_jax.matching`.
 
-    Features (h, w, C, features) start uniform in [-1, 1], unless `init` says otherwise.
+    Features (h, w, C, features) start uniform in [-1, 1], unless `init` says otherwise. With `match` and images in
+    [-1, 1], scores stay there while the features do; with `cosine`, `zncc` and `sharpened_cosine` they always do.
 
-    >>> net = Match(4, 3)
-    >>> net.apply(net.init(jax.random.key(0), (8, 8, 1)), jnp.ones((8, 8, 1))).shape
+    `learn` names positive numbers among the score's options and where they start: one for each feature is learned, as
+    its logarithm. This is the sharpened cosine similarity layer:
+
+    >>> net = Match(4, 3, score=matching.sharpened_cosine, learn={"p": 2.0, "q": 0.1})
+    >>> params = net.init(jax.random.key(0), (8, 8, 1))
+    >>> jax.tree.map(jnp.shape, params)
+    {'features': (3, 3, 1, 4), 'log_p': (4,), 'log_q': (4,)}
+    >>> net.apply(params, jnp.ones((8, 8, 1))).shape
     (6, 6, 4)
     """
-    features, (rows, columns) = count("features", features), pair("size", size)
+    features, (rows, columns), learn = count("features", features), pair("size", size), dict(learn or {})
+    for name, value in learn.items():
+        if not value > 0:
+            raise ValueError(f"learn: expected positive numbers, got {value!r} for {name!r}")
 
     def setup(key: Array, shape: Shape) -> Params:
         full = (rows, columns, _image_shape("Match", shape)[2], features)
-        return {"features": init(key, full, jnp.float32) if init else jax.random.uniform(key, full, jnp.float32, -1, 1)}
+        bank = init(key, full, jnp.float32) if init else jax.random.uniform(key, full, jnp.float32, -1, 1)
+        starts = {f"log_{name}": jnp.full(features, math.log(value), jnp.float32) for name, value in learn.items()}
+        return {"features": bank} | starts
 
     def apply(params: Params, image: Array, **_: Any) -> Array:
-        score = functools.partial(matching.match, image, stride=stride, padding=padding)
-        return jax.vmap(score, in_axes=-1, out_axes=-1)(params["features"])
+        def one(feature: Array, learned: dict[str, Array]) -> Array:
+            return score(image, feature, stride=stride, padding=padding, **learned)
+
+        learned = {name: jnp.exp(params[f"log_{name}"]) for name in learn}
+        return jax.vmap(one, in_axes=(-1, 0), out_axes=-1)(params["features"], learned)
 
     return Layer(setup, apply, "match")
 

@@ -2,20 +2,32 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from .layers import Layer, Params
+from .norms import BATCH
 from .progress import Progress
 from .windows import accumulator, count
 
+
+class Batch(NamedTuple):
+    """What `fit(augment=...)` varies: images and labels as stored, their places in the data, and the epoch, from 0."""
+
+    images: Array
+    labels: Array
+    indices: Int[Array, " N"]
+    epoch: Int[Array, ""]
+
+
 Sample = Callable[[Array], tuple[Array, Array]]
+Augment = Callable[[Array, Batch], tuple[Array, Array]]
 Loss = Callable[[Array, Array], Array]
 
 # Metrics stay on the device and are read after so many steps, so that the loop never waits for them.
@@ -34,6 +46,7 @@ def fit(
     key: Array,
     batch_size: int = 256,
     params: Params | None = None,
+    augment: Augment | None = None,
     loss: Loss = optax.softmax_cross_entropy_with_integer_labels,
     steps_per_call: int | None = None,
     compute_dtype: Any = None,
@@ -51,6 +64,8 @@ def fit(
       key: a `jax.random.key`; the same key gives the same run.
       batch_size: examples in a batch.
       params: where to start; by default `net.init` makes them. The given arrays are left untouched.
+      augment: `augment(key, batch) -> (images, labels)` makes of each stored `Batch` what is learned from, on the
+        device: scales its pixels, varies its images (`cnn_jax.augment`), mixes its labels.
       loss: `loss(scores, label)` for one example; by default softmax cross-entropy with integer labels.
       steps_per_call: how many steps run as one program on the device, without coming back to Python; by default 1 on
         the CPU and 50 elsewhere. More than one are a loop, in which XLA:CPU takes tens of times as long for gradients
@@ -67,7 +82,8 @@ def fit(
       FloatingPointError: the loss is NaN or infinite; the message names the first such step.
       ValueError: images and labels of different lengths or fewer than a batch, images of a wrong rank, steps,
         batch_size or steps_per_call below 1.
-      TypeError: data of another kind, counts that are not ints, a compute_dtype that is no floating dtype.
+      TypeError: data of another kind, counts that are not ints, a compute_dtype that is no floating dtype, `augment`
+        beside a function that draws examples.
 
     >>> from cnn_jax.layers import Chain, Dense, Flatten
     >>> data = jnp.array([[[-1.0]], [[1.0]]]), jnp.array([0, 1])
@@ -82,7 +98,12 @@ def fit(
     at_once = min(count("steps_per_call", steps_per_call), steps)
     cast = _casting(compute_dtype)
     init_key, data_key, step_key = jax.random.split(key, 3)
-    store, order, load = _sampled(data, batch_size, data_key) if callable(data) else _stored(data, batch_size, data_key)
+    if callable(data):
+        if augment is not None:
+            raise TypeError("augment: expected None when data is a function, which can vary its examples by itself")
+        store, order, load = _sampled(data, batch_size, data_key)
+    else:
+        store, order, load = _stored(data, batch_size, data_key, augment)
 
     example = jax.eval_shape(load, store, order, jnp.int32(0))[0]
     fitted = net.init(init_key, example.shape[1:]) if params is None else params
@@ -91,7 +112,8 @@ def fit(
 
     def objective(params: Params, images: Array, labels: Array, keys: Array) -> tuple[Array, dict[str, Array]]:
         params, images = cast(params), cast(images, integers=True)
-        scores = jax.vmap(lambda image, key: net.apply(params, image, train=True, key=key))(images, keys)
+        apply = functools.partial(net.apply, train=True)
+        scores = jax.vmap(lambda image, key: apply(params, image, key=key), axis_name=BATCH)(images, keys)
         if compute_dtype is not None:
             scores = jax.tree.map(lambda x: x.astype(accumulator(x.dtype)), scores)
         value = jnp.mean(jax.vmap(loss)(scores, labels))
@@ -154,7 +176,7 @@ def _sampled(sample: Sample, batch_size: int, key: Array) -> tuple[Array, None, 
     return key, None, load
 
 
-def _stored(data: tuple[Any, Any], batch_size: int, key: Array) -> tuple[Any, Array, Load]:
+def _stored(data: tuple[Any, Any], batch_size: int, key: Array, augment: Augment | None) -> tuple[Any, Array, Load]:
     try:
         images, labels = (jnp.asarray(part) for part in data)
     except (TypeError, ValueError):
@@ -168,13 +190,19 @@ def _stored(data: tuple[Any, Any], batch_size: int, key: Array) -> tuple[Any, Ar
         raise ValueError(f"batch_size: expected at most the {n} images of data, got {batch_size}")
 
     def load(store: tuple[Array, Array, Array], order: Array, step: Array) -> tuple[Array, Array, Array]:
-        images, labels, key = store
+        images, labels, (order_key, augment_key) = store
         epoch, place = jnp.divmod(step, n // batch_size)
-        order = lax.cond(place == 0, lambda: jax.random.permutation(jax.random.fold_in(key, epoch), n), lambda: order)
-        chosen = lax.dynamic_slice_in_dim(order, place * batch_size, batch_size)
-        return _with_channels(images[chosen]), labels[chosen], order
 
-    return (images, labels, key), jnp.arange(n), load
+        def shuffled() -> Array:
+            return jax.random.permutation(jax.random.fold_in(order_key, epoch), n)
+
+        order = lax.cond(place == 0, shuffled, lambda: order)
+        chosen = lax.dynamic_slice_in_dim(order, place * batch_size, batch_size)
+        batch = Batch(images[chosen], labels[chosen], chosen, epoch)
+        images, labels = augment(jax.random.fold_in(augment_key, step), batch) if augment else batch[:2]
+        return _with_channels(images), labels, order
+
+    return (images, labels, tuple(jax.random.split(key))), jnp.arange(n), load
 
 
 def _casting(dtype: Any) -> Callable[..., Any]:

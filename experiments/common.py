@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import pooch
 
 import cnn_jax
+from cnn_jax.data import cache
 from cnn_jax.files import replacing
 
 
@@ -34,7 +34,7 @@ def keep_compiled() -> None:
     that is set, and nowhere if the folder cannot be written to."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         try:
-            folder = make_writable(Path(pooch.os_cache("cnn_jax")) / "compiled")
+            folder = make_writable(cache.folder() / "compiled")
         except OSError:
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))

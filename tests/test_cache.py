@@ -10,10 +10,10 @@ import types
 import numpy as np
 import pytest
 
-from cnn_jax.data.cache import MIRROR, fetch
+from cnn_jax.data.cache import MIRROR, fetch, find
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
+CHECKSUM = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 NAME = "set/file.bin"
 
 
@@ -86,57 +86,70 @@ CLOSED = "http://127.0.0.1:9/file.bin"
 
 def test_a_file_of_the_users_folder(tmp_path):
     path = put(tmp_path / "data")
-    assert fetch(NAME, url=CLOSED, sha256=SHA256, data_dir=tmp_path / "data") == path
-    assert fetch(NAME, url=CLOSED, sha256=SHA256, data_dir=str(tmp_path / "data")) == path
+    assert fetch(NAME, url=CLOSED, checksum=CHECKSUM, data_dir=tmp_path / "data") == path
+    assert fetch(NAME, url=CLOSED, checksum=CHECKSUM, data_dir=str(tmp_path / "data")) == path
+
+
+def test_md5_is_known_too(tmp_path):
+    path = put(tmp_path / "data")
+    md5 = hashlib.md5(CONTENT).hexdigest()
+    assert fetch(NAME, url=CLOSED, checksum=f"md5:{md5}", data_dir=tmp_path / "data") == path
+    with pytest.raises(ValueError, match=f"expected md5:0, got md5:{md5}"):
+        fetch(NAME, url=CLOSED, checksum="md5:0", data_dir=tmp_path / "data")
+
+
+def test_what_the_user_has_not_is_not_found(tmp_path):
+    assert find(NAME, checksum=CHECKSUM) is None
+    assert find(NAME, checksum=CHECKSUM, data_dir=tmp_path) is None
 
 
 def test_a_file_of_the_mirror(tmp_path, monkeypatch):
     path = put(tmp_path / "data")
     monkeypatch.setenv(MIRROR, str(tmp_path / "data"))
-    assert fetch(NAME, url=CLOSED, sha256=SHA256) == path
+    assert fetch(NAME, url=CLOSED, checksum=CHECKSUM) == path
 
 
 def test_the_folder_goes_before_the_mirror(tmp_path, monkeypatch):
     put(tmp_path / "mirror", b"other")
     monkeypatch.setenv(MIRROR, str(tmp_path / "mirror"))
     path = put(tmp_path / "data")
-    assert fetch(NAME, url=CLOSED, sha256=SHA256, data_dir=tmp_path / "data") == path
+    assert fetch(NAME, url=CLOSED, checksum=CHECKSUM, data_dir=tmp_path / "data") == path
 
 
 def test_a_wrong_file_is_refused_and_left_alone(tmp_path):
     path = put(tmp_path / "data", b"other")
-    with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: expected SHA-256 {SHA256}"):
-        fetch(NAME, url=CLOSED, sha256=SHA256, data_dir=tmp_path / "data")
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: expected {CHECKSUM}"):
+        fetch(NAME, url=CLOSED, checksum=CHECKSUM, data_dir=tmp_path / "data")
     assert path.read_bytes() == b"other"
 
 
 def test_downloads_once(server, cache):
-    path = fetch(NAME, url=server.url, sha256=SHA256)
+    path = fetch(NAME, url=server.url, checksum=CHECKSUM)
     assert path.read_bytes() == CONTENT
     assert path.name == "file.bin"
     assert files(cache) == [path]
-    assert fetch(NAME, url=server.url, sha256=SHA256) == path
+    assert fetch(NAME, url=server.url, checksum=CHECKSUM) == path
     assert server.requests == [None]
 
 
 def test_downloads_what_the_folder_lacks(server, tmp_path):
     (tmp_path / "data").mkdir()
-    path = fetch(NAME, url=server.url, sha256=SHA256, data_dir=tmp_path / "data")
+    path = fetch(NAME, url=server.url, checksum=CHECKSUM, data_dir=tmp_path / "data")
     assert path.read_bytes() == CONTENT
     assert files(tmp_path / "data") == []
 
 
 def test_a_spoilt_file_of_the_cache_is_downloaded_again(server):
-    path = fetch(NAME, url=server.url, sha256=SHA256)
+    path = fetch(NAME, url=server.url, checksum=CHECKSUM)
     path.write_bytes(b"spoilt")
-    assert fetch(NAME, url=server.url, sha256=SHA256).read_bytes() == CONTENT
+    assert fetch(NAME, url=server.url, checksum=CHECKSUM).read_bytes() == CONTENT
 
 
 def test_a_download_that_broke_off_goes_on_where_it_stopped(server, cache):
     server.breaks = 1
     with pytest.raises(ConnectionError, match=NAME):
-        fetch(NAME, url=server.url, sha256=SHA256)
-    path = fetch(NAME, url=server.url, sha256=SHA256)
+        fetch(NAME, url=server.url, checksum=CHECKSUM)
+    path = fetch(NAME, url=server.url, checksum=CHECKSUM)
     assert path.read_bytes() == CONTENT
     assert files(cache) == [path]
     first, second = server.requests
@@ -147,23 +160,23 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(server, cache):
 def test_a_server_that_cannot_go_on_starts_again(server, cache):
     server.breaks, server.ranges = 1, False
     with pytest.raises(ConnectionError):
-        fetch(NAME, url=server.url, sha256=SHA256)
-    assert fetch(NAME, url=server.url, sha256=SHA256).read_bytes() == CONTENT
+        fetch(NAME, url=server.url, checksum=CHECKSUM)
+    assert fetch(NAME, url=server.url, checksum=CHECKSUM).read_bytes() == CONTENT
     assert len(files(cache)) == 1
 
 
 def test_a_wrong_download_is_refused_and_not_kept(server, cache):
     server.content = b"other"
-    with pytest.raises(ValueError, match=SHA256):
-        fetch(NAME, url=server.url, sha256=SHA256)
+    with pytest.raises(ValueError, match=CHECKSUM.removeprefix("sha256:")):
+        fetch(NAME, url=server.url, checksum=CHECKSUM)
     assert files(cache) == []
     server.content = CONTENT
-    assert fetch(NAME, url=server.url, sha256=SHA256).read_bytes() == CONTENT
+    assert fetch(NAME, url=server.url, checksum=CHECKSUM).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_without_a_connection_the_message_says_where_to_put_the_file(server, cache, known):
     url = server.url + ".gone" if known else CLOSED
     with pytest.raises(ConnectionError, match=rf"{NAME}: .*{url}.*FOLDER/{NAME} with {MIRROR}=FOLDER"):
-        fetch(NAME, url=url, sha256=SHA256)
+        fetch(NAME, url=url, checksum=CHECKSUM)
     assert files(cache) == []

@@ -29,6 +29,7 @@ from cnn_jax.layers import (
 KEY = jax.random.key(0)
 RELU = Activation(jax.nn.relu)
 NET = Chain(Conv(2), RELU, MaxPool(), Flatten(), Dense(2))
+MATCH = {"features": (3, 3, 2, 4), "log_p": (4,)}
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (3, 6, 6, 1)).astype(np.float32)
 
 
@@ -55,6 +56,7 @@ def params():
         (Conv(4, groups=2), (6, 6, 2), {"kernel": (3, 3, 1, 4), "bias": (4,)}, (4, 4, 4)),
         (Match(4), (6, 6, 2), {"features": (3, 3, 2, 4)}, (4, 4, 4)),
         (Match(4, (5, 2), stride=(1, 2), padding="SAME"), (6, 6, 1), {"features": (5, 2, 1, 4)}, (6, 3, 4)),
+        (Match(4, score=matching.sharpened_cosine, learn={"p": 2.0}), (6, 6, 2), MATCH, (4, 4, 4)),
         (Dense(3), (7,), {"kernel": (7, 3), "bias": (3,)}, (3,)),
         (Dense(3, bias=False), (7,), {"kernel": (7, 3)}, (3,)),
         (MaxPool(), (7, 7, 2), {}, (3, 3, 2)),
@@ -97,6 +99,25 @@ def test_match_layer_is_match_for_every_feature():
     score = functools.partial(matching.match, IMAGES[0], padding="SAME")
     expected = jax.vmap(score, -1, -1)(params["features"])
     np.testing.assert_allclose(layer.apply(params, IMAGES[0]), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("score", [matching.cosine, matching.zncc, matching.squared_difference])
+def test_match_layer_takes_any_score(score):
+    layer = Match(4, score=score, stride=2)
+    params = init(layer, (6, 6, 1))
+    expected = jax.vmap(functools.partial(score, IMAGES[0], stride=2), -1, -1)(params["features"])
+    np.testing.assert_allclose(layer.apply(params, IMAGES[0]), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_match_layer_learns_a_scores_options():
+    layer = Match(2, score=matching.sharpened_cosine, learn={"p": 2.0, "q": 0.5})
+    params = init(layer, (6, 6, 1)) | {"log_p": jnp.log(jnp.array([1.0, 3.0]))}
+    score = functools.partial(matching.sharpened_cosine, IMAGES[0], q=0.5)
+    for i, p in enumerate((1.0, 3.0)):
+        expected = score(params["features"][..., i], p=p)
+        np.testing.assert_allclose(layer.apply(params, IMAGES[0])[..., i], expected, rtol=1e-4, atol=1e-6)
+    gradient = jax.grad(lambda params: jnp.sum(layer.apply(params, IMAGES[0]) ** 2))(params)
+    assert all(np.all(leaf != 0) and np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
 
 
 @pytest.mark.parametrize(
@@ -222,6 +243,7 @@ def test_dropout_rate(rate):
         (lambda: Conv(2.5), TypeError, "features: .*2.5"),
         (lambda: Conv(2, 0), ValueError, "size: .*0"),
         (lambda: Match(2, (3, -1)), ValueError, "size: .*-1"),
+        (lambda: Match(2, learn={"p": 0}), ValueError, "learn: expected positive numbers, got 0 for 'p'"),
         (lambda: Dense(0), ValueError, "features: .*0"),
         (lambda: Activation("relu"), TypeError, "fn: .*relu"),
         (Chain, ValueError, "layers: .*none"),

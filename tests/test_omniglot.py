@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch):
             file = io.BytesIO()
             Image.new("L", (105, 105), grey).save(file, "PNG")
             archive.writestr(f"{root}/{character}/{name}.png", file.getvalue())
-    monkeypatch.setattr(omniglot, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(omniglot, "CHECKSUM", f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}")
     return tmp_path
 
 
@@ -49,8 +49,8 @@ def test_the_mirror(folder, monkeypatch):
 
 
 def test_another_archive_is_refused(folder, monkeypatch):
-    monkeypatch.setattr(omniglot, "SHA256", "0" * 64)
-    with pytest.raises(ValueError, match="expected SHA-256 0000"):
+    monkeypatch.setattr(omniglot, "CHECKSUM", "sha256:" + "0" * 64)
+    with pytest.raises(ValueError, match="expected sha256:0000"):
         omniglot.load_xo(folder)
 
 

@@ -19,12 +19,13 @@ HEAVY = ("matplotlib", "PIL", "pooch", "safetensors", "rich", "scipy.ndimage", "
 # The floors of the house: a room imports from floors below its own alone.
 FLOORS = {
     0: ("windows", "fourier", "im2col", "files", "memory", "progress"),
-    1: ("sliding", "pooling", "warping", "figures"),
+    1: ("sliding", "pooling", "warping", "figures", "initializers", "optimizers"),
     2: ("convolution", "poses"),
     3: ("patches",),
     4: ("matching", "augment", "data"),
     5: ("layers", "search"),
-    6: ("nets", "costs", "explain", "training", "checkpoint"),
+    6: ("norms",),
+    7: ("nets", "costs", "explain", "training", "checkpoint"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
@@ -82,7 +83,9 @@ def test_imports_are_seen():
     assert "experiments" not in set(rooms_imported(ROOT / "__init__.py"))
 
 
-@pytest.mark.parametrize(("room", "missing"), [("figures", "matplotlib.figure"), ("data.images", "PIL")])
+@pytest.mark.parametrize(
+    ("room", "missing"), [("figures", "matplotlib.figure"), ("data.images", "PIL"), ("data.cache", "pooch")]
+)
 def test_rooms_say_what_to_install(monkeypatch, room, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.delitem(sys.modules, f"cnn_jax.{room}", raising=False)
@@ -91,12 +94,7 @@ def test_rooms_say_what_to_install(monkeypatch, room, missing):
 
 
 def test_functions_say_what_to_install(monkeypatch, tmp_path):
-    from cnn_jax.data import cache
-
-    for missing in ("pooch", "safetensors"):
-        monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=r"pooch: pip install 'cnn_jax\[experiments\]'"):
-        cache.fetch("a", url="http://127.0.0.1:9/a", sha256="0", data_dir=tmp_path)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(ImportError, match=r"safetensors: pip install 'cnn_jax\[experiments\]'"):
         cnn_jax.save_params(tmp_path / "a", {"a": jnp.zeros(1)})
     with pytest.raises(ImportError, match=r"safetensors: pip install 'cnn_jax\[experiments\]'"):

@@ -1,5 +1,6 @@
 """The training loop: what it learns, which images it takes, what it reports and refuses."""
 
+import functools
 import io
 import sys
 
@@ -12,8 +13,9 @@ import optax.contrib
 import pytest
 
 from cnn_jax.data import xo
-from cnn_jax.layers import Chain, Dense, Dropout, Flatten, Layer
+from cnn_jax.layers import Chain, Conv, Dense, Dropout, Flatten, Layer
 from cnn_jax.nets import xo_net
+from cnn_jax.norms import BatchNorm
 from cnn_jax.progress import Progress
 from cnn_jax.training import fit
 
@@ -117,6 +119,40 @@ def test_channels_are_optional_and_labels_may_be_anything():
     _, history = run((IMAGES[..., None], targets), loss=loss, steps=1)
     assert shapes == [((2,), (2,))]
     assert list(history) == ["loss"]
+
+
+def test_augment_makes_what_is_learned_from():
+    """Labels become the place in the data and the epoch, which the loss hands on; every place once an epoch."""
+
+    def augment(key, batch):
+        np.testing.assert_equal((batch.images.dtype, batch.labels.dtype), (np.uint8, np.int32))
+        shown = jnp.broadcast_to(batch.epoch, batch.indices.shape)
+        return batch.images.astype(jnp.float32), jnp.stack([batch.indices, shown, batch.labels], -1)
+
+    images = (np.arange(8)[:, None, None] * np.ones((1, 2, 2))).astype(np.uint8)
+    seen = []
+    for part in range(3):
+        run_part = functools.partial(run, (images, np.arange(8) * 10), Flatten(), steps=8, batch_size=2)
+        seen.append(run_part(augment=augment, loss=lambda _, label, part=part: label[part].astype(jnp.float32))[1])
+    places, epochs, labels = (part["loss"] for part in seen)
+    np.testing.assert_array_equal(epochs, [0] * 4 + [1] * 4)
+    np.testing.assert_allclose(labels, 10 * places)
+    assert np.sum(places[:4]) == pytest.approx(14)
+
+
+def test_augment_draws_anew_in_every_step():
+    def augment(key, batch):
+        return batch.images, jax.random.normal(key, (len(batch.images),))
+
+    history = run(net=Flatten(), augment=augment, loss=lambda _, label: label, steps=8)[1]
+    assert len(np.unique(history["loss"])) == 8
+
+
+def test_batch_norm_is_trained_over_the_batch():
+    net = Chain(Conv(2, 2), BatchNorm(), Flatten(), Dense(2))
+    params, history = run(net=net, steps=30, optimizer=optax.adam(0.1))
+    assert history["loss"][-1] < history["loss"][0]
+    np.testing.assert_array_equal(params["batch_norm1"]["mean"], 0)
 
 
 @pytest.mark.parametrize("steps_per_call", [None, 1, 4])
@@ -234,6 +270,7 @@ def test_no_progress_says_nothing(capfd):
         ({"steps_per_call": 0}, ValueError, "steps_per_call: .*0"),
         ({"compute_dtype": jnp.int32}, TypeError, "compute_dtype: .*int32"),
         ({"compute_dtype": "bits"}, TypeError, "compute_dtype: .*bits"),
+        ({"data": sample, "augment": lambda key, batch: batch[:2]}, TypeError, "augment: .*data is a function"),
         ({"data": None}, TypeError, "data: .*NoneType"),
         ({"data": (IMAGES, LABELS, LABELS)}, TypeError, "data: .*tuple"),
         ({"data": ("text", LABELS)}, TypeError, r"data: "),

@@ -7,36 +7,54 @@ from pathlib import Path
 MIRROR = "CNN_JAX_DATA"
 
 
-def fetch(name: str, *, url: str, sha256: str, data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The local path of a file of a data set.
+try:
+    import pooch
+except ImportError as error:
+    raise ImportError("cnn_jax.data.cache needs pooch: pip install 'cnn_jax[experiments]'") from error
+
+
+def folder() -> Path:
+    """The user's cache folder, which may not be there yet."""
+    return Path(pooch.os_cache("cnn_jax"))
+
+
+def find(name: str, *, checksum: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
+    """The local path of a file of a data set that the user has, or None.
 
     Looks for `name` (such as "omniglot/images.zip") below `data_dir`, or else below the folder that the environment
-    variable CNN_JAX_DATA names. What is not there is downloaded into the user's cache; a download that broke off goes
-    on where it stopped, and a file takes its place in the cache only when its checksum is right.
+    variable CNN_JAX_DATA names. `checksum` is "sha256:..." or "md5:...".
+
+    Raises a ValueError for a file with another checksum.
+    """
+    algorithm, _, expected = checksum.partition(":")
+    for place in filter(None, (data_dir, os.environ.get(MIRROR))):
+        path = Path(place) / name
+        if path.is_file():
+            found = pooch.file_hash(str(path), alg=algorithm)
+            if found != expected:
+                raise ValueError(f"{path}: expected {checksum}, got {algorithm}:{found}")
+            return path
+    return None
+
+
+def fetch(name: str, *, url: str, checksum: str, data_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The local path of a file of a data set: what `find` finds, or else the file in the user's cache.
+
+    What is not there is downloaded; a download that broke off goes on where it stopped, and a file takes its place in
+    the cache only when its checksum is right.
 
     Raises:
-      ValueError: a file was found or downloaded whose SHA-256 is not the expected one.
+      ValueError: a file was found or downloaded with another checksum.
       ConnectionError: it is not on this machine and cannot be downloaded; the message says where to put it.
     """
-    try:
-        import pooch
-    except ImportError as error:
-        raise ImportError("cnn_jax.data.cache needs pooch: pip install 'cnn_jax[experiments]'") from error
-
-    for folder in filter(None, (data_dir, os.environ.get(MIRROR))):
-        path = Path(folder) / name
-        if not path.is_file():
-            continue
-        found = pooch.file_hash(str(path))
-        if found != sha256:
-            raise ValueError(f"{path}: expected SHA-256 {sha256}, got {found}")
+    path = find(name, checksum=checksum, data_dir=data_dir)
+    if path is not None:
         return path
-
-    place = pooch.os_cache("cnn_jax") / name
+    place = folder() / name
     resume = functools.partial(_resume, part=place.with_name(f".{place.name}.part"))
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        kept = pooch.retrieve(url, f"sha256:{sha256}", place.name, place.parent, downloader=resume)  # pyright: ignore[reportArgumentType]
+        kept = pooch.retrieve(url, checksum, place.name, place.parent, downloader=resume)  # pyright: ignore[reportArgumentType]
     except OSError as error:
         hint = f"download it by hand and put it at FOLDER/{name} with {MIRROR}=FOLDER or --data-dir FOLDER"
         raise ConnectionError(f"{name}: cannot be downloaded from {url} ({type(error).__name__}); {hint}") from error

@@ -1,12 +1,13 @@
 """Picture files as arrays, and letters found in them: any size, either polarity, uneven light."""
 
+import functools
 import os
 import warnings
 from collections.abc import Callable
 from typing import IO
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Num, UInt8
 
 from ..windows import count
 
@@ -51,6 +52,15 @@ def read_colours(path: str | os.PathLike[str] | IO[bytes]) -> Float[np.ndarray, 
     return _read(path, _colours)
 
 
+def read_square(path: str | os.PathLike[str] | IO[bytes], *, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """Reads a picture file as a small square in colour: the shorter side is scaled to `size` and the middle cut out.
+
+    What is transparent becomes white. Errors and the rest are those of `read_image`.
+    """
+    size = count("size", size)
+    return _read(path, functools.partial(_square, size=size))
+
+
 def _read(path: str | os.PathLike[str] | IO[bytes], convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
     try:
         with warnings.catch_warnings():
@@ -73,6 +83,13 @@ def _colours(picture: Image.Image) -> Float[np.ndarray, "H W 4"]:
         return np.stack([grey, grey, grey, np.ones_like(grey)], -1)
     levels = np.asarray(picture.convert("RGBA"), np.float32)
     return (levels - COLOUR_ZERO) / COLOUR_UNIT
+
+
+def _square(picture: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    if picture.mode.startswith(("I", "F")):
+        picture = Image.fromarray(np.round((_deep(picture) + 1) * 127.5).astype(np.uint8))
+    small = ImageOps.fit(picture.convert("RGBA"), (size, size), Image.Resampling.LANCZOS)
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB"))
 
 
 def _deep(picture: Image.Image) -> Float[np.ndarray, "H W"]:

@@ -15,7 +15,7 @@ from . import cache, images, xo
 
 NAME = "omniglot/images_background_small1.zip"
 URL = "https://github.com/brendenlake/omniglot/raw/master/python/images_background_small1.zip"
-SHA256 = "f38eb80f801274ac2b4dff5b24289016bfaba4a7d5bb50deebf27104ad6cb8a4"
+CHECKSUM = "sha256:f38eb80f801274ac2b4dff5b24289016bfaba4a7d5bb50deebf27104ad6cb8a4"
 CHARACTERS = {"X": "character24", "O": "character15"}
 
 
@@ -26,7 +26,7 @@ def load_xo(
 
     Raises what `cache.fetch` raises when the archive is not to be had.
     """
-    path = cache.fetch(NAME, url=URL, sha256=SHA256, data_dir=data_dir)
+    path = cache.fetch(NAME, url=URL, checksum=CHECKSUM, data_dir=data_dir)
     drawings, labels = [], []
     with zipfile.ZipFile(path) as archive:
         for name in sorted(archive.namelist()):

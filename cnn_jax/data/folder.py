@@ -1,0 +1,76 @@
+"""Pictures of one's own: a folder for every class, files of any kind and size in it."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..files import replacing
+from ..progress import Progress
+from ..windows import count
+from . import cache, images
+from .labelled import Labelled, split
+
+KINDS = frozenset(images.Image.registered_extensions())
+
+
+def load(
+    folder: str | os.PathLike[str], *, size: int = 32, validation: float = 0.2, seed: int = 0, progress: bool = True
+) -> tuple[Labelled, Labelled]:
+    """Reads `folder/CLASS/PICTURE` and splits each class at random: a part to train on and a part to choose by.
+
+    Pictures are made square, (size, size, 3) uint8: the shorter side is scaled and the middle cut out. The arrays are
+    kept in the user's cache, and read from there while no file changes. Hidden files and other kinds are passed over.
+
+    Args:
+      folder: the folder of folders; classes are in alphabetical order.
+      size: rows and columns of every picture.
+      validation: the share of every class in the second part, at least one picture.
+      seed: of the split.
+      progress: show a bar on stderr.
+
+    Raises:
+      ValueError: fewer than two classes, a class of fewer than two pictures, a file that is no picture; the message
+        names it.
+      OSError: the folder or a file cannot be read.
+    """
+    size, folder = count("size", size), Path(folder)
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if len(classes) < 2:
+        raise ValueError(f"{folder}: expected a folder for each of at least two classes, got {classes}")
+    files = {name: pictures(folder / name) for name in classes}
+    for name, own in files.items():
+        if len(own) < 2:
+            raise ValueError(f"{folder / name}: expected at least two pictures, one to choose by, got {len(own)}")
+    paths = [path for own in files.values() for path in own]
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(own) for own in files.values()])
+    data = Labelled(_cached(paths, size, progress), labels, tuple(classes))
+    return split(data, validation, seed=seed)
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The picture files in a folder, in alphabetical order."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in KINDS and not path.name.startswith("."))
+
+
+def _cached(paths: list[Path], size: int, progress: bool) -> np.ndarray:
+    states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    name = hashlib.sha256(json.dumps([size, states]).encode()).hexdigest()[:32]
+    kept = cache.folder() / "folders" / f"{name}.npy"
+    try:
+        return np.load(kept, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        pass  # not there yet, or not whole
+    out = np.empty((len(paths), size, size, 3), np.uint8)
+    with Progress("reading", len(paths), show=progress) as bar:
+        for i, path in enumerate(paths):
+            out[i] = images.read_square(path, size=size)
+            bar.update(i + 1)
+    try:
+        with replacing(kept) as temporary, temporary.open("wb") as file:
+            np.save(file, out)
+    except OSError:
+        pass  # a cache that cannot be written to only costs time
+    return out

@@ -1,0 +1,35 @@
+"""What every loader of labelled pictures returns."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+
+class Labelled(NamedTuple):
+    """Pictures, their labels, and what the labels mean."""
+
+    images: UInt8[np.ndarray, "N H W *C"]
+    labels: Int32[np.ndarray, " N"]
+    classes: tuple[str, ...]
+
+
+def split(data: Labelled, share: float, *, seed: int = 0) -> tuple[Labelled, Labelled]:
+    """Two parts, of 1 - share and share of every class, drawn at random: to train on and to choose by.
+
+    Of a class of two pictures or more, each part has at least one.
+
+    >>> data = Labelled(np.zeros((10, 2, 2), np.uint8), np.repeat(np.arange(2, dtype=np.int32), 5), ("a", "b"))
+    >>> train, chosen = split(data, 0.2)
+    >>> chosen.labels
+    array([0, 1], dtype=int32)
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share: expected more than 0 and less than 1, got {share}")
+    generator = np.random.default_rng(seed)
+    second = np.zeros(len(data.labels), bool)
+    for label in np.unique(data.labels):
+        own = generator.permutation(np.flatnonzero(data.labels == label))
+        second[own[: min(max(round(share * len(own)), 1), len(own) - 1)]] = True
+    first, second = (Labelled(data.images[part], data.labels[part], data.classes) for part in (~second, second))
+    return first, second

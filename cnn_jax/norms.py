@@ -1,0 +1,229 @@
+"""Layers that normalise: over the batch, within an image, or among neighbouring channels. All compute in float32."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from .layers import Layer, Params, Shape, Stages
+from .windows import accumulator, as_floats, count
+
+Path = tuple[str, ...]
+BATCH = "batch"  # the name of the axis over which statistics are taken
+
+
+def BatchNorm(*, scale: bool = True, bias: bool = True, epsilon: float = 1e-5) -> Layer:
+    """Normalises every channel by its mean and variance: of the batch in training, of the population afterwards.
+
+        out = (image - mean) / sqrt(variance + epsilon) * scale + bias
+
+    In training, images must be mapped over by `jax.vmap(..., axis_name="batch")`, as `fit` does; a sharded batch needs
+    no more. Nothing is kept of those statistics: when training is over, `calibrate` computes the population's, which
+    start as 0 and 1, are parameters too and get no gradient. The variance is the biased one, of all pixels.
+
+    Its stages "mean" and "variance" are those of the batch in training, and of the image by itself otherwise.
+
+    Raises a ValueError when it is trained without such an axis.
+
+    Source: Ioffe and Szegedy, "Batch Normalization" (2015).
+
+    >>> net = BatchNorm()
+    >>> params = net.init(jax.random.key(0), (1, 1, 1))
+    >>> images = jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1)
+    >>> jax.vmap(lambda image: net.apply(params, image, train=True), axis_name="batch")(images).ravel().round(3)
+    Array([-1.,  1.], dtype=float32)
+    """
+
+    def setup(key: Array, shape: Shape) -> Params:
+        params = _scale_and_bias(shape[-1], scale, bias)
+        return params | {"mean": jnp.zeros(shape[-1], jnp.float32), "variance": jnp.ones(shape[-1], jnp.float32)}
+
+    def parts(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Stages:
+        wide = _wide(image)
+        if train:
+            mean = _over_batch(_mean(wide))
+            variance = _over_batch(_mean(_square(wide - _along(mean, wide))))
+            seen = {"mean": mean, "variance": variance}
+        else:
+            own = _mean(wide)
+            seen = {"mean": own, "variance": _mean(_square(wide - _along(own, wide)))}
+            mean, variance = params["mean"], params["variance"]
+        out = _normalized(wide, mean, variance, epsilon, params)
+        return Stages(**seen, normalized=out.astype(image.dtype))
+
+    def apply(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Array:
+        return parts(params, image, train=train, key=key)["normalized"]
+
+    return Layer(setup, apply, "batch_norm", parts)
+
+
+def calibrate(net: Layer, params: Params, images: Float[Array, "N H W C"], *, batch_size: int = 500) -> Params:
+    """Puts the population's statistics into every BatchNorm of a network: its inputs' over all the images.
+
+    They are computed from the first to the last, each with those before it in place, so that they are exactly what the
+    trained network sees, whatever the batches were. Without any BatchNorm the parameters come back as they were.
+
+    Raises a ValueError when there are no images.
+
+    >>> net = BatchNorm()
+    >>> params = net.init(jax.random.key(0), (1, 1, 1))
+    >>> params = calibrate(net, params, jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1))
+    >>> params["mean"], params["variance"]
+    (Array([2.], dtype=float32), Array([1.], dtype=float32))
+    """
+    if len(images) == 0:
+        raise ValueError("images: expected at least one, got none")
+
+    images = images if images.ndim == 4 else images[..., None]
+
+    @jax.jit
+    def moments(params: Params, images: Array) -> dict[Path, tuple[Array, Array]]:
+        stages = jax.vmap(net.stages, (None, 0))(params, images)
+        found = {}
+        for path in paths:
+            mean, variance = (stages["/".join((*path, name))] for name in ("mean", "variance"))
+            found[path] = jnp.sum(mean, 0), jnp.sum(variance + _square(mean), 0)
+        return found
+
+    paths = _batch_norms(net, params, images[0])
+    for path in paths:
+        totals = [moments(params, images[i : i + batch_size])[path] for i in range(0, len(images), batch_size)]
+        mean, square = (np.sum([np.asarray(t[k], np.float64) for t in totals], 0) / len(images) for k in (0, 1))
+        params = _with(params, path, mean=mean, variance=np.maximum(square - mean**2, 0))
+    return params
+
+
+def GroupNorm(groups: int, *, scale: bool = True, bias: bool = True, epsilon: float = 1e-5) -> Layer:
+    """Normalises every image by itself, each of so many groups of channels over all of its pixels.
+
+    Raises a ValueError when the channels cannot be divided into so many groups. One group is all.
+
+    Source: Wu and He, "Group Normalization" (2018).
+
+    >>> net = GroupNorm(1, scale=False, bias=False)
+    >>> net.apply(net.init(jax.random.key(0), (1, 2, 1)), jnp.array([[[1.0], [3.0]]])).ravel().round(3)
+    Array([-1.,  1.], dtype=float32)
+    """
+    groups = count("groups", groups)
+
+    def setup(key: Array, shape: Shape) -> Params:
+        if shape[-1] % groups:
+            raise ValueError(f"groups: expected a divisor of the {shape[-1]} channels, got {groups}")
+        return _scale_and_bias(shape[-1], scale, bias)
+
+    def apply(params: Params, image: Array, **_: Any) -> Array:
+        wide = _wide(image)
+        grouped = wide.reshape(*image.shape[:-1], groups, -1)
+        axes = (*range(image.ndim - 1), image.ndim)
+        mean = jnp.mean(grouped, axes, keepdims=True)
+        variance = jnp.mean(_square(grouped - mean), axes, keepdims=True)
+        shape = (groups, image.shape[-1] // groups)
+        mean, variance = (jnp.broadcast_to(x.reshape(groups, 1), shape).reshape(-1) for x in (mean, variance))
+        return _normalized(wide, mean, variance, epsilon, params).astype(image.dtype)
+
+    return Layer(setup, apply, "group_norm")
+
+
+def LayerNorm(*, scale: bool = True, bias: bool = True, epsilon: float = 1e-5) -> Layer:
+    """Normalises every pixel, or a vector, over its channels.
+
+    Source: Ba, Kiros and Hinton, "Layer Normalization" (2016).
+
+    >>> net = LayerNorm(scale=False, bias=False)
+    >>> net.apply(net.init(jax.random.key(0), (2,)), jnp.array([1.0, 3.0])).round(3)
+    Array([-1.,  1.], dtype=float32)
+    """
+
+    def setup(key: Array, shape: Shape) -> Params:
+        return _scale_and_bias(shape[-1], scale, bias)
+
+    def apply(params: Params, image: Array, **_: Any) -> Array:
+        wide = _wide(image)
+        mean = jnp.mean(wide, -1, keepdims=True)
+        variance = jnp.mean(_square(wide - mean), -1, keepdims=True)
+        return _normalized(wide, mean, variance, epsilon, params).astype(image.dtype)
+
+    return Layer(setup, apply, "layer_norm")
+
+
+def LocalResponseNorm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Layer:
+    """Divides every number by a power of the mean square around it, over `size` neighbouring channels.
+
+        out[c] = image[c] / (k + alpha / size * Σ image[c']²)^beta,  c - size // 2 <= c' <= c + (size - 1) // 2
+
+    Channels that are not there count as 0, as in PyTorch.
+
+    Source: Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks" (2012),
+    whose alpha is not divided by the size.
+
+    >>> LocalResponseNorm(1, alpha=1.0, beta=0.5).apply({}, jnp.array([[[0.0, 1.0]]])).round(3)
+    Array([[[0.   , 0.707]]], dtype=float32)
+    """
+    size = count("size", size)
+
+    def apply(params: Params, image: Array, **_: Any) -> Array:
+        wide = _wide(image)
+        window = (1,) * (image.ndim - 1) + (size,)
+        border = [(0, 0)] * (image.ndim - 1) + [(size // 2, (size - 1) // 2)]
+        squares = lax.reduce_window(_square(wide), 0.0, lax.add, window, (1,) * image.ndim, border)
+        return (wide / (k + alpha / size * squares) ** beta).astype(image.dtype)
+
+    return Layer(lambda key, shape: {}, apply, "local_response_norm")
+
+
+def _wide(image: Array) -> Array:
+    (image,) = as_floats(image=image)
+    return image.astype(accumulator(image.dtype))
+
+
+def _mean(image: Array) -> Array:
+    """Of every channel."""
+    return jnp.mean(image, tuple(range(image.ndim - 1)))
+
+
+def _square(x: Array) -> Array:
+    return x * x
+
+
+def _over_batch(value: Array) -> Array:
+    try:
+        return lax.pmean(value, BATCH)
+    except NameError as error:
+        raise ValueError(
+            f"BatchNorm: in training it needs images mapped over by jax.vmap(..., axis_name={BATCH!r})"
+        ) from error
+
+
+def _scale_and_bias(channels: int, scale: bool, bias: bool) -> Params:
+    params = {"scale": jnp.ones(channels, jnp.float32)} if scale else {}
+    return params | ({"bias": jnp.zeros(channels, jnp.float32)} if bias else {})
+
+
+def _normalized(wide: Array, mean: Array, variance: Array, epsilon: float, params: Params) -> Array:
+    factor = lax.rsqrt(_along(variance, wide) + epsilon)
+    if "scale" in params:
+        factor = factor * _along(params["scale"], wide)
+    out = (wide - _along(mean, wide)) * factor
+    return out + _along(params["bias"], wide) if "bias" in params else out
+
+
+def _along(values: Array, image: Array) -> Array:
+    """Values of the last axis in an image's rank and dtype."""
+    return values.astype(image.dtype).reshape((1,) * (image.ndim - values.ndim) + values.shape)
+
+
+def _batch_norms(net: Layer, params: Params, image: Array) -> list[Path]:
+    """Where the parameters of every BatchNorm are, in the order in which the image comes to them."""
+    stages = [name.split("/") for name in jax.eval_shape(net.stages, params, image)]
+    named = [tuple(path[:-1]) for path in stages if path[-1] == "mean"]
+    return [path for path in named if {"mean", "variance"} <= functools.reduce(dict.__getitem__, path, params).keys()]
+
+
+def _with(params: Params, path: Path, **values: np.ndarray) -> Params:
+    if path:
+        return params | {path[0]: _with(params[path[0]], path[1:], **values)}
+    return params | {name: jnp.asarray(value, params[name].dtype) for name, value in values.items()}

@@ -1,0 +1,103 @@
+"""What optax's optimizers need to know about networks, and two that keep slow copies of the parameters."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+from jaxtyping import Array
+
+from .windows import count
+
+Follow = Callable[[Array, Array, Array], tuple[Array, Array]]
+
+
+def kernels(params: Any) -> Any:
+    """Says which parameters are kernels of convolutions: matrices of h w C rows and K columns to Muon.
+
+    For `optax.contrib.muon(rate, muon_weight_dimension_numbers=kernels)`, which leaves the rest to Adam.
+
+    >>> kernels({"conv1": {"kernel": jnp.zeros((3, 3, 1, 8)), "bias": jnp.zeros(8)}})["conv1"]["kernel"]
+    MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
+    """
+    rows_and_columns = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
+    return jax.tree.map(lambda leaf: rows_and_columns if leaf.ndim == 4 else None, params)
+
+
+def average(
+    optimizer: optax.GradientTransformation, *, decay: float, steps: int
+) -> optax.GradientTransformationExtraArgs:
+    """An optimizer whose last step, of `steps`, ends at the exponential moving average of all parameters on the way.
+
+        average <- d average + (1 - d) parameters,  d = min(decay, (1 + t) / (10 + t)) at step t
+
+    With BatchNorm, `calibrate` after it. Raises a ValueError for a decay that is not in [0, 1).
+
+    >>> rule = average(optax.sgd(0.1), decay=0.99, steps=100)
+    """
+    steps = count("steps", steps)
+    if not 0 <= decay < 1:
+        raise ValueError(f"decay: expected at least 0 and less than 1, got {decay!r}")
+
+    def follow(step: Array, slow: Array, fast: Array) -> tuple[Array, Array]:
+        t = step.astype(slow.dtype)
+        d = jnp.minimum(decay, (1 + t) / (10 + t))
+        slow = d * slow + (1 - d) * fast
+        return slow, jnp.where(step == steps, slow, fast)
+
+    return _with_slow(optimizer, follow)
+
+
+def lookahead(
+    optimizer: optax.GradientTransformation, *, every: int = 5, rate: float = 0.5
+) -> optax.GradientTransformationExtraArgs:
+    """An optimizer that is set back every few steps to slow parameters, which come a part of the way towards it first.
+
+        slow <- slow + rate (parameters - slow),  parameters <- slow,  after every `every` steps
+
+    Unlike `optax.lookahead` it takes and gives plain parameters. Raises a ValueError for a rate that is not in (0, 1].
+
+    Source: Zhang, Lucas, Hinton and Ba, "Lookahead Optimizer: k steps forward, 1 step back" (2019).
+
+    >>> rule = lookahead(optax.sgd(0.1), every=5, rate=0.5)
+    """
+    every = count("every", every)
+    if not 0 < rate <= 1:
+        raise ValueError(f"rate: expected more than 0 and at most 1, got {rate!r}")
+
+    def follow(step: Array, slow: Array, fast: Array) -> tuple[Array, Array]:
+        now = step % every == 0
+        slow = jnp.where(now, slow + rate * (fast - slow), slow)
+        return slow, jnp.where(now, slow, fast)
+
+    return _with_slow(optimizer, follow)
+
+
+class Slow(NamedTuple):
+    """The state of an optimizer that keeps slow parameters."""
+
+    step: Array
+    slow: Any
+    inner: Any
+
+
+def _with_slow(optimizer: optax.GradientTransformation, follow: Follow) -> optax.GradientTransformationExtraArgs:
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params: Any) -> Slow:
+        return Slow(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params), inner.init(params))
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Slow]:
+        if params is None:
+            raise ValueError("params: expected the parameters, got None")
+        change, own = inner.update(updates, state.inner, params, **extra)
+        step = state.step + 1
+        both = jax.tree.map(
+            lambda slow, fast: follow(step, slow, fast), state.slow, optax.apply_updates(params, change)
+        )
+        slow, fast = jax.tree.transpose(jax.tree.structure(params), jax.tree.structure((0, 0)), both)
+        return jax.tree.map(jnp.subtract, fast, params), Slow(step, slow, own)
+
+    return optax.GradientTransformationExtraArgs(init, update)

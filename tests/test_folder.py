@@ -1,0 +1,143 @@
+"""One's own pictures, of any kind and size, a folder for each class."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn_jax.data import folder, images
+from cnn_jax.data.labelled import split
+
+COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Five pictures of each colour, of several sizes and kinds, and files that are none."""
+    root = tmp_path / "pictures"
+    for name, colour in COLOURS.items():
+        (root / name).mkdir(parents=True)
+        for i, kind in enumerate(["png", "jpg", "bmp", "PNG", "gif"]):
+            Image.new("RGB", (10 + 20 * i, 40 - 5 * i), colour).save(root / name / f"{i}.{kind}")
+        (root / name / "notes.txt").write_text("no picture")
+        (root / name / ".hidden.png").write_text("no picture")
+    (root / ".git").mkdir()
+    (root / "readme.md").write_text("no class")
+    return root
+
+
+def load(path, **options):
+    return folder.load(path, progress=False, **{"size": 8} | options)
+
+
+def test_classes_and_pictures(pictures):
+    train, chosen = load(pictures)
+    assert train.classes == chosen.classes == ("blue", "red")
+    assert (train.images.shape, chosen.images.shape, train.images.dtype) == ((8, 8, 8, 3), (2, 8, 8, 3), np.uint8)
+    np.testing.assert_array_equal(np.bincount(train.labels), [4, 4])
+    np.testing.assert_array_equal(np.bincount(chosen.labels), [1, 1])
+    for part in (train, chosen):
+        reddish = part.images[..., 0].mean((1, 2)) > 200
+        np.testing.assert_array_equal(reddish, part.labels == 1)
+
+
+def test_the_split_follows_the_seed(pictures):
+    for i in range(5):  # pictures that differ
+        Image.new("L", (8, 8), 50 * i).save(pictures / "blue" / f"{i}.png")
+    sets = [load(pictures, seed=seed)[1].images.tobytes() for seed in (0, 0, 1, 2, 3)]
+    assert sets[0] == sets[1]
+    assert len(set(sets)) > 1
+
+
+def test_the_arrays_are_kept_while_no_file_changes(pictures, cache, monkeypatch):
+    first = load(pictures)
+    assert len(list(cache.rglob("*.npy"))) == 1
+    monkeypatch.setattr(images, "read_square", None)
+    again = load(pictures)
+    np.testing.assert_array_equal(first[0].images, again[0].images)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    Image.new("RGB", (9, 9), (0, 255, 0)).save(pictures / "blue" / "0.png")
+    changed = load(pictures)
+    assert len(list(cache.rglob("*.npy"))) == 2
+    greenish = [np.sum(part.images[..., 1].mean((1, 2)) > 200) for part in changed]
+    assert sum(greenish) == 1
+
+
+def test_a_spoilt_cache_is_written_again(pictures, cache):
+    first = load(pictures)
+    (kept,) = cache.rglob("*.npy")
+    kept.write_bytes(b"spoilt")
+    np.testing.assert_array_equal(load(pictures)[0].images, first[0].images)
+    np.testing.assert_array_equal(np.load(kept).shape, (10, 8, 8, 3))
+
+
+def test_a_cache_that_cannot_be_written_to_does_no_harm(pictures, cache):
+    cache.write_text("no folder")
+    assert len(load(pictures)[0].labels) == 8
+
+
+def test_damaged_pictures_are_named(pictures):
+    path = pictures / "red" / "7.png"
+    path.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=f"{path}: not a picture"):
+        load(pictures)
+
+
+def test_classes_without_pictures_are_named(pictures):
+    (pictures / "green").mkdir()
+    (pictures / "green" / "notes.txt").write_text("")
+    with pytest.raises(ValueError, match=f"{pictures / 'green'}: expected at least two pictures.*got 0"):
+        load(pictures)
+
+
+@pytest.mark.parametrize("classes", [(), ("one",)])
+def test_too_few_classes(tmp_path, classes):
+    for name in classes:
+        (tmp_path / "few" / name).mkdir(parents=True)
+    (tmp_path / "few").mkdir(exist_ok=True)
+    with pytest.raises(ValueError, match=r"few: expected a folder for each of at least two classes, got \["):
+        load(tmp_path / "few")
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "none")
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 2])
+def test_bad_shares(pictures, share):
+    with pytest.raises(ValueError, match="share: expected more than 0 and less than 1"):
+        load(pictures, validation=share)
+
+
+def test_every_class_has_something_to_be_chosen_by(pictures):
+    _, chosen = load(pictures, validation=0.01)
+    assert np.bincount(chosen.labels).tolist() == [1, 1]
+    train, _ = load(pictures, validation=0.99)
+    assert np.bincount(train.labels).tolist() == [1, 1]
+
+
+def test_the_split_has_everything_once(pictures):
+    train, _ = load(pictures)
+    both = split(train, 0.5, seed=3)
+    assert sum(len(part.labels) for part in both) == len(train.labels)
+
+
+def test_squares(tmp_path):
+    """The middle of the longer side stays, transparent becomes white, deep grey keeps its range."""
+    wide = np.zeros((4, 12, 3), np.uint8)
+    wide[:, 4:8] = 255
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    assert images.read_square(tmp_path / "wide.png", size=4).min() == 255
+    Image.fromarray(np.zeros((4, 4, 4), np.uint8)).save(tmp_path / "clear.png")
+    assert images.read_square(tmp_path / "clear.png", size=2).min() == 255
+    Image.fromarray(np.full((4, 4), 65535, np.uint16)).save(tmp_path / "deep.png")
+    assert images.read_square(tmp_path / "deep.png", size=2).min() == 255
+    with pytest.raises(ValueError, match="size: expected at least 1"):
+        images.read_square(tmp_path / "deep.png", size=0)
