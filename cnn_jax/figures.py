@@ -32,6 +32,8 @@ def tiles(
 ) -> Figure:
     """Images side by side on one scale, -limit black and limit white; `numbers` writes small images' values into them.
 
+    Images are (H, W), or (H, W, 3) of red, green and blue.
+
     >>> tiles([np.eye(3), -np.eye(3)], ["a feature", "its negative"]).axes[0].get_title()
     'a feature'
     """
@@ -57,6 +59,9 @@ def _tile(axes: Axes, image: np.ndarray, limit: float, numbers: bool) -> None:
     axes.axis("on")
     axes.set_xticks([])
     axes.set_yticks([])
+    if image.ndim == 3:  # in colour
+        axes.imshow(np.clip((image / limit + 1) / 2, 0, 1), interpolation="nearest")
+        return
     axes.imshow(image, cmap="gray", vmin=-limit, vmax=limit, interpolation="nearest")
     if numbers and max(image.shape) <= NUMBERS_UP_TO:
         for (y, x), value in np.ndenumerate(image):
@@ -90,17 +95,26 @@ def curves(
     x: Sequence[float] | np.ndarray, lines: Mapping[str, Any], *, xlabel: str, ylabel: str, title: str = ""
 ) -> Figure:
     """One line for each name over the same x."""
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
-    axes = figure.subplots()
-    for i, (name, y) in enumerate(lines.items()):
-        mark = MARKERS[i % len(MARKERS)] if len(x) <= 30 else None
-        axes.plot(x, y, label=name, color=COLOURS[i % len(COLOURS)], marker=mark)
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    axes.set_title(title, fontsize=11)
-    axes.grid(alpha=0.3)
-    if len(lines) > 1:
-        axes.legend(frameon=False)
+    return panels({xlabel: (x, lines)}, ylabel=ylabel, title=title)
+
+
+def panels(each: Mapping[str, tuple[Any, Mapping[str, Any]]], *, ylabel: str, title: str = "") -> Figure:
+    """Curves side by side on one scale: for each quantity x, (x, {name: y})."""
+    figure = Figure(figsize=(6.4 if len(each) == 1 else 4 * len(each), 4), layout="constrained")
+    grid = figure.subplots(1, len(each), squeeze=False, sharey=True)[0]
+    for axes, (quantity, (x, lines)) in zip(grid, each.items(), strict=True):
+        for i, (name, y) in enumerate(lines.items()):
+            mark = MARKERS[i % len(MARKERS)] if len(x) <= 30 else None
+            axes.plot(x, y, label=name, color=COLOURS[i % len(COLOURS)], marker=mark)
+        axes.set_xlabel(quantity)
+        axes.grid(alpha=0.3)
+    grid[0].set_ylabel(ylabel)
+    if len(each) == 1:
+        grid[0].set_title(title, fontsize=11)
+    else:
+        figure.suptitle(title, fontsize=11)
+    if any(len(lines) > 1 for _, lines in each.values()):
+        grid[-1].legend(frameon=False)
     return figure
 
 
@@ -152,13 +166,16 @@ def bars(groups: Mapping[str, Mapping[str, float]], *, ylabel: str, title: str =
 
 def confusion(matrix: Int[np.ndarray, "K K"], classes: Sequence[str], *, title: str = "") -> Figure:
     """How often each true class (row) was read as each class (column)."""
-    figure = Figure(figsize=(3.6, 3.4), layout="constrained")
+    side = max(0.45 * len(classes), 3.4)
+    figure = Figure(figsize=(side + 0.2, side), layout="constrained")
     axes = figure.subplots()
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (y, x), count in np.ndenumerate(matrix):
-        axes.text(x, y, f"{count}", ha="center", va="center", color="white" if share[y, x] > 0.5 else "black")
-    axes.set_xticks(range(len(classes)), classes)
+        colour = "white" if share[y, x] > 0.5 else "black"
+        axes.text(x, y, f"{count}", ha="center", va="center", color=colour, fontsize=8 if len(classes) > 4 else 10)
+    turned = max(map(len, classes)) > 3
+    axes.set_xticks(range(len(classes)), classes, rotation=90 if turned else 0)
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("read as")
     axes.set_ylabel("is")

@@ -17,17 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 
 import cnn_jax
-from cnn_jax import figures, nets
+from cnn_jax import figures
 from cnn_jax.data import images, npz, xo
 from cnn_jax.progress import Progress
 
-from . import common
+from . import common, learning
 from .xo_training import BATCH, OUT, SIZE, Train, scores_of, train
 
 
@@ -61,20 +59,8 @@ def load_model(path: Path | None) -> tuple[Any, cnn_jax.Layer]:
             print(f"no model at {path} yet: training one first", file=sys.stderr)
             with contextlib.redirect_stdout(sys.stderr):
                 train(Train())
-    params, name, options = cnn_jax.load_params(path)
-    if name != "xo_net":
-        raise ValueError(f"{path}: expected a model of xo_net, got one of {name!r}")
-    try:
-        net = nets.xo_net(**options)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: options that xo_net does not take ({error})") from error
-    expected = jax.eval_shape(lambda key: net.init(key, (SIZE, SIZE, 1)), jax.random.key(0))
-    kinds, wanted = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (params, expected))
-    if kinds != wanted or options.get("classes", len(xo.CLASSES)) != len(xo.CLASSES):
-        raise ValueError(f"{path}: parameters that do not fit xo_net for {len(xo.CLASSES)} letters, options {options}")
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
-        raise ValueError(f"{path}: parameters that are not finite numbers")
-    return params, net
+    trained = learning.load(path, "xo_net", (SIZE, SIZE, 1), len(xo.CLASSES))
+    return trained.params, trained.net
 
 
 def classify(config: Classify) -> None:

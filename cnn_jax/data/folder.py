@@ -11,7 +11,7 @@ from ..files import replacing
 from ..progress import Progress
 from ..windows import count
 from . import cache, images
-from .labelled import Labelled, split
+from .labelled import Labelled, kept_apart, split
 
 KINDS = frozenset(images.Image.registered_extensions())
 
@@ -46,8 +46,8 @@ def load(
             raise ValueError(f"{folder / name}: expected at least two pictures, one to choose by, got {len(own)}")
     paths = [path for own in files.values() for path in own]
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(own) for own in files.values()])
-    data = Labelled(_cached(paths, size, progress), labels, tuple(classes))
-    return split(data, validation, seed=seed)
+    kept_apart(labels, validation, seed=seed)  # a share that cannot be is refused before all is read
+    return split(Labelled(_cached(paths, size, progress), labels, tuple(classes)), validation, seed=seed)
 
 
 def pictures(folder: Path) -> list[Path]:

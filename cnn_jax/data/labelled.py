@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Bool, Int32, UInt8
 
 
 class Labelled(NamedTuple):
@@ -19,17 +19,25 @@ def split(data: Labelled, share: float, *, seed: int = 0) -> tuple[Labelled, Lab
 
     Of a class of two pictures or more, each part has at least one.
 
+    Raises a ValueError for a share that is not between 0 and 1.
+
     >>> data = Labelled(np.zeros((10, 2, 2), np.uint8), np.repeat(np.arange(2, dtype=np.int32), 5), ("a", "b"))
     >>> train, chosen = split(data, 0.2)
     >>> chosen.labels
     array([0, 1], dtype=int32)
     """
+    apart = kept_apart(data.labels, share, seed=seed)
+    first, second = (Labelled(data.images[part], data.labels[part], data.classes) for part in (~apart, apart))
+    return first, second
+
+
+def kept_apart(labels: Int32[np.ndarray, " N"], share: float, *, seed: int = 0) -> Bool[np.ndarray, " N"]:
+    """Which pictures are in the second part of `split`."""
     if not 0 < share < 1:
         raise ValueError(f"share: expected more than 0 and less than 1, got {share}")
     generator = np.random.default_rng(seed)
-    second = np.zeros(len(data.labels), bool)
-    for label in np.unique(data.labels):
-        own = generator.permutation(np.flatnonzero(data.labels == label))
-        second[own[: min(max(round(share * len(own)), 1), len(own) - 1)]] = True
-    first, second = (Labelled(data.images[part], data.labels[part], data.classes) for part in (~second, second))
-    return first, second
+    apart = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        own = generator.permutation(np.flatnonzero(labels == label))
+        apart[own[: min(max(round(share * len(own)), 1), len(own) - 1)]] = True
+    return apart

@@ -1,0 +1,158 @@
+"""Can a network small enough for a microcontroller read digits, clothes and letters as well as people do?
+
+Three networks: "standard" has up to 100,000 parameters, "compact" up to 7,000, and "cosine" some thousand or two, with
+layers of sharpened cosine similarity in place of convolutions. Options were chosen on a sixth of the training set that
+was kept apart (`--choose`); the test set was looked at when they stood.
+
+    python -m experiments.digits                              train the standard network on MNIST
+    python -m experiments.digits --data fashion-mnist --net cosine
+    python -m experiments.digits --seeds 3                    three networks: their mean, and all of them together
+    python -m experiments.digits --smoke                      a first try on generated pictures, in seconds
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import optax
+import optax.contrib
+import tyro
+
+from cnn_jax import augment, nets, optimizers
+from cnn_jax.data import idx
+from cnn_jax.data.labelled import Labelled, split
+from cnn_jax.windows import count
+
+from . import common, learning
+
+CHOOSE = 1 / 6
+
+
+class Recipe(NamedTuple):
+    """How a network is made and trained."""
+
+    net: str
+    options: dict[str, Any]
+    epochs: int
+    learning_rate: float
+    variation: float
+    """Strength of the augmentation."""
+
+
+RECIPES = {
+    "standard": Recipe("digit_net", {"features": ((32, 32), (64, 64))}, 15, 0.02, 1.0),
+    "compact": Recipe("digit_net", {"features": ((8, 16), (16, 16))}, 30, 0.02, 0.6),
+    "cosine": Recipe("cosine_net", {"features": (8, 8, 8)}, 20, 0.02, 0.6),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Digits:
+    """Train on MNIST or a set like it, and report on its test set."""
+
+    data: Literal["mnist", "fashion-mnist", "emnist-letters"] = "mnist"
+    """The data set."""
+    net: Literal["standard", "compact", "cosine"] = "standard"
+    """The network."""
+    seeds: int = 1
+    """Networks to train, each from a seed of its own."""
+    epochs: int | None = None
+    """Passes over the training set; by default as the network needs."""
+    batch_size: int = 128
+    """Images for each step."""
+    seed: int = 0
+    """The first seed."""
+    choose: bool = False
+    """Report on a sixth of the training set, kept apart, in place of the test set: for choosing options."""
+    smoke: bool = False
+    """A few steps on generated pictures, to see that everything works."""
+    out: Path = Path("runs/digits")
+    """Folder for the models, metrics.json and the figures."""
+    data_dir: Path | None = None
+    """Folder with downloaded data sets, in place of CNN_JAX_DATA."""
+
+
+def optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
+    """Muon for kernels and Adam for the rest, warmed up and then down along a cosine; the mean of the way is kept."""
+
+    def rate(peak: float) -> optax.Schedule:
+        return optax.warmup_cosine_decay_schedule(0.0, peak, steps // 20, steps)
+
+    muon = optax.contrib.muon(
+        rate(recipe.learning_rate),
+        muon_weight_dimension_numbers=optimizers.kernels,
+        adam_learning_rate=rate(recipe.learning_rate / 4),
+    )
+    return optimizers.average(muon, decay=0.999, steps=steps)
+
+
+def varied(strength: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Turns, scales, shears and moves an image a little."""
+    return functools.partial(
+        augment.affine, angle=0.2 * strength, scale=0.15 * strength, shear=0.2 * strength, shift=2 * strength
+    )
+
+
+def load(config: Digits) -> tuple[Labelled, Labelled]:
+    """What to train on and what to report on."""
+    if config.smoke:
+        return learning.generated(2 * config.batch_size, 28, 1, idx.SOURCES[config.data].classes)
+    train = idx.load(config.data, data_dir=config.data_dir)
+    if config.choose:
+        return split(train, CHOOSE)
+    return train, idx.load(config.data, "test", data_dir=config.data_dir)
+
+
+def main(config: Digits) -> dict[str, Any]:
+    """Trains the networks, reads the test set, writes everything; returns what metrics.json holds."""
+    seeds, batch_size = count("seeds", config.seeds), count("batch_size", config.batch_size)
+    out = common.make_writable(config.out)
+    train, test = load(config)
+    recipe = RECIPES[config.net]
+    epochs = 2 if config.smoke else count("epochs", recipe.epochs if config.epochs is None else config.epochs)
+    steps = epochs * (len(train.labels) // batch_size)
+    options = recipe.options | {"classes": len(train.classes)}
+    net = getattr(nets, recipe.net)(**options)
+
+    scores, trained = [], []
+    for seed in range(config.seed, config.seed + seeds):
+        one = learning.train(
+            net,
+            train,
+            optimizer=optimizer(recipe, steps),
+            steps=steps,
+            batch_size=batch_size,
+            augment=learning.vary(varied(recipe.variation)),
+            key=jax.random.key(seed),
+        )
+        learning.save(out / f"model_{seed}.safetensors", one, recipe.net, options)
+        scores.append(learning.reader(one)(test.images))
+        trained.append(one)
+        print(f"seed {seed}: {100 * learning.accuracy(scores[-1], test.labels):.2f} % in {one.seconds:.0f} s")
+
+    accuracies = [learning.accuracy(each, test.labels) for each in scores]
+    together = np.mean(scores, axis=0)
+    metrics = {
+        "accuracy": float(np.mean(accuracies)),
+        "accuracies": accuracies,
+        "together": learning.accuracy(together, test.labels),
+        "images": len(test.labels),
+        "parameters": learning.learned_parameters(trained[0].params),
+        "epochs": epochs,
+        "training_seconds": [one.seconds for one in trained],
+        "config": learning.settings(config),
+    }
+    learning.report(out, trained[0], test, together, metrics)
+    print(
+        f"{config.data}, {config.net}, {metrics['parameters']:,} parameters: {100 * metrics['accuracy']:.2f} % "
+        f"(mean of {seeds}), {100 * metrics['together']:.2f} % together; everything is in {out}"
+    )
+    return metrics
+
+
+if __name__ == "__main__":
+    common.run(lambda: main(tyro.cli(Digits, description=__doc__)))

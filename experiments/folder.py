@@ -1,0 +1,156 @@
+"""What does it take to tell your own pictures apart? A folder for each class, and a minute or so.
+
+python -m experiments.folder PICTURES                 train on PICTURES/CLASS/*.jpg, report on a part kept apart
+python -m experiments.folder classify IMAGE...        read picture files with the network trained last
+python -m experiments.folder --smoke                  a first try on generated pictures, in seconds
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import optax.contrib
+import tyro
+
+from cnn_jax import augment, nets, optimizers
+from cnn_jax.data import folder, images
+from cnn_jax.data.labelled import Labelled
+from cnn_jax.windows import count
+
+from . import common, learning
+
+OUT = Path("runs/folder")
+NET = "resnet9"
+VIEWS = (lambda batch: batch, lambda batch: batch[:, :, ::-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train a residual network on a folder of folders of pictures."""
+
+    pictures: tyro.conf.Positional[Path | None] = None
+    """The folder that has a folder of pictures for each class."""
+    size: int = 32
+    """Rows and columns that every picture is made."""
+    validation: float = 0.2
+    """The share of each class that is kept apart and reported on."""
+    steps: int = 500
+    """Training steps."""
+    batch_size: int = 64
+    """Pictures for each step; all of them if there are fewer."""
+    features: int = 16
+    """Features of the first layer; the last have eight times as many."""
+    learning_rate: float = 0.02
+    """Highest learning rate of Muon; it falls to zero along a cosine."""
+    seed: int = 0
+    """Seed of everything random."""
+    smoke: bool = False
+    """A few steps on generated pictures, to see that everything works."""
+    out: Path = OUT
+    """Folder for the model, metrics.json and the figures."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Classify:
+    """Say for each picture file which class it is of, and how surely."""
+
+    pictures: tyro.conf.Positional[tuple[Path, ...]]
+    """Picture files."""
+    model: Path = OUT
+    """Folder that a training wrote to."""
+
+
+def vary(key: jax.Array, image: jax.Array) -> jax.Array:
+    """Mirrors, turns, scales and moves an image a little."""
+    keys = jax.random.split(key, 3)
+    image = augment.affine(keys[0], augment.flip(keys[1], image), angle=0.15, scale=0.15, fill=0.0)
+    return augment.crop(keys[2], image, border=max(image.shape[0] // 10, 1))
+
+
+def load(config: Train) -> tuple[Labelled, Labelled]:
+    """What to train on and what to report on."""
+    if config.smoke:
+        return learning.generated(60, config.size, 3, ("a", "b", "c"))
+    if config.pictures is None:
+        raise ValueError("pictures: expected a folder of folders of pictures, got none")
+    return folder.load(config.pictures, size=config.size, validation=config.validation, seed=config.seed)
+
+
+def train(config: Train) -> dict[str, Any]:
+    """Trains, reports on what was kept apart, writes everything; returns what metrics.json holds."""
+    steps = 6 if config.smoke else count("steps", config.steps)
+    out = common.make_writable(config.out)
+    known, kept = load(config)
+    options = {"features": 4 if config.smoke else config.features, "classes": len(known.classes)}
+    rate = optax.cosine_decay_schedule(config.learning_rate, steps)
+    trained = learning.train(
+        nets.resnet9(**options),
+        known,
+        optimizer=optax.contrib.muon(rate, muon_weight_dimension_numbers=optimizers.kernels),
+        loss=learning.smoothed(len(known.classes), 0.1),
+        steps=steps,
+        batch_size=min(count("batch_size", config.batch_size), len(known.labels)),
+        augment=learning.vary(vary),
+        key=jax.random.key(config.seed),
+    )
+    learning.save(out / "model.safetensors", trained, NET, options)
+    common.write_json(out / "classes.json", {"classes": known.classes, "size": config.size})
+    scores = learning.reader(trained, VIEWS)(kept.images)
+    metrics = {
+        "accuracy": learning.accuracy(scores, kept.labels),
+        "images": len(kept.labels),
+        "trained_on": len(known.labels),
+        "parameters": learning.learned_parameters(trained.params),
+        "training_seconds": trained.seconds,
+        "config": learning.settings(config),
+    }
+    learning.report(out, trained, kept, scores, metrics)
+    print(
+        f"{len(known.classes)} classes: {100 * metrics['accuracy']:.1f} % of {metrics['images']} pictures that were "
+        f"kept apart; everything is in {out}"
+    )
+    return metrics
+
+
+def classify(config: Classify) -> None:
+    """Prints one line a picture; exits with code 2 if one could not be read."""
+    if not config.pictures:
+        raise ValueError("pictures: expected at least one file, got none")
+    path = config.model / "classes.json"
+    try:
+        meant = json.loads(path.read_text(encoding="utf-8"))
+        classes, size = tuple(map(str, meant["classes"])), count("size", meant["size"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not what a training writes ({error})") from error
+    trained = learning.load(config.model / "model.safetensors", NET, (size, size, 3), len(classes))
+    squares = {}
+    for name in config.pictures:
+        try:
+            squares[name] = images.read_square(name, size=size)
+        except (ValueError, OSError) as error:
+            print(common.complaint(error), file=sys.stderr)
+    if squares:
+        scores = learning.reader(trained, VIEWS)(np.stack(list(squares.values())))
+        for name, shares in zip(squares, np.exp(scores), strict=True):
+            print(f"{name}: {classes[shares.argmax()]} {shares.max() / shares.sum():.4f}")
+    unread = len(set(config.pictures)) - len(squares)
+    if unread:
+        sys.stdout.flush()
+        common.fail(f"{unread} of {len(config.pictures)} pictures could not be read")
+
+
+def main() -> None:
+    """Runs the command that the arguments name."""
+    if sys.argv[1:2] == ["classify"]:
+        classify(tyro.cli(Classify, prog="experiments.folder classify", args=sys.argv[2:]))
+    else:
+        train(tyro.cli(Train, prog="experiments.folder", description=__doc__))
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,169 @@
+"""What the experiments that learn from labelled pictures share: training, reading, figures and metrics."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import cnn_jax
+from cnn_jax import figures, nets
+from cnn_jax.data.labelled import Labelled
+
+from . import common
+
+READ = 500  # images read at a time
+CALIBRATED = 10_000  # images that BatchNorm's statistics are taken from
+SHOWN = 40  # mistakes
+View = Callable[[jax.Array], jax.Array]
+
+
+class Trained(NamedTuple):
+    """A network that has learned, and how."""
+
+    net: cnn_jax.Layer
+    params: Any
+    history: dict[str, np.ndarray]
+    seconds: float
+    """Of training, the compilation included."""
+
+
+def scaled(images: Any) -> jax.Array:
+    """Bytes as pixels in [-1, 1], (N, H, W, C); floats are pixels already."""
+    images = jnp.asarray(images)
+    pixels = images if jnp.issubdtype(images.dtype, jnp.floating) else images.astype(jnp.float32) / 127.5 - 1
+    return pixels if pixels.ndim == 4 else pixels[..., None]
+
+
+def generated(count: int, size: int, channels: int, classes: Sequence[str]) -> tuple[Labelled, Labelled]:
+    """Pictures for a first try, to train on and to test on: for each class a blotch of its own under noise."""
+    generator = np.random.default_rng(0)
+    shape = (size, size, channels) if channels > 1 else (size, size)
+    coarse = generator.uniform(0, 255, (len(classes), 4, 4, channels))
+    blotches = np.kron(coarse, np.ones((1, size // 4, size // 4, 1))).reshape(len(classes), *shape)
+
+    def draw() -> Labelled:
+        labels = np.arange(count, dtype=np.int32) % len(classes)
+        noisy = blotches[labels] + generator.normal(0, 40, (count, *shape))
+        return Labelled(np.clip(noisy, 0, 255).astype(np.uint8), labels, tuple(classes))
+
+    return draw(), draw()
+
+
+def vary(image: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """For `fit(augment=...)`: scales the pixels and varies every image by `image(key, pixels)`."""
+
+    def augment(key: jax.Array, batch: Any) -> tuple[jax.Array, jax.Array]:
+        return jax.vmap(image)(jax.random.split(key, len(batch.images)), scaled(batch.images)), batch.labels
+
+    return augment
+
+
+def train(net: cnn_jax.Layer, data: Labelled, **options: Any) -> Trained:
+    """`cnn_jax.fit`, and then the population's statistics for BatchNorm."""
+    started = time.monotonic()
+    params, history = cnn_jax.fit(net, (data.images, data.labels), **options)
+    params = cnn_jax.calibrate(net, params, scaled(data.images[:CALIBRATED]))
+    return Trained(net, jax.block_until_ready(params), history, time.monotonic() - started)
+
+
+def reader(trained: Trained, views: Sequence[View] = (lambda pixels: pixels,)) -> Callable[[Any], np.ndarray]:
+    """What reads images, bytes or pixels (N, ...), as log-probabilities of all classes, (N, K): the mean over several
+    views of every image."""
+    net = trained.net
+
+    @jax.jit
+    def mean(params: Any, batch: jax.Array) -> jax.Array:
+        seen = [jax.nn.log_softmax(jax.vmap(net.apply, (None, 0))(params, view(scaled(batch)))) for view in views]
+        return jnp.mean(jnp.stack(seen), axis=0)
+
+    def read(images: Any) -> np.ndarray:
+        padded = np.concatenate([images, np.zeros((-len(images) % READ, *images.shape[1:]), images.dtype)])
+        parts = [mean(trained.params, padded[i : i + READ]) for i in range(0, len(padded), READ)]
+        return np.concatenate(parts)[: len(images)]
+
+    return read
+
+
+def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The share of images whose own class scores most."""
+    return float(np.mean(scores.argmax(-1) == labels))
+
+
+def smoothed(classes: int, share: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Cross-entropy with labels of which `share` is spread over all classes."""
+
+    def loss(scores: jax.Array, label: jax.Array) -> jax.Array:
+        return optax.softmax_cross_entropy(scores, optax.smooth_labels(jax.nn.one_hot(label, classes), share))
+
+    return loss
+
+
+def learned_parameters(params: Any) -> int:
+    """How many numbers were learned: all but BatchNorm's means and variances, which are the data's."""
+    paths = jax.tree_util.tree_leaves_with_path(params)
+    return sum(leaf.size for path, leaf in paths if path[-1].key not in ("mean", "variance"))
+
+
+def report(out: Path, trained: Trained, test: Labelled, scores: np.ndarray, metrics: dict[str, Any]) -> None:
+    """Writes metrics.json and the figures: curves, confusion, mistakes, learned features."""
+    read_as = scores.argmax(-1)
+    matrix = np.zeros((len(test.classes), len(test.classes)), int)
+    np.add.at(matrix, (test.labels, read_as), 1)
+    figures.save(figures.confusion(matrix, test.classes, title="What was read as what"), out / "confusion.png")
+
+    wrong = np.flatnonzero(read_as != test.labels)
+    worst = wrong[np.argsort(scores[wrong, test.labels[wrong]])][:SHOWN]
+    if len(worst):
+        titles = [f"{test.classes[test.labels[i]]} read\n{test.classes[read_as[i]]}" for i in worst]
+        title = f"The {len(worst)} surest of {len(wrong)} mistakes"
+        shown = test.images[worst].astype(np.float32) / 127.5 - 1
+        figures.save(figures.tiles(shown, titles, columns=8, title=title), out / "mistakes.png")
+    else:
+        (out / "mistakes.png").unlink(missing_ok=True)
+
+    width = max(len(trained.history["loss"]) // 50, 1)
+    smooth = {name: np.convolve(line, np.full(width, 1 / width), "valid") for name, line in trained.history.items()}
+    steps = np.arange(len(smooth["loss"])) + width
+    labels = {"xlabel": "step", "ylabel": f"mean of {width} steps", "title": "Training"}
+    figures.save(figures.curves(steps, smooth, **labels), out / "curves.png")
+
+    kernel = next(leaf for leaf in jax.tree.leaves(trained.params) if leaf.ndim == 4)
+    kernel = np.moveaxis(np.asarray(kernel), -1, 0)
+    limit = float(np.abs(kernel).max())
+    kernel = kernel[..., 0] if kernel.shape[-1] == 1 else kernel
+    figures.save(figures.tiles(kernel, columns=8, limit=limit, title="Learned features"), out / "features.png")
+    common.write_json(out / "metrics.json", metrics | common.versions())
+
+
+def settings(config: Any) -> dict[str, str]:
+    """A script's options, for metrics.json."""
+    return {name: str(value) for name, value in dataclasses.asdict(config).items()}
+
+
+def save(path: Path, trained: Trained, net: str, options: dict[str, Any]) -> None:
+    """Writes the model file, for `load`."""
+    cnn_jax.save_params(path, trained.params, net=net, options=options)
+
+
+def load(path: Path, name: str, shape: tuple[int, int, int], classes: int) -> Trained:
+    """A model file's network, which must be of `cnn_jax.nets`' `name` and fit images and classes."""
+    params, found, options = cnn_jax.load_params(path)
+    if found != name:
+        raise ValueError(f"{path}: expected a model of {name}, got one of {found!r}")
+    try:
+        net = getattr(nets, name)(**options)
+        expected = jax.eval_shape(lambda key: net.init(key, shape), jax.random.key(0))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: options that {name} does not take ({error})") from error
+    kinds, wanted = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (params, expected))
+    if kinds != wanted or jax.eval_shape(net.apply, expected, jnp.zeros(shape)).shape != (classes,):
+        raise ValueError(f"{path}: parameters that do not fit {name} for {classes} classes, options {options}")
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+        raise ValueError(f"{path}: parameters that are not finite numbers")
+    return Trained(net, params, {}, 0.0)
