@@ -1,10 +1,11 @@
 """How well does each patch of an image match each feature, everywhere, at once, and what can be learned from it.
 
 Pure JAX functions for one image; `jax.vmap` gives batches. Rooms: `convolution`, `pooling`, `matching`, `warping`,
-`augment`, `search`, `layers`, `norms`, `nets`, `costs`, `training`, `checkpoint`, `data`, `figures`.
+`augment`, `search`, `layers`, `norms`, `initializers`, `nets`, `costs`, `optimizers`, `training`, `checkpoint`, `data`,
+`figures`.
 """
 
-from . import augment, nets
+from . import augment, initializers, nets, optimizers
 from .checkpoint import load_params, save_params
 from .convolution import conv, window_sum
 from .costs import Cost, cost, receptive_field
@@ -68,6 +69,7 @@ __all__ = [
     "find",
     "fit",
     "global_avg_pool",
+    "initializers",
     "keep_freed_memory",
     "load_params",
     "match",
@@ -76,6 +78,7 @@ __all__ = [
     "min_pool",
     "nets",
     "normalized_squared_difference",
+    "optimizers",
     "peaks",
     "receptive_field",
     "save_params",

@@ -84,7 +84,7 @@ def affine(
     shift: float = 0.0,
     fill: float = -1.0,
 ) -> Float[Array, "H W *C"]:
-    """Turns, scales, shears and moves an image about its centre, all drawn uniformly.
+    """Turns, scales, shears and moves an image about its centre, all drawn uniformly, the scales' logarithms that is.
 
     Args:
       key: one draw.
@@ -99,11 +99,13 @@ def affine(
     (4, 4)
     """
     image = _image(image)
+    if not scale >= 0:
+        raise ValueError(f"scale: expected at least 0, got {scale!r}")
     draw = jax.random.uniform(key, (6,), minval=-1)
     matrix = warping.affine_matrix(
         angle=angle * draw[0], scale=(1.0 + scale) ** draw[1:3], shear=shear * draw[3], shift=shift * draw[4:]
     )
-    return warping.affine(image, matrix.astype(image.dtype), fill=fill)
+    return warping.affine(image, matrix, fill=fill)
 
 
 def elastic(
@@ -149,7 +151,7 @@ def mixup(key: Key, first: Example, second: Example, *, alpha: float = 0.2) -> E
     >>> bool(jnp.allclose(image, label[0] - label[1]))
     True
     """
-    (image, label), (other, other_label) = _pair(first, second)
+    (image, label), (other, other_label) = _pair(first, second, alpha)
     share = jax.random.beta(key, alpha, alpha).astype(image.dtype)
     return share * image + (1 - share) * other, share * label + (1 - share) * other_label
 
@@ -165,7 +167,7 @@ def cutmix(key: Key, first: Example, second: Example, *, alpha: float = 1.0) -> 
     >>> bool(jnp.allclose(image.mean(), label[0] - label[1]))
     True
     """
-    (image, label), (other, other_label) = _pair(first, second)
+    (image, label), (other, other_label) = _pair(first, second, alpha)
     share_key, box_key = jax.random.split(key)
     side = jnp.sqrt(1 - jax.random.beta(share_key, alpha, alpha))
     rows, columns = (jnp.round(side * n).astype(jnp.int32) for n in image.shape[:2])
@@ -180,7 +182,9 @@ def _image(image: Num[Array, "H W *C"]) -> Float[Array, "H W *C"]:
     return image
 
 
-def _pair(first: Example, second: Example) -> tuple[Example, Example]:
+def _pair(first: Example, second: Example, alpha: float) -> tuple[Example, Example]:
+    if not alpha > 0:
+        raise ValueError(f"alpha: expected more than 0, got {alpha!r}")
     image, other = as_floats(first=first[0], second=second[0])
     label, other_label = as_floats(first=first[1], second=second[1])
     check_shape("first", image, "H W", "H W C")

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float
 
-from .windows import as_floats, check_shape, pair
+from .windows import accumulator, as_floats, check_shape, pair
 
 
 def dirac(rest: Initializer = jax.nn.initializers.zeros) -> Initializer:
     """Kernels (h, w, C, K) that hand their channels on: the first min(C, K) features are 1 at the middle pixel of one
     channel each and 0 elsewhere, the others are left to `rest`.
 
-    The middle of an even size is the pixel after it, as in PyTorch.
+    The middle of an even size is the pixel after it, as in PyTorch; the padding must put it on the image's pixel.
 
     >>> dirac()(jax.random.key(0), (1, 3, 1, 1)).ravel()
     Array([0., 1., 0.], dtype=float32)
@@ -46,6 +46,7 @@ def whitening(
     (2, 2, 3, 24)
     """
     (images,) = as_floats(images=images)
+    images = images.astype(accumulator(images.dtype))
     check_shape("images", images, "N H W C")
     rows, columns = pair("size", size)
     if images.shape[1] < rows or images.shape[2] < columns:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float
 
@@ -26,6 +27,7 @@ Params = dict[str, Any]
 Shape = tuple[int, ...]
 # A dict that keeps its order through jit and vmap, which sort the keys of plain ones.
 Stages = collections.OrderedDict[str, Array]
+TINY = 1e-12  # lest a constant kernel be divided by 0
 he_normal = jax.nn.initializers.he_normal()
 
 
@@ -67,8 +69,8 @@ def Conv(
 ) -> Layer:
     """A convolution layer: `conv` with learned kernels (h, w, C, features) and one bias each. Options as in `conv`.
 
-    With `standardize` every kernel is used with mean 0 and variance 1 over its h w C numbers (Qiao et al., "Weight
-    Standardization", 2019), whatever its parameters are; a normalising layer should follow.
+    With `standardize` every kernel is used less its mean and over its standard deviation, both of its h w C numbers
+    (Qiao et al., "Weight Standardization", 2019); a normalising layer should follow.
 
     >>> net = Conv(4, 3)
     >>> jax.tree.map(jnp.shape, net.init(jax.random.key(0), (8, 8, 1)))
@@ -82,13 +84,18 @@ def Conv(
         channels = _image_shape("Conv", shape)[2]
         if channels % groups:
             raise ValueError(f"groups: expected a divisor of the {channels} channels, got {groups}")
+        if standardize and rows * columns * channels == groups:
+            raise ValueError("standardize: expected kernels of several numbers, got one, whose deviation is 0")
         params = {"kernel": init(key, (rows, columns, channels // groups, features), jnp.float32)}
         return params | ({"bias": jnp.zeros(features, jnp.float32)} if bias else {})
 
     def apply(params: Params, image: Array, **_: Any) -> Array:
         kernel = params["kernel"]
         if standardize:
-            kernel = jax.nn.standardize(kernel, axis=(0, 1, 2), epsilon=1e-5)
+            wide = kernel.astype(accumulator(kernel.dtype))
+            centred = wide - jnp.mean(wide, (0, 1, 2), keepdims=True)
+            deviation = lax.rsqrt(jnp.mean(centred * centred, (0, 1, 2), keepdims=True) + TINY)
+            kernel = (centred * deviation).astype(kernel.dtype)
         out = sliding(image, kernel)
         return out + params["bias"][None, None, :] if bias else out
 
@@ -121,8 +128,10 @@ def Match(
     (6, 6, 4)
     """
     features, (rows, columns), learn = count("features", features), pair("size", size), dict(learn or {})
+    if not callable(score):
+        raise TypeError(f"score: expected a function such as cnn_jax.match, got {score!r}")
     for name, value in learn.items():
-        if not value > 0:
+        if not 0 < float(value) < math.inf:
             raise ValueError(f"learn: expected positive numbers, got {value!r} for {name!r}")
 
     def setup(key: Array, shape: Shape) -> Params:

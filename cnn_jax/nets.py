@@ -100,7 +100,7 @@ def cosine_net(*, features: Sequence[int] = (8, 8, 8), size: int = 3, classes: i
 
 
 def resnet9(*, features: int = 64, classes: int = 10) -> Layer:
-    """Nine layers, two of them residual, for small colour pictures: the network of the DAWNBench CIFAR-10 races.
+    """Nine layers, four of them in two residual blocks, for small colour pictures: made for the DAWNBench race.
 
     Args:
       features: how many features the first convolution learns; the last ones learn eight times as many.
@@ -135,7 +135,8 @@ def speedrun_net(*, features: Sequence[int] = (64, 256, 256), classes: int = 10)
       features: how many features each stage's convolutions learn.
       classes: how many classes get votes.
 
-    Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024), and its later version with Muon.
+    Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024), and its later version with Muon; there
+    GELU is the exact one, and features that hand no channel on start smaller.
 
     >>> params = speedrun_net().init(jax.random.key(0), (32, 32, 3))
     >>> sum(leaf.size for leaf in jax.tree.leaves(params))

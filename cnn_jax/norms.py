@@ -23,7 +23,8 @@ def BatchNorm(*, scale: bool = True, bias: bool = True, epsilon: float = 1e-5) -
 
     In training, images must be mapped over by `jax.vmap(..., axis_name="batch")`, as `fit` does; a sharded batch needs
     no more. Nothing is kept of those statistics: when training is over, `calibrate` computes the population's, which
-    start as 0 and 1, are parameters too and get no gradient. The variance is the biased one, of all pixels.
+    start as 0 and 1, are parameters too and get no gradient; weight decay moves them, to no effect. The variance is the
+    biased one, of all pixels.
 
     Its stages "mean" and "variance" are those of the batch in training, and of the image by itself otherwise.
 
@@ -43,16 +44,17 @@ def BatchNorm(*, scale: bool = True, bias: bool = True, epsilon: float = 1e-5) -
         return params | {"mean": jnp.zeros(shape[-1], jnp.float32), "variance": jnp.ones(shape[-1], jnp.float32)}
 
     def parts(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Stages:
-        wide = _wide(image)
+        image, wide = _floats(image)
         if train:
             mean = _over_batch(_mean(wide))
-            variance = _over_batch(_mean(_square(wide - _along(mean, wide))))
+            centred = wide - _along(mean, wide)
+            variance = _over_batch(_mean(_square(centred)))
             seen = {"mean": mean, "variance": variance}
         else:
             own = _mean(wide)
             seen = {"mean": own, "variance": _mean(_square(wide - _along(own, wide)))}
-            mean, variance = params["mean"], params["variance"]
-        out = _normalized(wide, mean, variance, epsilon, params)
+            centred, variance = wide - _along(params["mean"], wide), params["variance"]
+        out = _scaled(centred * lax.rsqrt(_along(variance, wide) + epsilon), params)
         return Stages(**seen, normalized=out.astype(image.dtype))
 
     def apply(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Array:
@@ -65,9 +67,10 @@ def calibrate(net: Layer, params: Params, images: Float[Array, "N H W C"], *, ba
     """Puts the population's statistics into every BatchNorm of a network: its inputs' over all the images.
 
     They are computed from the first to the last, each with those before it in place, so that they are exactly what the
-    trained network sees, whatever the batches were. Without any BatchNorm the parameters come back as they were.
+    trained network sees, whatever the batches were: as many passes over the images as there are. Without any BatchNorm
+    the parameters come back as they were.
 
-    Raises a ValueError when there are no images.
+    Not for use under `jax.jit`. Raises a ValueError when there are no images or batch_size is below 1.
 
     >>> net = BatchNorm()
     >>> params = net.init(jax.random.key(0), (1, 1, 1))
@@ -80,20 +83,18 @@ def calibrate(net: Layer, params: Params, images: Float[Array, "N H W C"], *, ba
 
     images = images if images.ndim == 4 else images[..., None]
 
-    @jax.jit
-    def moments(params: Params, images: Array) -> dict[Path, tuple[Array, Array]]:
-        stages = jax.vmap(net.stages, (None, 0))(params, images)
-        found = {}
-        for path in paths:
-            mean, variance = (stages["/".join((*path, name))] for name in ("mean", "variance"))
-            found[path] = jnp.sum(mean, 0), jnp.sum(variance + _square(mean), 0)
-        return found
+    paths, batch_size = _batch_norms(net, params, images[0]), count("batch_size", batch_size)
 
-    paths = _batch_norms(net, params, images[0])
+    @jax.jit
+    def moments(params: Params, images: Array) -> dict[Path, tuple[Array, ...]]:
+        """The mean and the variance of every image."""
+        stages = jax.vmap(net.stages, (None, 0))(params, images)
+        return {path: tuple(stages["/".join((*path, name))] for name in ("mean", "variance")) for path in paths}
+
     for path in paths:
-        totals = [moments(params, images[i : i + batch_size])[path] for i in range(0, len(images), batch_size)]
-        mean, square = (np.sum([np.asarray(t[k], np.float64) for t in totals], 0) / len(images) for k in (0, 1))
-        params = _with(params, path, mean=mean, variance=np.maximum(square - mean**2, 0))
+        parts = [moments(params, images[i : i + batch_size])[path] for i in range(0, len(images), batch_size)]
+        means, variances = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
+        params = _with(params, path, mean=means.mean(0), variance=variances.mean(0) + means.var(0))
     return params
 
 
@@ -116,14 +117,10 @@ def GroupNorm(groups: int, *, scale: bool = True, bias: bool = True, epsilon: fl
         return _scale_and_bias(shape[-1], scale, bias)
 
     def apply(params: Params, image: Array, **_: Any) -> Array:
-        wide = _wide(image)
+        image, wide = _floats(image)
         grouped = wide.reshape(*image.shape[:-1], groups, -1)
         axes = (*range(image.ndim - 1), image.ndim)
-        mean = jnp.mean(grouped, axes, keepdims=True)
-        variance = jnp.mean(_square(grouped - mean), axes, keepdims=True)
-        shape = (groups, image.shape[-1] // groups)
-        mean, variance = (jnp.broadcast_to(x.reshape(groups, 1), shape).reshape(-1) for x in (mean, variance))
-        return _normalized(wide, mean, variance, epsilon, params).astype(image.dtype)
+        return _scaled(_standardized(grouped, axes, epsilon).reshape(image.shape), params).astype(image.dtype)
 
     return Layer(setup, apply, "group_norm")
 
@@ -142,10 +139,8 @@ def LayerNorm(*, scale: bool = True, bias: bool = True, epsilon: float = 1e-5) -
         return _scale_and_bias(shape[-1], scale, bias)
 
     def apply(params: Params, image: Array, **_: Any) -> Array:
-        wide = _wide(image)
-        mean = jnp.mean(wide, -1, keepdims=True)
-        variance = jnp.mean(_square(wide - mean), -1, keepdims=True)
-        return _normalized(wide, mean, variance, epsilon, params).astype(image.dtype)
+        image, wide = _floats(image)
+        return _scaled(_standardized(wide, (-1,), epsilon), params).astype(image.dtype)
 
     return Layer(setup, apply, "layer_norm")
 
@@ -166,7 +161,7 @@ def LocalResponseNorm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75,
     size = count("size", size)
 
     def apply(params: Params, image: Array, **_: Any) -> Array:
-        wide = _wide(image)
+        image, wide = _floats(image)
         window = (1,) * (image.ndim - 1) + (size,)
         border = [(0, 0)] * (image.ndim - 1) + [(size // 2, (size - 1) // 2)]
         squares = lax.reduce_window(_square(wide), 0.0, lax.add, window, (1,) * image.ndim, border)
@@ -175,9 +170,10 @@ def LocalResponseNorm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75,
     return Layer(lambda key, shape: {}, apply, "local_response_norm")
 
 
-def _wide(image: Array) -> Array:
+def _floats(image: Array) -> tuple[Array, Array]:
+    """An image of floats, and the same in the dtype to add up in."""
     (image,) = as_floats(image=image)
-    return image.astype(accumulator(image.dtype))
+    return image, image.astype(accumulator(image.dtype))
 
 
 def _mean(image: Array) -> Array:
@@ -203,16 +199,21 @@ def _scale_and_bias(channels: int, scale: bool, bias: bool) -> Params:
     return params | ({"bias": jnp.zeros(channels, jnp.float32)} if bias else {})
 
 
-def _normalized(wide: Array, mean: Array, variance: Array, epsilon: float, params: Params) -> Array:
-    factor = lax.rsqrt(_along(variance, wide) + epsilon)
-    if "scale" in params:
-        factor = factor * _along(params["scale"], wide)
-    out = (wide - _along(mean, wide)) * factor
-    return out + _along(params["bias"], wide) if "bias" in params else out
+def _standardized(image: Array, axes: tuple[int, ...], epsilon: float) -> Array:
+    """Less its mean and over its standard deviation."""
+    centred = image - jnp.mean(image, axes, keepdims=True)
+    return centred * lax.rsqrt(jnp.mean(_square(centred), axes, keepdims=True) + epsilon)
+
+
+def _scaled(image: Array, params: Params) -> Array:
+    image = image * _along(params["scale"], image) if "scale" in params else image
+    return image + _along(params["bias"], image) if "bias" in params else image
 
 
 def _along(values: Array, image: Array) -> Array:
     """Values of the last axis in an image's rank and dtype."""
+    if values.shape[-1] != image.shape[-1]:
+        raise ValueError(f"image: expected the {values.shape[-1]} channels of the parameters, got {image.shape[-1]}")
     return values.astype(image.dtype).reshape((1,) * (image.ndim - values.ndim) + values.shape)
 
 
@@ -220,7 +221,8 @@ def _batch_norms(net: Layer, params: Params, image: Array) -> list[Path]:
     """Where the parameters of every BatchNorm are, in the order in which the image comes to them."""
     stages = [name.split("/") for name in jax.eval_shape(net.stages, params, image)]
     named = [tuple(path[:-1]) for path in stages if path[-1] == "mean"]
-    return [path for path in named if {"mean", "variance"} <= functools.reduce(dict.__getitem__, path, params).keys()]
+    own = {path: functools.reduce(lambda part, name: part.get(name, {}), path, params) for path in named}
+    return [path for path, part in own.items() if {"mean", "variance"} <= part.keys()]
 
 
 def _with(params: Params, path: Path, **values: np.ndarray) -> Params:

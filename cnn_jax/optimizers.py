@@ -9,13 +9,13 @@ import optax
 import optax.contrib
 from jaxtyping import Array
 
-from .windows import count
+from .windows import accumulator, count
 
 Follow = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
 def kernels(params: Any) -> Any:
-    """Says which parameters are kernels of convolutions: matrices of h w C rows and K columns to Muon.
+    """Says which parameters are kernels (of `Conv`, features of `Match`): matrices of h w C rows, K columns to Muon.
 
     For `optax.contrib.muon(rate, muon_weight_dimension_numbers=kernels)`, which leaves the rest to Adam.
 
@@ -29,7 +29,7 @@ def kernels(params: Any) -> Any:
 def average(
     optimizer: optax.GradientTransformation, *, decay: float, steps: int
 ) -> optax.GradientTransformationExtraArgs:
-    """An optimizer whose last step, of `steps`, ends at the exponential moving average of all parameters on the way.
+    """An optimizer that ends, after `steps` of them, at the exponential moving average of all parameters on the way.
 
         average <- d average + (1 - d) parameters,  d = min(decay, (1 + t) / (10 + t)) at step t
 
@@ -45,7 +45,7 @@ def average(
         t = step.astype(slow.dtype)
         d = jnp.minimum(decay, (1 + t) / (10 + t))
         slow = d * slow + (1 - d) * fast
-        return slow, jnp.where(step == steps, slow, fast)
+        return slow, jnp.where(step >= steps, slow, fast)
 
     return _with_slow(optimizer, follow)
 
@@ -87,17 +87,22 @@ def _with_slow(optimizer: optax.GradientTransformation, follow: Follow) -> optax
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Any) -> Slow:
-        return Slow(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params), inner.init(params))
+        return Slow(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, _wide(params)), inner.init(params))
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Slow]:
         if params is None:
             raise ValueError("params: expected the parameters, got None")
         change, own = inner.update(updates, state.inner, params, **extra)
         step = state.step + 1
-        both = jax.tree.map(
-            lambda slow, fast: follow(step, slow, fast), state.slow, optax.apply_updates(params, change)
-        )
-        slow, fast = jax.tree.transpose(jax.tree.structure(params), jax.tree.structure((0, 0)), both)
-        return jax.tree.map(jnp.subtract, fast, params), Slow(step, slow, own)
+        fast = optax.apply_updates(params, change)
+        both = [follow(step, *pair) for pair in zip(*map(jax.tree.leaves, (state.slow, _wide(fast))), strict=True)]
+        slow, fast = (jax.tree.unflatten(jax.tree.structure(params), [pair[i] for pair in both]) for i in (0, 1))
+        change = jax.tree.map(lambda fast, old: (fast - old.astype(fast.dtype)).astype(old.dtype), fast, params)
+        return change, Slow(step, slow, own)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _wide(params: Any) -> Any:
+    """Parameters in the dtype to add up in: 16 bits do not see a hundredth of themselves."""
+    return jax.tree.map(lambda leaf: leaf.astype(accumulator(leaf.dtype)), params)

@@ -65,7 +65,7 @@ def fit(
       batch_size: examples in a batch.
       params: where to start; by default `net.init` makes them. The given arrays are left untouched.
       augment: `augment(key, batch) -> (images, labels)` makes of each stored `Batch` what is learned from, on the
-        device: scales its pixels, varies its images (`cnn_jax.augment`), mixes its labels.
+        device: scales its pixels, varies its images (`cnn_jax.augment`), mixes its labels (which `loss` must take).
       loss: `loss(scores, label)` for one example; by default softmax cross-entropy with integer labels.
       steps_per_call: how many steps run as one program on the device, without coming back to Python; by default 1 on
         the CPU and 50 elsewhere. More than one are a loop, in which XLA:CPU takes tens of times as long for gradients
@@ -75,11 +75,13 @@ def fit(
       progress: show a bar on stderr (plain lines when that is not a terminal).
 
     Returns:
-      The trained parameters and the history: {"loss": (steps,)} and, for one integer label an image, {"accuracy":
-      (steps,)} in [0, 1], each value taken on the batch of that step before its update.
+      The trained parameters, which `calibrate` must see next if there is a BatchNorm, and the history: {"loss":
+      (steps,)} and, for one integer label an image, {"accuracy": (steps,)} in [0, 1], each value taken on the batch of
+      that step before its update.
 
     Raises:
-      FloatingPointError: the loss is NaN or infinite; the message names the first such step.
+      FloatingPointError: the loss is NaN or infinite; the message names the first such step. Or the parameters are
+        after the last one.
       ValueError: images and labels of different lengths or fewer than a batch, images of a wrong rank, steps,
         batch_size or steps_per_call below 1.
       TypeError: data of another kind, counts that are not ints, a compute_dtype that is no floating dtype, `augment`
@@ -162,6 +164,8 @@ def fit(
                     read += len(history[-1]["loss"])
                 del pending[: len(ready)]
                 bar.update(read, "  ".join(f"{name} {row[-1]:.4f}" for name, row in history[-1].items()))
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(own[0])):
+        raise FloatingPointError(f"parameters are not finite after step {steps}: try a lower learning rate")
     return own[0], {name: np.concatenate([rows[name] for rows in history]) for name in history[0]}
 
 

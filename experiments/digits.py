@@ -22,6 +22,7 @@ import optax
 import optax.contrib
 import tyro
 
+import cnn_jax
 from cnn_jax import augment, nets, optimizers
 from cnn_jax.data import idx
 from cnn_jax.data.labelled import Labelled, split
@@ -30,6 +31,7 @@ from cnn_jax.windows import count
 from . import common, learning
 
 CHOOSE = 1 / 6
+SMOKE_BATCH = 20
 
 
 class Recipe(NamedTuple):
@@ -100,7 +102,7 @@ def varied(strength: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
 def load(config: Digits) -> tuple[Labelled, Labelled]:
     """What to train on and what to report on."""
     if config.smoke:
-        return learning.generated(2 * config.batch_size, 28, 1, idx.SOURCES[config.data].classes)
+        return learning.generated(4 * SMOKE_BATCH, 28, 1, idx.SOURCES[config.data].classes)
     train = idx.load(config.data, data_dir=config.data_dir)
     if config.choose:
         return split(train, CHOOSE)
@@ -110,43 +112,42 @@ def load(config: Digits) -> tuple[Labelled, Labelled]:
 def main(config: Digits) -> dict[str, Any]:
     """Trains the networks, reads the test set, writes everything; returns what metrics.json holds."""
     seeds, batch_size = count("seeds", config.seeds), count("batch_size", config.batch_size)
+    batch_size = SMOKE_BATCH if config.smoke else batch_size
     out = common.make_writable(config.out)
     train, test = load(config)
     recipe = RECIPES[config.net]
     epochs = 2 if config.smoke else count("epochs", recipe.epochs if config.epochs is None else config.epochs)
-    steps = epochs * (len(train.labels) // batch_size)
+    steps = learning.steps_in(epochs, train, batch_size)
     options = recipe.options | {"classes": len(train.classes)}
     net = getattr(nets, recipe.net)(**options)
 
-    scores, trained = [], []
-    for seed in range(config.seed, config.seed + seeds):
-        one = learning.train(
+    def train_one(key: jax.Array) -> learning.Trained:
+        return learning.train(
             net,
             train,
             optimizer=optimizer(recipe, steps),
             steps=steps,
             batch_size=batch_size,
             augment=learning.vary(varied(recipe.variation)),
-            key=jax.random.key(seed),
+            key=key,
         )
-        learning.save(out / f"model_{seed}.safetensors", one, recipe.net, options)
-        scores.append(learning.reader(one)(test.images))
-        trained.append(one)
-        print(f"seed {seed}: {100 * learning.accuracy(scores[-1], test.labels):.2f} % in {one.seconds:.0f} s")
 
-    accuracies = [learning.accuracy(each, test.labels) for each in scores]
+    first, scores, metrics = learning.train_each(
+        range(config.seed, config.seed + seeds),
+        out,
+        train_one,
+        lambda path, trained: cnn_jax.save_params(path, trained.params, net=recipe.net, options=options),
+        lambda trained: learning.reader(trained)(test.images),
+        test.labels,
+    )
     together = np.mean(scores, axis=0)
-    metrics = {
-        "accuracy": float(np.mean(accuracies)),
-        "accuracies": accuracies,
+    metrics |= {
         "together": learning.accuracy(together, test.labels),
-        "images": len(test.labels),
-        "parameters": learning.learned_parameters(trained[0].params),
+        "parameters": learning.learned_parameters(first.params),
         "epochs": epochs,
-        "training_seconds": [one.seconds for one in trained],
         "config": learning.settings(config),
     }
-    learning.report(out, trained[0], test, together, metrics)
+    learning.report(out, first, test, together, metrics)
     print(
         f"{config.data}, {config.net}, {metrics['parameters']:,} parameters: {100 * metrics['accuracy']:.2f} % "
         f"(mean of {seeds}), {100 * metrics['together']:.2f} % together; everything is in {out}"

@@ -17,6 +17,7 @@ import optax
 import optax.contrib
 import tyro
 
+import cnn_jax
 from cnn_jax import augment, nets, optimizers
 from cnn_jax.data import folder, images
 from cnn_jax.data.labelled import Labelled
@@ -26,6 +27,7 @@ from . import common, learning
 
 OUT = Path("runs/folder")
 NET = "resnet9"
+SMALLEST = 32
 VIEWS = (lambda batch: batch, lambda batch: batch[:, :, ::-1])
 
 
@@ -36,7 +38,7 @@ class Train:
     pictures: tyro.conf.Positional[Path | None] = None
     """The folder that has a folder of pictures for each class."""
     size: int = 32
-    """Rows and columns that every picture is made."""
+    """Rows and columns that every picture is made; 32 at least."""
     validation: float = 0.2
     """The share of each class that is kept apart and reported on."""
     steps: int = 500
@@ -84,6 +86,8 @@ def load(config: Train) -> tuple[Labelled, Labelled]:
 def train(config: Train) -> dict[str, Any]:
     """Trains, reports on what was kept apart, writes everything; returns what metrics.json holds."""
     steps = 6 if config.smoke else count("steps", config.steps)
+    if config.size < SMALLEST:
+        raise ValueError(f"size: expected at least {SMALLEST}, which the network needs, got {config.size}")
     out = common.make_writable(config.out)
     known, kept = load(config)
     options = {"features": 4 if config.smoke else config.features, "classes": len(known.classes)}
@@ -98,7 +102,7 @@ def train(config: Train) -> dict[str, Any]:
         augment=learning.vary(vary),
         key=jax.random.key(config.seed),
     )
-    learning.save(out / "model.safetensors", trained, NET, options)
+    cnn_jax.save_params(out / "model.safetensors", trained.params, net=NET, options=options)
     common.write_json(out / "classes.json", {"classes": known.classes, "size": config.size})
     scores = learning.reader(trained, VIEWS)(kept.images)
     metrics = {

@@ -18,7 +18,7 @@ from cnn_jax.data.labelled import Labelled
 from . import common
 
 READ = 500  # images read at a time
-CALIBRATED = 10_000  # images that BatchNorm's statistics are taken from
+CALIBRATED = 5000  # images, or up to twice as many, that BatchNorm's statistics are taken from
 SHOWN = 40  # mistakes
 View = Callable[[jax.Array], jax.Array]
 
@@ -45,7 +45,8 @@ def generated(count: int, size: int, channels: int, classes: Sequence[str]) -> t
     generator = np.random.default_rng(0)
     shape = (size, size, channels) if channels > 1 else (size, size)
     coarse = generator.uniform(0, 255, (len(classes), 4, 4, channels))
-    blotches = np.kron(coarse, np.ones((1, size // 4, size // 4, 1))).reshape(len(classes), *shape)
+    places = np.arange(size) * 4 // size
+    blotches = coarse[:, places][:, :, places].reshape(len(classes), *shape)
 
     def draw() -> Labelled:
         labels = np.arange(count, dtype=np.int32) % len(classes)
@@ -53,6 +54,13 @@ def generated(count: int, size: int, channels: int, classes: Sequence[str]) -> t
         return Labelled(np.clip(noisy, 0, 255).astype(np.uint8), labels, tuple(classes))
 
     return draw(), draw()
+
+
+def steps_in(epochs: int, data: Labelled, batch_size: int) -> int:
+    """The steps of so many passes over the data."""
+    if batch_size > len(data.labels):
+        raise ValueError(f"batch_size: expected at most the {len(data.labels)} images to train on, got {batch_size}")
+    return epochs * (len(data.labels) // batch_size)
 
 
 def vary(image: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[..., tuple[jax.Array, jax.Array]]:
@@ -68,19 +76,51 @@ def train(net: cnn_jax.Layer, data: Labelled, **options: Any) -> Trained:
     """`cnn_jax.fit`, and then the population's statistics for BatchNorm."""
     started = time.monotonic()
     params, history = cnn_jax.fit(net, (data.images, data.labels), **options)
-    params = cnn_jax.calibrate(net, params, scaled(data.images[:CALIBRATED]))
+    some = data.images[:: max(len(data.images) // CALIBRATED, 1)]  # of all classes, in whatever order they are
+    params = cnn_jax.calibrate(net, params, scaled(some))
     return Trained(net, jax.block_until_ready(params), history, time.monotonic() - started)
 
 
-def reader(trained: Trained, views: Sequence[View] = (lambda pixels: pixels,)) -> Callable[[Any], np.ndarray]:
-    """What reads images, bytes or pixels (N, ...), as log-probabilities of all classes, (N, K): the mean over several
-    views of every image."""
+def train_each(
+    seeds: Sequence[int],
+    out: Path,
+    train_one: Callable[[jax.Array], Trained],
+    save_one: Callable[[Path, Trained], None],
+    read: Callable[[Trained], np.ndarray],
+    labels: np.ndarray,
+) -> tuple[Trained, list[np.ndarray], dict[str, Any]]:
+    """Trains a network from every seed and saves it; returns the first, all scores of the test set, and metrics."""
+    first, scores, seconds = None, [], []
+    for seed in seeds:
+        trained = train_one(jax.random.key(seed))
+        save_one(out / f"model_{seed}.safetensors", trained)
+        first = first or trained
+        scores.append(read(trained))
+        seconds.append(trained.seconds)
+        print(f"seed {seed}: {100 * accuracy(scores[-1], labels):.2f} % in {trained.seconds:.0f} s", flush=True)
+    assert first is not None
+    each = [accuracy(own, labels) for own in scores]
+    metrics = {
+        "accuracy": float(np.mean(each)),
+        "accuracies": each,
+        "deviation": float(np.std(each, ddof=1)) if len(each) > 1 else None,
+        "images": len(labels),
+        "training_seconds": seconds,
+    }
+    return first, scores, metrics
+
+
+def reader(
+    trained: Trained, views: Sequence[View] = (lambda pixels: pixels,), weights: Sequence[float] | None = None
+) -> Callable[[Any], np.ndarray]:
+    """What reads images, bytes or pixels (N, ...), and gives scores of all classes, (N, K): the mean log-probability
+    over several views of every image, which count as `weights` say, or alike."""
     net = trained.net
 
     @jax.jit
     def mean(params: Any, batch: jax.Array) -> jax.Array:
         seen = [jax.nn.log_softmax(jax.vmap(net.apply, (None, 0))(params, view(scaled(batch)))) for view in views]
-        return jnp.mean(jnp.stack(seen), axis=0)
+        return jnp.average(jnp.stack(seen), axis=0, weights=None if weights is None else jnp.array(weights))
 
     def read(images: Any) -> np.ndarray:
         padded = np.concatenate([images, np.zeros((-len(images) % READ, *images.shape[1:]), images.dtype)])
@@ -122,7 +162,8 @@ def report(out: Path, trained: Trained, test: Labelled, scores: np.ndarray, metr
     if len(worst):
         titles = [f"{test.classes[test.labels[i]]} read\n{test.classes[read_as[i]]}" for i in worst]
         title = f"The {len(worst)} surest of {len(wrong)} mistakes"
-        shown = test.images[worst].astype(np.float32) / 127.5 - 1
+        shown = np.asarray(scaled(test.images[worst]))
+        shown = shown[..., 0] if shown.shape[-1] == 1 else shown
         figures.save(figures.tiles(shown, titles, columns=8, title=title), out / "mistakes.png")
     else:
         (out / "mistakes.png").unlink(missing_ok=True)
@@ -137,18 +178,15 @@ def report(out: Path, trained: Trained, test: Labelled, scores: np.ndarray, metr
     kernel = np.moveaxis(np.asarray(kernel), -1, 0)
     limit = float(np.abs(kernel).max())
     kernel = kernel[..., 0] if kernel.shape[-1] == 1 else kernel
-    figures.save(figures.tiles(kernel, columns=8, limit=limit, title="Learned features"), out / "features.png")
+    figures.save(
+        figures.tiles(kernel, columns=8, limit=limit, title="Features of the first layer"), out / "features.png"
+    )
     common.write_json(out / "metrics.json", metrics | common.versions())
 
 
 def settings(config: Any) -> dict[str, str]:
     """A script's options, for metrics.json."""
     return {name: str(value) for name, value in dataclasses.asdict(config).items()}
-
-
-def save(path: Path, trained: Trained, net: str, options: dict[str, Any]) -> None:
-    """Writes the model file, for `load`."""
-    cnn_jax.save_params(path, trained.params, net=net, options=options)
 
 
 def load(path: Path, name: str, shape: tuple[int, int, int], classes: int) -> Trained:

@@ -10,8 +10,6 @@ read pictures that are brighter, paler and noisier.
 """
 
 import dataclasses
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -28,8 +26,10 @@ from cnn_jax.data.labelled import Labelled
 from cnn_jax.windows import count
 
 from . import common, learning
+from .contest import medians
 
-TURNS = 9  # of timing
+SMOKE_BATCH = 40
+SETTLE = 0.1  # seconds of a turn of timing
 LEARN = {"p": 2.0, "q": 0.1}
 Layers = Callable[[int], list[cnn_jax.Layer]]
 
@@ -95,7 +95,7 @@ def network(kind: str, features: tuple[int, int], classes: int) -> cnn_jax.Layer
 def load(config: Scores) -> tuple[Labelled, Labelled]:
     """What to train on and what to report on."""
     if config.smoke:
-        return learning.generated(2 * config.batch_size, 28, 1, idx.SOURCES[config.data].classes)
+        return learning.generated(10 * SMOKE_BATCH, 28, 1, idx.SOURCES[config.data].classes)
     return (
         idx.load(config.data, data_dir=config.data_dir),
         idx.load(config.data, "test", data_dir=config.data_dir),
@@ -111,15 +111,16 @@ def robustness(trained: learning.Trained, test: Labelled) -> dict[str, list[floa
     }
 
 
-def images_per_second(trained: learning.Trained, images: np.ndarray) -> float:
-    """How many images the network reads in a second, by the median of some turns."""
-    apply = jax.jit(jax.vmap(trained.net.apply, (None, 0)))
-    batch, taken = learning.scaled(images[: learning.READ]), []
-    for _ in range(TURNS + 2):
-        started = time.perf_counter()
-        jax.block_until_ready(apply(trained.params, batch))
-        taken.append(time.perf_counter() - started)
-    return len(batch) / statistics.median(taken[2:])
+def images_per_second(each: Mapping[str, learning.Trained], images: np.ndarray) -> dict[str, float]:
+    """How many images every network reads in a second: the median of turns that they take."""
+    batch = learning.scaled(images[: learning.READ])
+
+    def call(trained: learning.Trained) -> Callable[[], Any]:
+        apply = jax.jit(jax.vmap(trained.net.apply, (None, 0)))
+        return lambda: jax.block_until_ready(apply(trained.params, batch))
+
+    calls = {kind: call(trained) for kind, trained in each.items()}
+    return {kind: 1e3 * len(batch) / taken for kind, taken in medians(calls, settle=SETTLE).items()}
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -143,12 +144,13 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
 def main(config: Scores) -> dict[str, Any]:
     """Trains and compares, writes everything; returns what metrics.json holds."""
     epochs, batch_size = count("epochs", config.epochs), count("batch_size", config.batch_size)
+    batch_size = SMOKE_BATCH if config.smoke else batch_size
     out = common.make_writable(config.out)
     train, test = load(config)
-    steps = epochs * (len(train.labels) // batch_size)
-    rows = {}
+    steps = learning.steps_in(epochs, train, batch_size)
+    rows, each = {}, {}
     for kind in KINDS:
-        trained = learning.train(
+        trained = each[kind] = learning.train(
             network(kind, config.features, len(train.classes)),
             train,
             optimizer=optax.adam(optax.cosine_decay_schedule(config.learning_rate, steps)),
@@ -162,11 +164,12 @@ def main(config: Scores) -> dict[str, Any]:
             "parameters": learning.learned_parameters(trained.params),
             "accuracy": found["noise"][0],
             "robustness": found,
-            "images_per_s": images_per_second(trained, test.images),
             "training_seconds": trained.seconds,
         }
         print(f"{kind}: {100 * rows[kind]['accuracy']:.2f} % in {trained.seconds:.0f} s")
 
+    for kind, speed in images_per_second(each, test.images).items():
+        rows[kind]["images_per_s"] = speed
     strengths = {name: list(values) for name, (_, values) in CHANGES.items()}
     panels = {
         name: (values, {kind: 100 * np.array(row["robustness"][name]) for kind, row in rows.items()})

@@ -14,7 +14,7 @@ import optax
 import optax.contrib
 
 import cnn_jax
-from cnn_jax import figures, nets
+from cnn_jax import figures, nets, optimizers
 from cnn_jax.data import images, omniglot, xo
 from cnn_jax.progress import Progress
 from cnn_jax.windows import count
@@ -145,12 +145,8 @@ def optimizer(config: Train) -> optax.GradientTransformation:
     def rate(peak: float) -> optax.Schedule:
         return optax.warmup_cosine_decay_schedule(0.0, peak, warm_up, max(config.steps, warm_up + 1))
 
-    def kernels(params: Any) -> Any:
-        flat = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
-        return jax.tree.map(lambda leaf: flat if leaf.ndim == 4 else None, params)
-
     return optax.contrib.muon(
-        rate(config.learning_rate), muon_weight_dimension_numbers=kernels, adam_learning_rate=rate(3e-3)
+        rate(config.learning_rate), muon_weight_dimension_numbers=optimizers.kernels, adam_learning_rate=rate(3e-3)
     )
 
 

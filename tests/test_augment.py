@@ -157,6 +157,8 @@ def test_cutmix_mixes_areas_as_labels():
         (lambda key: augment.elastic(key, IMAGE, grid=0), "grid: expected at least 1, got 0"),
         (lambda key: augment.mixup(key, (IMAGE, LABEL), (OTHER[1:], LABEL)), r"second: expected the shape of first"),
         (lambda key: augment.cutmix(key, (IMAGE, LABEL), (OTHER, LABEL[1:])), r"second: expected the shape of first"),
+        (lambda key: augment.affine(key, IMAGE, scale=-0.1), "scale: expected at least 0, got -0.1"),
+        (lambda key: augment.mixup(key, (IMAGE, LABEL), (OTHER, LABEL), alpha=0), "alpha: expected more than 0, got 0"),
         (lambda key: augment.mixup(key, (IMAGE, 1), (OTHER, 0)), "first: expected a label with a probability"),
     ],
 )

@@ -184,7 +184,8 @@ def test_training_refuses_wrong_numbers_and_writes_nothing(tmp_path):
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-SCRIPTS = [f"experiments.{name}" for name in ("walkthrough", "find", "scaling", "throughput", "xo")]
+NAMES = ("walkthrough", "find", "scaling", "throughput", "xo", "digits", "cifar10", "scores")
+SCRIPTS = [f"experiments.{name}" for name in NAMES]
 
 
 def test_an_unwritable_folder_stops_before_the_work(tmp_path):
@@ -195,7 +196,8 @@ def test_an_unwritable_folder_stops_before_the_work(tmp_path):
 
 
 def test_help(tmp_path):
-    commands = [(script,) for script in SCRIPTS] + [("experiments.xo", "classify"), ("experiments.xo", "evaluate")]
+    commands = [(script,) for script in (*SCRIPTS, "experiments.folder")]
+    commands += [("experiments.xo", "classify"), ("experiments.xo", "evaluate"), ("experiments.folder", "classify")]
     for out, _ in run_each(tmp_path, [(*command, "--help") for command in commands]):
         assert "usage:" in out
     assert run_each(tmp_path, [(*command, "--no-such-option", "1") for command in commands], code=2)

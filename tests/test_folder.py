@@ -1,5 +1,7 @@
 """One's own pictures, of any kind and size, a folder for each class."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -72,6 +74,10 @@ def test_the_arrays_are_kept_while_no_file_changes(pictures, cache, monkeypatch)
 def test_a_spoilt_cache_is_written_again(pictures, cache):
     first = load(pictures)
     (kept,) = cache.rglob("*.npy")
+    np.save(kept, np.zeros((3, 8, 8, 3), np.uint8))
+    np.testing.assert_array_equal(load(pictures)[0].images, first[0].images)
+    np.save(kept, np.zeros((3, 8, 8, 3), np.uint8))
+    np.testing.assert_array_equal(load(pictures)[0].images, first[0].images)
     kept.write_bytes(b"spoilt")
     np.testing.assert_array_equal(load(pictures)[0].images, first[0].images)
     np.testing.assert_array_equal(np.load(kept).shape, (10, 8, 8, 3))
@@ -105,6 +111,32 @@ def test_too_few_classes(tmp_path, classes):
         load(tmp_path / "few")
 
 
+def test_what_is_no_file_of_its_own_is_passed_over(pictures):
+    os.mkfifo(pictures / "red" / "pipe.png")
+    (pictures / "red" / "loop.png").symlink_to("loop.png")
+    (pictures / "red" / "gone.png").symlink_to("nowhere.png")
+    (pictures / "red" / "folder.png").mkdir()
+    (pictures / "red" / "paper.pdf").write_bytes(b"%PDF")
+    assert sum(len(part.labels) for part in load(pictures)) == 10
+
+
+def test_pictures_in_folders_of_a_class_are_not_seen(pictures):
+    (pictures / "green" / "more").mkdir(parents=True)
+    with pytest.raises(ValueError, match="got 0; folders in it are not looked into"):
+        load(pictures)
+
+
+def test_nothing_is_run_to_read_a_picture(tmp_path, monkeypatch):
+    """Whatever a file is called, PostScript is not handed to an interpreter."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "a.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n")
+    with pytest.raises(ValueError, match=r"a.png: not a picture"):
+        images.read_square(tmp_path / "a.png", size=8)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "none")
@@ -112,7 +144,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 2])
 def test_bad_shares(pictures, share):
-    with pytest.raises(ValueError, match="share: expected more than 0 and less than 1"):
+    with pytest.raises(ValueError, match="validation: expected more than 0 and less than 1"):
         load(pictures, validation=share)
 
 

@@ -113,8 +113,8 @@ def test_other_files_are_refused(mnist):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (LABELS[:4], r"expected a label for each of 5 images, got shape \(4,\)"),
-        (LABELS[:, None], "expected a label for each of 5 images"),
+        (LABELS[:4], r"expected a label for each of the images \(5, 28, 28\), got shape \(4,\)"),
+        (LABELS[:, None], "expected a label for each of the images"),
         (np.array([3, 0, 10, 9, 1], np.uint8), "expected labels below 10, got 10 at 2"),
     ],
 )

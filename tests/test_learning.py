@@ -1,50 +1,20 @@
-"""The scripts that learn from pictures, run as a user runs them: first tries, one's own pictures, errors."""
+"""Learning from pictures: one's own, errors, the recipe of CIFAR-10, and what the scripts share."""
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 from scripts import png, run, run_each
 
-from cnn_jax import load_params, nets
-from experiments import digits, learning, scores
-
-FIGURES = {"confusion.png", "curves.png", "features.png", "metrics.json"}
-
-
-def metrics(folder):
-    return json.loads((folder / "metrics.json").read_text())
-
-
-def test_first_tries_of_digits(tmp_path):
-    lines = [["experiments.digits", "--smoke", "--net", net, "--out", net] for net in digits.RECIPES]
-    lines[1] += ["--seeds", "2", "--data", "emnist-letters"]
-    answers = run_each(tmp_path, lines)
-    for net, (out, _) in zip(digits.RECIPES, answers, strict=True):
-        found = metrics(tmp_path / net)
-        assert {path.name for path in (tmp_path / net).iterdir()} >= FIGURES | {"model_0.safetensors"}
-        assert f"{100 * found['accuracy']:.2f} %" in out
-        assert found["accuracy"] == pytest.approx(np.mean(found["accuracies"]))
-        saved = load_params(tmp_path / net / "model_0.safetensors")
-        assert getattr(nets, saved.net)(**saved.options)
-    assert len(metrics(tmp_path / "compact")["accuracies"]) == 2
-
-
-def test_first_tries_of_the_others(tmp_path):
-    names = ["cifar10", "folder", "scores"]
-    run_each(tmp_path, [[f"experiments.{name}", "--smoke"] for name in names])
-    for name in names[:2]:
-        found = metrics(tmp_path / "runs" / name)
-        assert {path.name for path in (tmp_path / "runs" / name).iterdir()} >= FIGURES
-        assert found["accuracy"] > 0.5  # three or ten classes that differ much
-    found = metrics(tmp_path / "runs" / "scores")
-    assert list(found["kinds"]) == list(scores.KINDS)
-    assert (tmp_path / "runs" / "scores" / "robustness.png").is_file()
-    zncc = found["kinds"]["zncc"]["robustness"]
-    assert np.ptp(zncc["brightness"] + zncc["contrast"]) < 0.02  # what zncc is for
-    sizes = [row["parameters"] for row in found["kinds"].values()]
-    assert max(sizes) < 1.02 * min(sizes)
+import cnn_jax
+from cnn_jax import nets
+from cnn_jax.data.labelled import Labelled
+from cnn_jax.training import Batch
+from experiments import cifar10, learning
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +32,7 @@ def own(tmp_path_factory):
 
 
 def test_own_pictures(own):
-    found = metrics(own / "runs" / "folder")
+    found = json.loads((own / "runs" / "folder" / "metrics.json").read_text())
     assert (found["images"], found["trained_on"]) == (4, 20)
     assert found["accuracy"] == 1
 
@@ -104,12 +74,14 @@ def test_errors_are_one_line(own, tmp_path):
         ("experiments.folder", "one"): "expected a folder for each of at least two classes, got ['class']",
         ("experiments.folder", "--smoke", "--out", "file"): "file: ",
         ("experiments.folder", own / "pictures", "--steps", "0"): "steps: expected at least 1",
-        ("experiments.folder", own / "pictures", "--validation", "1"): "share: expected more than 0",
+        ("experiments.folder", own / "pictures", "--validation", "1"): "validation: expected more than 0",
         ("experiments.folder", "classify"): "pictures: expected at least one file",
         ("experiments.folder", "classify", picture): "runs/folder/classes.json: No such file",
         ("experiments.folder", "classify", picture, "--model", "broken"): "classes.json: not what a training writes",
         ("experiments.folder", "classify", picture, "--model", other): "do not fit resnet9 for 3 classes",
         ("experiments.digits", "--smoke", "--seeds", "0"): "seeds: expected at least 1",
+        ("experiments.folder", "--smoke", "--size", "31"): "size: expected at least 32",
+        ("experiments.digits", "--smoke", "--batch-size", "0"): "batch_size: expected at least 1",
         ("experiments.cifar10", "--smoke", "--seeds", "0"): "seeds: expected at least 1",
         ("experiments.scores", "--smoke", "--epochs", "0"): "epochs: expected at least 1",
     }
@@ -119,6 +91,90 @@ def test_errors_are_one_line(own, tmp_path):
         line = err.strip()
         assert line.startswith("error: ")
         assert message in line
+
+
+def test_more_images_in_a_batch_than_there_are():
+    data = learning.generated(20, 8, 1, "ab")[0]
+    assert learning.steps_in(3, data, 6) == 9
+    with pytest.raises(ValueError, match="batch_size: expected at most the 20 images to train on, got 21"):
+        learning.steps_in(3, data, 21)
+
+
+def test_statistics_are_of_all_classes(monkeypatch):
+    """Whatever the order of the images: here one class comes after the other."""
+    monkeypatch.setattr(learning, "CALIBRATED", 10)
+    images = np.repeat(np.array([0, 255], np.uint8), 20)[:, None, None] * np.ones((1, 2, 2), np.uint8)
+    data = Labelled(images, np.repeat(np.arange(2, dtype=np.int32), 20), ("a", "b"))
+    net = cnn_jax.Chain(cnn_jax.BatchNorm(), cnn_jax.Flatten(), cnn_jax.Dense(2))
+    options = {"optimizer": optax.sgd(0.1), "steps": 1, "batch_size": 40, "key": jax.random.key(0), "progress": False}
+    trained = learning.train(net, data, augment=learning.vary(lambda key, image: image), **options)
+    assert float(trained.params["batch_norm1"]["mean"][0]) == pytest.approx(0, abs=1e-6)
+
+
+CIFAR = nets.speedrun_net(features=(8, 8, 8))
+
+
+def test_the_recipe_of_cifar10_against_numpy():
+    """Two steps of every rule, by hand."""
+    params = CIFAR.init(jax.random.key(0), (32, 32, 3))
+    rule = cifar10.optimizer(10, 2, 100)
+    state, update = rule.init(params), jax.jit(rule.update)
+    gradient = jax.tree.map(lambda x: jax.random.normal(jax.random.key(1), x.shape), params)
+    votes, bias, slow = (np.asarray(params[a][b], np.float64) for a, b in PLACES)
+    momentum = np.zeros_like(votes), np.zeros_like(bias), np.zeros_like(slow)
+    for step in range(2):
+        kernel = np.asarray(params["conv2"]["kernel"], np.float64)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax mixes both
+            change, state = update(gradient, state, params)
+        params = optax.apply_updates(params, change)
+        for i, (place, own, peak, until) in enumerate(
+            zip(PLACES, (votes, bias, slow), (0.67, 0.053, 0.053), (10, 10, 6), strict=True)
+        ):
+            summed = 100 * np.asarray(gradient[place[0]][place[1]]) + 2e-6 * 100 / peak * own
+            momentum[i][...] = 0.85 * momentum[i] + summed
+            own -= peak * (1 - step / until) * (summed + 0.85 * momentum[i])
+            np.testing.assert_allclose(params[place[0]][place[1]], own, rtol=1e-4)
+        move = np.asarray(params["conv2"]["kernel"]) - kernel * np.sqrt(8) / np.linalg.norm(kernel)
+        values = np.linalg.svd(move.reshape(-1, 8), compute_uv=False) / (0.24 * (1 - step / 10))
+        assert values.max() < 1.4
+        assert values.min() > 0.4
+    first = CIFAR.init(jax.random.key(0), (32, 32, 3))
+    np.testing.assert_array_equal(params["conv1"]["kernel"], first["conv1"]["kernel"])
+    np.testing.assert_array_equal(params["batch_norm1"]["variance"], 1)
+
+
+PLACES = ("dense1", "kernel"), ("batch_norm1", "bias"), ("conv1", "bias")
+
+
+def test_views_of_cifar10():
+    images = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
+    full = np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="reflect")
+    moved = {1: full[:, :4, :4], 0: images, -1: full[:, 2:, 2:]}
+    expected = [flipped for by in (0, 1, -1) for flipped in (moved[by], moved[by][:, :, ::-1])]
+    for view, pixels in zip(cifar10.VIEWS, expected, strict=True):
+        np.testing.assert_array_equal(view(jnp.asarray(images)), pixels)
+    assert list(cifar10.VIEWS.values()) == [0.5, 0.5, 0.25, 0.25, 0.25, 0.25]
+
+
+def test_every_second_epoch_is_mirrored():
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    batch = Batch(jnp.asarray(images), jnp.arange(6), jnp.arange(6), jnp.int32(0))
+    vary = jax.jit(cifar10.varied(jax.random.key(3)))
+    first, second = (vary(jax.random.key(0), batch._replace(epoch=jnp.int32(epoch)))[0] for epoch in (0, 1))
+    other = jax.jit(cifar10.varied(jax.random.key(4)))(jax.random.key(0), batch)[0]
+    again = vary(jax.random.key(0), batch._replace(epoch=jnp.int32(2)))[0]
+    np.testing.assert_array_equal(first, again)
+    assert all(np.any(a != b) for a, b in zip(first, second, strict=True))
+    assert np.any(first != other)
+
+
+def test_weights_of_views():
+    trained = learning.Trained(nets.Flatten(), {}, {}, 0.0)
+    images = np.random.default_rng(0).integers(0, 256, (3, 2, 1, 1), dtype=np.uint8)
+    views = [lambda x: x, lambda x: -x]
+    one, other = (learning.reader(trained, [view])(images) for view in views)
+    both = learning.reader(trained, views, [0.5, 0.25])(images)
+    np.testing.assert_allclose(both, (2 * one + other) / 3, rtol=1e-5)
 
 
 def test_views_are_averaged():

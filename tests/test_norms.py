@@ -1,4 +1,4 @@
-"""Normalising layers against NumPy and PyTorch's stored numbers, and the population's statistics."""
+"""Normalising layers against NumPy, one of them against PyTorch's numbers, and the population's statistics."""
 
 import functools
 
@@ -154,6 +154,29 @@ def test_calibrated_layers_normalise_the_population(batch_size):
         np.testing.assert_allclose(stages[name].var((0, 1, 2)), 1, atol=2e-3, err_msg=name)
 
 
+@pytest.mark.parametrize(("mean", "deviation"), [(8, 1e-3), (100, 0.1), (1e4, 1)])
+def test_a_large_mean_does_not_hide_the_populations_variance(mean, deviation):
+    images = (mean + deviation * noise(0, 50, 4, 4, 1).astype(np.float64)).astype(np.float32)
+    net = BatchNorm()
+    params = calibrate(net, net.init(KEY, (4, 4, 1)), images, batch_size=7)
+    np.testing.assert_allclose(params["variance"], images.astype(np.float64).var(), rtol=0.02)
+
+
+@pytest.mark.parametrize("layer", [BatchNorm(), GroupNorm(1), LayerNorm(), LocalResponseNorm()])
+def test_integers_become_floats(layer):
+    image = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    params = layer.init(KEY, image.shape)
+    out = layer.apply(params, image)
+    assert out.dtype == jnp.float32
+    np.testing.assert_array_equal(out, layer.apply(params, image.astype(np.float32)))
+
+
+def test_other_channels_are_refused():
+    for layer in (BatchNorm(), LayerNorm(), GroupNorm(1)):
+        with pytest.raises(ValueError, match="image: expected the 4 channels of the parameters, got 1"):
+            layer.apply(layer.init(KEY, (5, 6, 4)), IMAGES[0, ..., :1])
+
+
 def test_calibration_takes_grey_images_and_leaves_other_parameters():
     net = Chain(Conv(2), BatchNorm(), Flatten(), Dense(2))
     params = net.init(KEY, (5, 6, 1))
@@ -161,6 +184,8 @@ def test_calibration_takes_grey_images_and_leaves_other_parameters():
     assert np.any(new["batch_norm1"]["mean"] != params["batch_norm1"]["mean"])
     assert not np.any(params["batch_norm1"]["mean"])
     np.testing.assert_array_equal(new["conv1"]["kernel"], params["conv1"]["kernel"])
+    with pytest.raises(ValueError, match="batch_size: expected at least 1, got -1"):
+        calibrate(net, params, IMAGES[..., 0], batch_size=-1)
     plain_net = Chain(Conv(2), Flatten(), Dense(2))
     params = plain_net.init(KEY, (5, 6, 1))
     assert calibrate(plain_net, params, IMAGES[..., 0]) is params
@@ -216,3 +241,13 @@ def test_standardized_kernels():
     standard = (kernel - kernel.mean((0, 1, 2))) / kernel.std((0, 1, 2))
     expected = Conv(8, 3).apply({"kernel": jnp.asarray(standard, jnp.float32), "bias": params["bias"]}, IMAGES[0])
     np.testing.assert_allclose(net.apply(params, IMAGES[0]), expected, rtol=1e-4, atol=1e-4)
+    small = params | {"kernel": params["kernel"] / 1000}
+    np.testing.assert_allclose(net.apply(small, IMAGES[0]), expected, rtol=1e-3, atol=1e-3)
+    half = {name: leaf.astype(jnp.bfloat16) for name, leaf in params.items()}
+    rounded = np.asarray(half["kernel"], np.float64)
+    standard = (rounded - rounded.mean((0, 1, 2))) / rounded.std((0, 1, 2))
+    expected = Conv(8, 3).apply(half | {"kernel": jnp.asarray(standard, jnp.bfloat16)}, IMAGES[0].astype(jnp.bfloat16))
+    got = net.apply(half, IMAGES[0].astype(jnp.bfloat16))
+    np.testing.assert_allclose(got.astype(jnp.float32), expected.astype(jnp.float32), rtol=0.02, atol=0.1)
+    with pytest.raises(ValueError, match="standardize: expected kernels of several numbers"):
+        Conv(3, 1, standardize=True).init(KEY, (5, 6, 1))

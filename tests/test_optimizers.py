@@ -35,6 +35,31 @@ def test_the_last_step_ends_at_the_average():
     np.testing.assert_allclose(got[19], slow, atol=1e-5)
 
 
+def test_the_average_of_16_bits_is_taken_in_32():
+    rule = optimizers.average(optax.sgd(1.0), decay=0.999, steps=300)
+    params = {"a": jnp.zeros(1, jnp.bfloat16)}
+    state, update, expected, place = rule.init(params), jax.jit(rule.update), 0.0, 0.0
+    for t in range(1, 301):
+        change, state = update({"a": jnp.full(1, -0.0078125, jnp.bfloat16)}, state, params)
+        params = optax.apply_updates(params, change)
+        place = float(jnp.bfloat16(place + 0.0078125))
+        d = min(0.999, (1 + t) / (10 + t))
+        expected = d * expected + (1 - d) * place
+    assert params["a"].dtype == jnp.bfloat16
+    assert float(params["a"][0]) == pytest.approx(expected, rel=0.01)
+
+
+def test_muon_turns_kernels_as_matrices_and_leaves_the_rest():
+    params = {"conv1": {"kernel": jnp.zeros((3, 3, 2, 8)), "bias": jnp.zeros(8)}}
+    gradient = jax.tree.map(lambda x: jax.random.normal(jax.random.key(0), x.shape), params)
+    rule = optax.contrib.scale_by_muon(weight_dimension_numbers=optimizers.kernels(params)["conv1"]["kernel"])
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes them
+        change, _ = jax.jit(rule.update)(gradient["conv1"]["kernel"], rule.init(params["conv1"]["kernel"]))
+    values = np.linalg.svd(change.reshape(18, 8), compute_uv=False)
+    assert values.max() < 2 * values.min()
+    assert optimizers.kernels(params)["conv1"]["bias"] is None
+
+
 def test_lookahead_sets_back_every_few_steps():
     got = walk(optimizers.lookahead(optax.sgd(0.1), every=3, rate=0.25), 7)
     slow = point = np.array([1.0, -2.0, 3.0])

@@ -241,6 +241,11 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(fault):
         labels_seen(labels, batch_size=1, steps=70)
 
 
+def test_parameters_that_are_not_finite_at_the_end_are_no_success():
+    with pytest.raises(FloatingPointError, match="parameters are not finite after step 1"):
+        run(optimizer=optax.sgd(np.nan), steps=1)
+
+
 def test_progress_goes_to_stderr_in_plain_lines(capsys):
     run(steps=100, progress=True)
     out, err = capsys.readouterr()

@@ -27,14 +27,13 @@ def find(name: str, *, checksum: str, data_dir: str | os.PathLike[str] | None = 
     Raises a ValueError for a file with another checksum.
     """
     algorithm, _, expected = checksum.partition(":")
-    for place in filter(None, (data_dir, os.environ.get(MIRROR))):
-        path = Path(place) / name
-        if path.is_file():
-            found = pooch.file_hash(str(path), alg=algorithm)
-            if found != expected:
-                raise ValueError(f"{path}: expected {checksum}, got {algorithm}:{found}")
-            return path
-    return None
+    place = data_dir or os.environ.get(MIRROR)
+    if not place or not (path := Path(place) / name).is_file():
+        return None
+    found = pooch.file_hash(str(path), alg=algorithm)
+    if found != expected:
+        raise ValueError(f"{path}: expected {checksum}, got {algorithm}:{found}")
+    return path
 
 
 def fetch(name: str, *, url: str, checksum: str, data_dir: str | os.PathLike[str] | None = None) -> Path:

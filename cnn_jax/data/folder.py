@@ -13,7 +13,8 @@ from ..windows import count
 from . import cache, images
 from .labelled import Labelled, kept_apart, split
 
-KINDS = frozenset(images.Image.registered_extensions())
+DECODING = 1  # to be raised when pictures are read in another way
+KINDS = frozenset(end for end, kind in images.Image.registered_extensions().items() if kind in images.FORMATS)
 
 
 def load(
@@ -43,27 +44,41 @@ def load(
     files = {name: pictures(folder / name) for name in classes}
     for name, own in files.items():
         if len(own) < 2:
-            raise ValueError(f"{folder / name}: expected at least two pictures, one to choose by, got {len(own)}")
+            inside = "; folders in it are not looked into" if any(p.is_dir() for p in (folder / name).iterdir()) else ""
+            raise ValueError(
+                f"{folder / name}: expected at least two pictures, one to choose by, got {len(own)}{inside}"
+            )
     paths = [path for own in files.values() for path in own]
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(own) for own in files.values()])
     kept_apart(labels, validation, seed=seed)  # a share that cannot be is refused before all is read
-    return split(Labelled(_cached(paths, size, progress), labels, tuple(classes)), validation, seed=seed)
+    return split(Labelled(_cached(paths, size, progress), labels, tuple(map(_text, classes))), validation, seed=seed)
+
+
+def _text(name: str) -> str:
+    """A file's name as text that can be written, whatever bytes it is made of."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def pictures(folder: Path) -> list[Path]:
     """The picture files in a folder, in alphabetical order."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in KINDS and not path.name.startswith("."))
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in KINDS and not path.name.startswith(".") and path.is_file()
+    )
 
 
 def _cached(paths: list[Path], size: int, progress: bool) -> np.ndarray:
-    states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    name = hashlib.sha256(json.dumps([size, states]).encode()).hexdigest()[:32]
+    states = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    name = hashlib.sha256(json.dumps([DECODING, size, states]).encode()).hexdigest()[:32]
     kept = cache.folder() / "folders" / f"{name}.npy"
+    out = np.empty((len(paths), size, size, 3), np.uint8)
     try:
-        return np.load(kept, allow_pickle=False)
+        found = np.load(kept, allow_pickle=False, mmap_mode="r")
+        if found.shape == out.shape and found.dtype == out.dtype:
+            return np.array(found)
     except (OSError, ValueError, EOFError):
         pass  # not there yet, or not whole
-    out = np.empty((len(paths), size, size, 3), np.uint8)
     with Progress("reading", len(paths), show=progress) as bar:
         for i, path in enumerate(paths):
             out[i] = images.read_square(path, size=size)

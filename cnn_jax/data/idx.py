@@ -6,6 +6,7 @@ Rasul and Vollgraf, "Fashion-MNIST" (2017); Cohen, Afshar, Tapson and van Schaik
 
 import contextlib
 import gzip
+import lzma
 import math
 import os
 import string
@@ -34,6 +35,10 @@ CLOTHES = (
     "sneaker",
     "bag",
     "ankle boot",
+)
+DAMAGED = (
+    *(ValueError, EOFError, KeyError, OSError, RuntimeError),
+    *(zlib.error, lzma.LZMAError, zipfile.BadZipFile),
 )
 MAX_BYTES = 2 * 2**30
 BYTES = 8  # the type of the numbers, in the third byte of the magic number
@@ -102,12 +107,11 @@ def load(name: str, split: str = "train", *, data_dir: str | os.PathLike[str] | 
         return cache.fetch(f"{name}/{file}", url=url, checksum=checksum, data_dir=data_dir)
 
     if "gzip.zip" in source.checksums:
+        where = path("gzip.zip")
         images, labels = (
-            read_idx(path("gzip.zip"), member=f"gzip/{name}-{split}-{kind}-ubyte.gz")
-            for kind in ("images-idx3", "labels-idx1")
+            read_idx(where, member=f"gzip/{name}-{split}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1")
         )
         images, labels = images.swapaxes(1, 2), labels - np.uint8(1)  # columns come first there, and "a" is 1
-        where = path("gzip.zip")
     else:
         first = "train" if split == "train" else "t10k"
         images, where = read_idx(path(f"{first}-images-idx3-ubyte.gz")), path(f"{first}-labels-idx1-ubyte.gz")
@@ -118,7 +122,7 @@ def load(name: str, split: str = "train", *, data_dir: str | os.PathLike[str] | 
 def check(images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], path: Path) -> Labelled:
     """Images and labels that belong together, or a ValueError that names the file."""
     if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise ValueError(f"{path}: expected a label for each of {len(images)} images, got shape {labels.shape}")
+        raise ValueError(f"{path}: expected a label for each of the images {images.shape}, got shape {labels.shape}")
     if labels.size and labels.max() >= len(classes):
         first = int(np.argmax(labels >= len(classes)))
         raise ValueError(f"{path}: expected labels below {len(classes)}, got {labels[first]} at {first}")
@@ -137,7 +141,7 @@ def read_idx(path: str | os.PathLike[str], *, member: str | None = None) -> UInt
         try:
             with _unpacked(file, member) as content:
                 return _parse(content)
-        except (ValueError, EOFError, KeyError, OSError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             inside = f", {member}" if member else ""
             raise ValueError(f"{path}{inside}: not an IDX file that can be read ({error})") from error
 
@@ -167,4 +171,4 @@ def _parse(file: IO[bytes]) -> np.ndarray:
     if len(content) != size:
         found = f"{len(content):,}" if len(content) < size else "more"
         raise ValueError(f"expected {size:,} bytes for {shape}, got {found}")
-    return np.frombuffer(content, np.uint8).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape).copy()

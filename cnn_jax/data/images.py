@@ -20,6 +20,8 @@ except ImportError as error:
 
 
 MAX_PIXELS = 50_000_000
+# Kinds of files that Pillow reads by itself; for others it runs programs.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "JPEG2000", "AVIF")
 # Letters are looked for at this size at most; beyond it only time is spent.
 WORKING_SIZE = 256
 # Red, green and blue from -1 to 1, opacity from 0 to 1.
@@ -32,7 +34,7 @@ TWO_LEVELS = 0.85
 
 
 def read_image(path: str | os.PathLike[str] | IO[bytes]) -> Float[np.ndarray, "H W"]:
-    """Reads a picture file of any kind that Pillow knows, as grey levels in [-1, 1] with white = 1.
+    """Reads a picture file (PNG, JPEG, GIF, BMP, TIFF, WebP and some more), as grey levels in [-1, 1], white = 1.
 
     Turns it as its EXIF data says. What is transparent becomes the opposite of what is drawn: white behind dark
     strokes, black behind light ones. Only the first picture of an animation is read.
@@ -65,7 +67,7 @@ def _read(path: str | os.PathLike[str] | IO[bytes], convert: Callable[[Image.Ima
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower
-            with Image.open(path) as picture:
+            with Image.open(path, formats=FORMATS) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     size = f"{picture.width} x {picture.height} pixels"
                     raise ValueError(f"{size} are more than the {MAX_PIXELS // 10**6} million accepted")

@@ -14,30 +14,30 @@ class Labelled(NamedTuple):
     classes: tuple[str, ...]
 
 
-def split(data: Labelled, share: float, *, seed: int = 0) -> tuple[Labelled, Labelled]:
-    """Two parts, of 1 - share and share of every class, drawn at random: to train on and to choose by.
+def split(data: Labelled, validation: float, *, seed: int = 0) -> tuple[Labelled, Labelled]:
+    """Two parts, the second a share of every class (`validation`), drawn at random: to train on and to choose by.
 
     Of a class of two pictures or more, each part has at least one.
 
-    Raises a ValueError for a share that is not between 0 and 1.
+    Raises a ValueError for a share that is not more than 0 and less than 1.
 
     >>> data = Labelled(np.zeros((10, 2, 2), np.uint8), np.repeat(np.arange(2, dtype=np.int32), 5), ("a", "b"))
     >>> train, chosen = split(data, 0.2)
     >>> chosen.labels
     array([0, 1], dtype=int32)
     """
-    apart = kept_apart(data.labels, share, seed=seed)
+    apart = kept_apart(data.labels, validation, seed=seed)
     first, second = (Labelled(data.images[part], data.labels[part], data.classes) for part in (~apart, apart))
     return first, second
 
 
-def kept_apart(labels: Int32[np.ndarray, " N"], share: float, *, seed: int = 0) -> Bool[np.ndarray, " N"]:
+def kept_apart(labels: Int32[np.ndarray, " N"], validation: float, *, seed: int = 0) -> Bool[np.ndarray, " N"]:
     """Which pictures are in the second part of `split`."""
-    if not 0 < share < 1:
-        raise ValueError(f"share: expected more than 0 and less than 1, got {share}")
+    if not 0 < validation < 1:
+        raise ValueError(f"validation: expected more than 0 and less than 1, got {validation}")
     generator = np.random.default_rng(seed)
     apart = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         own = generator.permutation(np.flatnonzero(labels == label))
-        apart[own[: min(max(round(share * len(own)), 1), len(own) - 1)]] = True
+        apart[own[: min(max(round(validation * len(own)), 1), len(own) - 1)]] = True
     return apart
