@@ -1,8 +1,8 @@
 """How fast is it beside OpenCV, scikit-image, PyTorch, Flax, Equinox and JAX alone?
 
-Claim: on two CPU cores (AVX-512) zncc takes a quarter of the time of the fastest of these on average, match seven tenths;
-training steps take half the time of Flax, Equinox and JAX alone or less, and 1.0 to 1.6 times that of the best of
-PyTorch contiguous, channels last and compiled.
+Claim: on two CPU cores (AVX-512) zncc takes a quarter of the time of the fastest of these on average, match seven
+tenths; training steps take half the time of Flax, Equinox and JAX alone or less, and 1.0 to 1.6 times that of the best
+of PyTorch contiguous, channels last and compiled.
 Evidence: the tables that `python -m experiments.throughput` prints; runs/throughput/throughput.json holds every row,
 version and the machine's own peaks. In one run, on two CPUs: all contestants get the same inputs, their outputs are
 compared, then they take turns in random order, and the median of seven turns counts.
