@@ -108,7 +108,7 @@ def resnet9(*, features: int = 64, classes: int = 10) -> Layer:
 
     Source: Page, "How to Train Your ResNet" (2019).
 
-    >>> params = resnet9().init(jax.random.key(0), (32, 32, 3))
+    >>> params = jax.eval_shape(lambda key: resnet9().init(key, (32, 32, 3)), jax.random.key(0))
     >>> sum(leaf.size for leaf in jax.tree.leaves(params))
     6577600
     """
@@ -138,7 +138,7 @@ def speedrun_net(*, features: Sequence[int] = (64, 256, 256), classes: int = 10)
     Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024), and its later version with Muon; there
     GELU is the exact one, and features that hand no channel on start smaller.
 
-    >>> params = speedrun_net().init(jax.random.key(0), (32, 32, 3))
+    >>> params = jax.eval_shape(lambda key: speedrun_net().init(key, (32, 32, 3)), jax.random.key(0))
     >>> sum(leaf.size for leaf in jax.tree.leaves(params))
     1973944
     """

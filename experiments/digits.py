@@ -46,8 +46,8 @@ class Recipe(NamedTuple):
 
 
 RECIPES = {
-    "standard": Recipe("digit_net", {"features": ((32, 32), (64, 64))}, 15, 0.02, 1.0),
-    "compact": Recipe("digit_net", {"features": ((8, 16), (16, 16))}, 30, 0.02, 0.6),
+    "standard": Recipe("digit_net", {"features": ((32,), (48, 64), (64,))}, 15, 0.02, 1.0),
+    "compact": Recipe("digit_net", {"features": ((8,), (11, 11, 11), (14, 14))}, 30, 0.05, 0.6),
     "cosine": Recipe("cosine_net", {"features": (8, 8, 8)}, 20, 0.02, 0.6),
 }
 

@@ -150,24 +150,29 @@ def learned_parameters(params: Any) -> int:
     return sum(leaf.size for path, leaf in paths if path[-1].key not in ("mean", "variance"))
 
 
-def report(out: Path, trained: Trained, test: Labelled, scores: np.ndarray, metrics: dict[str, Any]) -> None:
-    """Writes metrics.json and the figures: curves, confusion, mistakes, learned features."""
+def mistakes(out: Path, test: Labelled, scores: np.ndarray, title: str) -> tuple[np.ndarray, np.ndarray]:
+    """Draws what was read as what, and the surest mistakes; returns the confusion matrix and where the mistakes are."""
     read_as = scores.argmax(-1)
     matrix = np.zeros((len(test.classes), len(test.classes)), int)
     np.add.at(matrix, (test.labels, read_as), 1)
-    figures.save(figures.confusion(matrix, test.classes, title="What was read as what"), out / "confusion.png")
+    figures.save(figures.confusion(matrix, test.classes, title=title), out / "confusion.png")
 
     wrong = np.flatnonzero(read_as != test.labels)
     worst = wrong[np.argsort(scores[wrong, test.labels[wrong]])][:SHOWN]
     if len(worst):
-        titles = [f"{test.classes[test.labels[i]]} read\n{test.classes[read_as[i]]}" for i in worst]
-        title = f"The {len(worst)} surest of {len(wrong)} mistakes"
+        titles = [f"{i}: {test.classes[test.labels[i]]} read\n{test.classes[read_as[i]]}" for i in worst]
         shown = np.asarray(scaled(test.images[worst]))
         shown = shown[..., 0] if shown.shape[-1] == 1 else shown
+        title = f"The {len(worst)} surest of {len(wrong)} mistakes"
         figures.save(figures.tiles(shown, titles, columns=8, title=title), out / "mistakes.png")
     else:
         (out / "mistakes.png").unlink(missing_ok=True)
+    return matrix, wrong
 
+
+def report(out: Path, trained: Trained, test: Labelled, scores: np.ndarray, metrics: dict[str, Any]) -> None:
+    """Writes metrics.json and the figures: curves, confusion, mistakes, first features."""
+    mistakes(out, test, scores, "What was read as what")
     width = max(len(trained.history["loss"]) // 50, 1)
     smooth = {name: np.convolve(line, np.full(width, 1 / width), "valid") for name, line in trained.history.items()}
     steps = np.arange(len(smooth["loss"])) + width

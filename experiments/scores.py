@@ -10,6 +10,7 @@ read pictures that are brighter, paler and noisier.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,7 @@ SMOKE_BATCH = 40
 SETTLE = 0.1  # seconds of a turn of timing
 LEARN = {"p": 2.0, "q": 0.1}
 Layers = Callable[[int], list[cnn_jax.Layer]]
+Read = Callable[[np.ndarray], np.ndarray]
 
 
 def matching(score: Callable[..., jax.Array], learn: Mapping[str, float] | None = None) -> Layers:
@@ -102,24 +104,19 @@ def load(config: Scores) -> tuple[Labelled, Labelled]:
     )
 
 
-def robustness(trained: learning.Trained, test: Labelled) -> dict[str, list[float]]:
+def robustness(read: Read, test: Labelled) -> dict[str, list[float]]:
     """Accuracy for every strength of every change."""
-    read, pixels = learning.reader(trained), learning.scaled(test.images)
+    pixels = learning.scaled(test.images)
     return {
         name: [learning.accuracy(read(np.asarray(change(pixels, strength))), test.labels) for strength in strengths]
         for name, (change, strengths) in CHANGES.items()
     }
 
 
-def images_per_second(each: Mapping[str, learning.Trained], images: np.ndarray) -> dict[str, float]:
+def images_per_second(readers: Mapping[str, Read], images: np.ndarray) -> dict[str, float]:
     """How many images every network reads in a second: the median of turns that they take."""
-    batch = learning.scaled(images[: learning.READ])
-
-    def call(trained: learning.Trained) -> Callable[[], Any]:
-        apply = jax.jit(jax.vmap(trained.net.apply, (None, 0)))
-        return lambda: jax.block_until_ready(apply(trained.params, batch))
-
-    calls = {kind: call(trained) for kind, trained in each.items()}
+    batch = np.asarray(learning.scaled(images[: learning.READ]))
+    calls = {kind: functools.partial(read, batch) for kind, read in readers.items()}
     return {kind: 1e3 * len(batch) / taken for kind, taken in medians(calls, settle=SETTLE).items()}
 
 
@@ -148,9 +145,9 @@ def main(config: Scores) -> dict[str, Any]:
     out = common.make_writable(config.out)
     train, test = load(config)
     steps = learning.steps_in(epochs, train, batch_size)
-    rows, each = {}, {}
+    rows, readers = {}, {}
     for kind in KINDS:
-        trained = each[kind] = learning.train(
+        trained = learning.train(
             network(kind, config.features, len(train.classes)),
             train,
             optimizer=optax.adam(optax.cosine_decay_schedule(config.learning_rate, steps)),
@@ -159,7 +156,8 @@ def main(config: Scores) -> dict[str, Any]:
             augment=learning.vary(lambda key, image: image),
             key=jax.random.key(config.seed),
         )
-        found = robustness(trained, test)
+        readers[kind] = learning.reader(trained)
+        found = robustness(readers[kind], test)
         rows[kind] = {
             "parameters": learning.learned_parameters(trained.params),
             "accuracy": found["noise"][0],
@@ -168,7 +166,7 @@ def main(config: Scores) -> dict[str, Any]:
         }
         print(f"{kind}: {100 * rows[kind]['accuracy']:.2f} % in {trained.seconds:.0f} s")
 
-    for kind, speed in images_per_second(each, test.images).items():
+    for kind, speed in images_per_second(readers, test.images).items():
         rows[kind]["images_per_s"] = speed
     strengths = {name: list(values) for name, (_, values) in CHANGES.items()}
     panels = {

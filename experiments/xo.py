@@ -21,8 +21,8 @@ import numpy as np
 import tyro
 
 import cnn_jax
-from cnn_jax import figures
 from cnn_jax.data import images, npz, xo
+from cnn_jax.data.labelled import Labelled
 from cnn_jax.progress import Progress
 
 from . import common, learning
@@ -108,22 +108,9 @@ def evaluate(config: Evaluate) -> None:
             framed[i] = images.frame(picture, size=SIZE)
             bar.update(i + 1)
     scores = scores_of(params, net, framed)
-    read, labels = scores.argmax(axis=-1), np.array([xo.CLASSES.index(letter) for letter in letters])
-    matrix = np.zeros((2, 2), int)
-    np.add.at(matrix, (labels, read), 1)
-    accuracy = float(np.mean(read == labels))
-
-    figures.save(figures.confusion(matrix, xo.CLASSES, title=config.file.name), out / "confusion.png")
-    wrong = np.flatnonzero(read != labels)
-    worst = wrong[np.argsort(scores[wrong, labels[wrong]])][:40]
-    titles = [f"{i}: {letters[i]} read {xo.CLASSES[read[i]]}" for i in worst]
-    if len(worst):
-        figure = figures.tiles(
-            framed[worst], titles, columns=8, title=f"The {len(worst)} surest of {len(wrong)} mistakes"
-        )
-        figures.save(figure, out / "mistakes.png")
-    else:
-        (out / "mistakes.png").unlink(missing_ok=True)
+    labels = np.array([xo.CLASSES.index(letter) for letter in letters])
+    matrix, wrong = learning.mistakes(out, Labelled(framed, labels, xo.CLASSES), scores, config.file.name)
+    accuracy = learning.accuracy(scores, labels)
     metrics = {"accuracy": accuracy, "images": len(labels), "confusion": matrix, "mistakes": wrong}
     common.write_json(out / "metrics.json", metrics | {"file": str(config.file)} | common.versions())
     print("is \\ read as  " + "  ".join(f"{letter:>6}" for letter in xo.CLASSES))
