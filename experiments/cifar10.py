@@ -3,7 +3,7 @@
 The network and the recipe of airbench94_muon (Jordan, github.com/KellerJordan/cifar10-airbench), the fastest CIFAR-10
 training of its time on a GPU, as pure functions: whitened patches, Muon on kernels kept at one norm, mirrored in every
 second epoch, read from six views. Its rates, decay and smoothing are taken over; they were found by its author, who
-reports accuracy on the test set. How long to train was chosen here, on a tenth of the training set (`--choose`).
+reports accuracy on the test set. `--choose` reports on a tenth of the training set, for choices of one's own.
 
     python -m experiments.cifar10                  train once, report on the test set
     python -m experiments.cifar10 --seeds 20       the mean of twenty trainings
@@ -159,9 +159,7 @@ def main(config: Cifar10) -> dict[str, Any]:
     train, test = load(config)
     options: dict[str, Any] = {"features": (8, 8, 8) if config.smoke else config.features}
     net = nets.speedrun_net(**options)
-    steps_an_epoch = len(train.labels) // batch_size
-    steps = epochs * steps_an_epoch
-
+    steps = learning.steps_in(epochs, train, batch_size)
     whitening = initializers.whitening(learning.scaled(train.images[:WHITENED]), epsilon=EPSILON)
 
     def train_one(key: jax.Array) -> learning.Trained:

@@ -1,8 +1,8 @@
 """Can a network small enough for a microcontroller read digits, clothes and letters as well as people do?
 
 Three networks: "standard" has up to 100,000 parameters, "compact" up to 7,000, and "cosine" some thousand or two, with
-layers of sharpened cosine similarity in place of convolutions. Options were chosen on a sixth of the training set that
-was kept apart (`--choose`); the test set was looked at when they stood.
+layers of sharpened cosine similarity in place of convolutions. Options are chosen on a sixth of the training set that
+is kept apart (`--choose`), never on the test set.
 
     python -m experiments.digits                              train the standard network on MNIST
     python -m experiments.digits --data fashion-mnist --net cosine
