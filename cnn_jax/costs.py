@@ -30,7 +30,7 @@ class Cost(NamedTuple):
     """What one evaluation takes.
 
     Attributes:
-      parameters: how many numbers the network learns; 0 for a function.
+      parameters: how many numbers the network holds, statistics of BatchNorm among them; 0 for a function.
       multiply_adds: how many products are added up.
       bytes: the least memory traffic: inputs, parameters and outputs, each read or written once.
       shape: the output's shape; of a tree of outputs, the tree of their shapes.

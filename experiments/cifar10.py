@@ -184,7 +184,7 @@ def main(config: Cifar10) -> dict[str, Any]:
         out,
         train_one,
         lambda path, trained: cnn_jax.save_params(path, trained.params, net="speedrun_net", options=options),
-        lambda trained: learning.reader(trained, list(VIEWS), list(VIEWS.values()))(test.images),
+        lambda trained: learning.reader(trained.net, trained.params, list(VIEWS), list(VIEWS.values()))(test.images),
         test.labels,
     )
     work = cnn_jax.cost(net, (32, 32, 3)).multiply_adds

@@ -137,7 +137,7 @@ def main(config: Digits) -> dict[str, Any]:
         out,
         train_one,
         lambda path, trained: cnn_jax.save_params(path, trained.params, net=recipe.net, options=options),
-        lambda trained: learning.reader(trained)(test.images),
+        lambda trained: learning.reader(trained.net, trained.params)(test.images),
         test.labels,
     )
     together = np.mean(scores, axis=0)

@@ -6,8 +6,10 @@ python -m experiments.folder --smoke                  a first try on generated p
 """
 
 import dataclasses
+import functools
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +106,7 @@ def train(config: Train) -> dict[str, Any]:
     )
     cnn_jax.save_params(out / "model.safetensors", trained.params, net=NET, options=options)
     common.write_json(out / "classes.json", {"classes": known.classes, "size": config.size})
-    scores = learning.reader(trained, VIEWS)(kept.images)
+    scores = learning.reader(trained.net, trained.params, VIEWS)(kept.images)
     metrics = {
         "accuracy": learning.accuracy(scores, kept.labels),
         "images": len(kept.labels),
@@ -123,29 +125,19 @@ def train(config: Train) -> dict[str, Any]:
 
 def classify(config: Classify) -> None:
     """Prints one line a picture; exits with code 2 if one could not be read."""
-    if not config.pictures:
-        raise ValueError("pictures: expected at least one file, got none")
-    path = config.model / "classes.json"
+    learning.classify(config.pictures, functools.partial(load_model, config.model))
+
+
+def load_model(model: Path) -> tuple[learning.Read, Callable[[Path], np.ndarray], tuple[str, ...]]:
+    """What `learning.classify` needs, from the folder that a training wrote to."""
+    path = model / "classes.json"
     try:
         meant = json.loads(path.read_text(encoding="utf-8"))
         classes, size = tuple(map(str, meant["classes"])), count("size", meant["size"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not what a training writes ({error})") from error
-    trained = learning.load(config.model / "model.safetensors", NET, (size, size, 3), len(classes))
-    squares = {}
-    for name in config.pictures:
-        try:
-            squares[name] = images.read_square(name, size=size)
-        except (ValueError, OSError) as error:
-            print(common.complaint(error), file=sys.stderr)
-    if squares:
-        scores = learning.reader(trained, VIEWS)(np.stack(list(squares.values())))
-        for name, shares in zip(squares, np.exp(scores), strict=True):
-            print(f"{name}: {classes[shares.argmax()]} {shares.max() / shares.sum():.4f}")
-    unread = len(set(config.pictures)) - len(squares)
-    if unread:
-        sys.stdout.flush()
-        common.fail(f"{unread} of {len(config.pictures)} pictures could not be read")
+    net, params = learning.load(model / "model.safetensors", NET, (size, size, 3), len(classes))
+    return learning.reader(net, params, VIEWS), functools.partial(images.read_square, size=size), classes
 
 
 def main() -> None:

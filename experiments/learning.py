@@ -1,6 +1,7 @@
 """What the experiments that learn from labelled pictures share: training, reading, figures and metrics."""
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ READ = 500  # images read at a time
 CALIBRATED = 5000  # images, or up to twice as many, that BatchNorm's statistics are taken from
 SHOWN = 40  # mistakes
 View = Callable[[jax.Array], jax.Array]
+Read = Callable[[Any], np.ndarray]
 
 
 class Trained(NamedTuple):
@@ -110,24 +112,60 @@ def train_each(
     return first, scores, metrics
 
 
-def reader(
-    trained: Trained, views: Sequence[View] = (lambda pixels: pixels,), weights: Sequence[float] | None = None
-) -> Callable[[Any], np.ndarray]:
-    """What reads images, bytes or pixels (N, ...), and gives scores of all classes, (N, K): the mean log-probability
-    over several views of every image, which count as `weights` say, or alike."""
-    net = trained.net
+def opinion(
+    net: cnn_jax.Layer,
+    params: Any,
+    pixels: jax.Array,
+    views: Sequence[View] = (lambda pixels: pixels,),
+    weights: Sequence[float] | None = None,
+) -> jax.Array:
+    """Scores of all classes, (N, K), for pixels (N, H, W, C): the mean log-probability over several views of every
+    image, which count as `weights` say, or alike."""
+    seen = [jax.nn.log_softmax(jax.vmap(net.apply, (None, 0))(params, view(pixels))) for view in views]
+    return jnp.average(jnp.stack(seen), axis=0, weights=None if weights is None else jnp.array(weights))
+
+
+def reader(net: cnn_jax.Layer, params: Any, *views: Any) -> Read:
+    """What gives a network's `opinion` of images, bytes or pixels (N, ...), however many, through one program."""
 
     @jax.jit
-    def mean(params: Any, batch: jax.Array) -> jax.Array:
-        seen = [jax.nn.log_softmax(jax.vmap(net.apply, (None, 0))(params, view(scaled(batch)))) for view in views]
-        return jnp.average(jnp.stack(seen), axis=0, weights=None if weights is None else jnp.array(weights))
+    def read_some(params: Any, batch: jax.Array) -> jax.Array:
+        return opinion(net, params, scaled(batch), *views)
 
     def read(images: Any) -> np.ndarray:
         padded = np.concatenate([images, np.zeros((-len(images) % READ, *images.shape[1:]), images.dtype)])
-        parts = [mean(trained.params, padded[i : i + READ]) for i in range(0, len(padded), READ)]
+        parts = [read_some(params, padded[i : i + READ]) for i in range(0, len(padded), READ)]
         return np.concatenate(parts)[: len(images)]
 
     return read
+
+
+def classify(
+    files: Sequence[Path], load: Callable[[], tuple[Read, Callable[[Path], np.ndarray], Sequence[str]]]
+) -> None:
+    """Prints for each picture file its class and how sure that is; exits with code 2 if one could not be read.
+
+    `load()` gives what reads images, what makes one of a file, and the classes.
+    """
+    if not files:
+        raise ValueError("pictures: expected at least one file, got none")
+    read, open_one, classes = load()
+    unread = 0
+    for start in range(0, len(files), READ):
+        opened = {}
+        for i, file in enumerate(files[start : start + READ], start):
+            try:
+                opened[i] = open_one(file)
+            except (ValueError, OSError) as error:
+                print(common.complaint(error), file=sys.stderr)
+                unread += 1
+        if opened:
+            shares = np.exp(read(np.stack(list(opened.values()))))
+            for i, own in zip(opened, shares / shares.sum(-1, keepdims=True), strict=True):
+                print(f"{files[i]}: {classes[own.argmax()]} {own.max():.4f}")
+    if unread:
+        sys.stdout.flush()
+        common.fail(f"{unread} of {len(files)} pictures could not be read")
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -194,8 +232,8 @@ def settings(config: Any) -> dict[str, str]:
     return {name: str(value) for name, value in dataclasses.asdict(config).items()}
 
 
-def load(path: Path, name: str, shape: tuple[int, int, int], classes: int) -> Trained:
-    """A model file's network, which must be of `cnn_jax.nets`' `name` and fit images and classes."""
+def load(path: Path, name: str, shape: tuple[int, int, int], classes: int) -> tuple[cnn_jax.Layer, Any]:
+    """A model file's network and parameters, which must be of `cnn_jax.nets`' `name` and fit images and classes."""
     params, found, options = cnn_jax.load_params(path)
     if found != name:
         raise ValueError(f"{path}: expected a model of {name}, got one of {found!r}")
@@ -209,4 +247,4 @@ def load(path: Path, name: str, shape: tuple[int, int, int], classes: int) -> Tr
         raise ValueError(f"{path}: parameters that do not fit {name} for {classes} classes, options {options}")
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
         raise ValueError(f"{path}: parameters that are not finite numbers")
-    return Trained(net, params, {}, 0.0)
+    return net, params

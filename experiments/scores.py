@@ -33,7 +33,6 @@ SMOKE_BATCH = 40
 SETTLE = 0.1  # seconds of a turn of timing
 LEARN = {"p": 2.0, "q": 0.1}
 Layers = Callable[[int], list[cnn_jax.Layer]]
-Read = Callable[[np.ndarray], np.ndarray]
 
 
 def matching(score: Callable[..., jax.Array], learn: Mapping[str, float] | None = None) -> Layers:
@@ -104,7 +103,7 @@ def load(config: Scores) -> tuple[Labelled, Labelled]:
     )
 
 
-def robustness(read: Read, test: Labelled) -> dict[str, list[float]]:
+def robustness(read: learning.Read, test: Labelled) -> dict[str, list[float]]:
     """Accuracy for every strength of every change."""
     pixels = learning.scaled(test.images)
     return {
@@ -113,7 +112,7 @@ def robustness(read: Read, test: Labelled) -> dict[str, list[float]]:
     }
 
 
-def images_per_second(readers: Mapping[str, Read], images: np.ndarray) -> dict[str, float]:
+def images_per_second(readers: Mapping[str, learning.Read], images: np.ndarray) -> dict[str, float]:
     """How many images every network reads in a second: the median of turns that they take."""
     batch = np.asarray(learning.scaled(images[: learning.READ]))
     calls = {kind: functools.partial(read, batch) for kind, read in readers.items()}
@@ -156,7 +155,7 @@ def main(config: Scores) -> dict[str, Any]:
             augment=learning.vary(lambda key, image: image),
             key=jax.random.key(config.seed),
         )
-        readers[kind] = learning.reader(trained)
+        readers[kind] = learning.reader(trained.net, trained.params)
         found = robustness(readers[kind], test)
         rows[kind] = {
             "parameters": learning.learned_parameters(trained.params),

@@ -13,20 +13,17 @@ Evidence: the table that `python -m experiments.xo` prints; runs/xo/metrics.json
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tyro
 
-import cnn_jax
 from cnn_jax.data import images, npz, xo
 from cnn_jax.data.labelled import Labelled
 from cnn_jax.progress import Progress
 
 from . import common, learning
-from .xo_training import BATCH, OUT, SIZE, Train, scores_of, train
+from .xo_training import OUT, SIZE, VIEWS, Train, train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,47 +48,28 @@ class Evaluate:
     """Folder for metrics.json, the confusion matrix and the mistakes."""
 
 
-def load_model(path: Path | None) -> tuple[Any, cnn_jax.Layer]:
-    """A model file's parameters and network; without a path the last trained one, which is trained first if need be."""
+def load_reader(path: Path | None) -> learning.Read:
+    """What reads framed letters by a model file; without a path by the last one, which is trained first if need be."""
     if path is None:
         path = OUT / "model.safetensors"
         if not path.exists():
             print(f"no model at {path} yet: training one first", file=sys.stderr)
             with contextlib.redirect_stdout(sys.stderr):
                 train(Train())
-    trained = learning.load(path, "xo_net", (SIZE, SIZE, 1), len(xo.CLASSES))
-    return trained.params, trained.net
+    return learning.reader(*learning.load(path, "xo_net", (SIZE, SIZE, 1), len(xo.CLASSES)), VIEWS)
 
 
 def classify(config: Classify) -> None:
     """Prints one line a picture; exits with code 2 if one could not be read."""
-    if not config.pictures:
-        raise ValueError("pictures: expected at least one file, got none")
-    params, net = load_model(config.model)
-    unread = []
-    for names in batched(config.pictures, BATCH):
-        framed = {}
-        for i, name in enumerate(names):
-            try:
-                framed[i] = images.frame(images.read_image(name), size=SIZE)
-                if framed[i].max() < 0:
-                    del framed[i]
-                    raise ValueError(f"{name}: nothing is drawn on it")
-            except (ValueError, OSError) as error:
-                print(common.complaint(error), file=sys.stderr)
-                unread.append(name)
-        if framed:
-            for i, score in zip(framed, scores_of(params, net, np.stack(list(framed.values()))), strict=True):
-                print(f"{names[i]}: {xo.CLASSES[int(score.argmax())]} {score.max():.4f}")
-    if unread:
-        sys.stdout.flush()
-        common.fail(f"{len(unread)} of {len(config.pictures)} pictures could not be read")
+    learning.classify(config.pictures, lambda: (load_reader(config.model), open_letter, xo.CLASSES))
 
 
-def batched(items: tuple[Path, ...], size: int) -> Iterator[tuple[Path, ...]]:
-    """Runs of `size` items."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def open_letter(file: Path) -> np.ndarray:
+    """The letter on a picture, at the size and place that the network knows."""
+    letter = images.frame(images.read_image(file), size=SIZE)
+    if letter.max() < 0:
+        raise ValueError(f"{file}: nothing is drawn on it")
+    return letter
 
 
 def evaluate(config: Evaluate) -> None:
@@ -101,13 +79,13 @@ def evaluate(config: Evaluate) -> None:
     if unknown:
         raise ValueError(f"{config.file}: expected labels 'X' and 'O', got {sorted(map(str, unknown))[:5]} too")
     out = common.make_writable(config.out)
-    params, net = load_model(config.model)
+    read = load_reader(config.model)
     framed = np.empty((len(pictures), SIZE, SIZE), np.float32)
     with Progress("framing", len(pictures)) as bar:
         for i, picture in enumerate(pictures):
             framed[i] = images.frame(picture, size=SIZE)
             bar.update(i + 1)
-    scores = scores_of(params, net, framed)
+    scores = read(framed)
     labels = np.array([xo.CLASSES.index(letter) for letter in letters])
     matrix, wrong = learning.mistakes(out, Labelled(framed, labels, xo.CLASSES), scores, config.file.name)
     accuracy = learning.accuracy(scores, labels)

@@ -19,7 +19,7 @@ from cnn_jax.data import images, omniglot, xo
 from cnn_jax.progress import Progress
 from cnn_jax.windows import count
 
-from . import common
+from . import common, learning
 
 OUT = Path("runs/xo")
 SIZE = 28
@@ -86,14 +86,10 @@ def hand_made(image: jax.Array, features: jax.Array, letters: np.ndarray) -> jax
     return jnp.stack([jnp.mean(best[letters == letter]) for letter in range(len(xo.CLASSES))])
 
 
-def trained(image: jax.Array, params: Any, net: cnn_jax.Layer) -> jax.Array:
-    """(c) The network: its mean opinion (log-probabilities) of the letter as it is, mirrored and turned by quarters.
-
-    An X stays an X and an O an O, and one view's mistakes are seldom another's.
-    """
-    halves = [image, image[::-1], image[:, ::-1], image[::-1, ::-1]]
-    views = jnp.stack(halves + [half.T for half in halves])[..., None]
-    return jnp.mean(jax.nn.log_softmax(jax.vmap(net.apply, (None, 0))(params, views)), axis=0)
+# (c) The network: its mean opinion of the letter as it is, mirrored and turned by quarters. An X stays an X and an O an
+# O, and one view's mistakes are seldom another's.
+HALVES = (lambda x: x, lambda x: x[:, ::-1], lambda x: x[:, :, ::-1], lambda x: x[:, ::-1, ::-1])
+VIEWS = [*HALVES, *(lambda x, half=half: half(x).swapaxes(1, 2) for half in HALVES)]
 
 
 # Training and the comparison.
@@ -161,7 +157,7 @@ def compare(params: Any, net: cnn_jax.Layer, config: Train, key: jax.Array) -> t
         scores = (
             jax.vmap(whole_image, (0, None))(drawn, exemplars),
             jax.vmap(lambda image: hand_made(image, jnp.asarray(features), letters))(drawn),
-            jax.vmap(lambda image: trained(image, params, net))(drawn),
+            learning.opinion(net, params, learning.scaled(drawn), VIEWS),
         )
         return jnp.stack([jnp.argmax(score, axis=-1) == labels for score in scores])
 
@@ -194,7 +190,7 @@ def read_omniglot(params: Any, net: cnn_jax.Layer, data_dir: Path | None, out: P
         (out / "omniglot.png").unlink(missing_ok=True)
         return {"line": f"Omniglot's X's and O's: not read ({common.complaint(error)})"}
     framed = np.stack([images.frame(drawing, size=SIZE) for drawing in drawings])
-    read = np.argmax(scores_of(params, net, framed), axis=-1)
+    read = learning.reader(net, params, VIEWS)(framed).argmax(-1)
     titles = [f"{xo.CLASSES[is_]} read {xo.CLASSES[as_]}" for is_, as_ in zip(labels, read, strict=True)]
     figures.save(
         figures.tiles(framed, titles, columns=10, title="Omniglot's X's and O's, as framed"), out / "omniglot.png"
@@ -263,18 +259,3 @@ def write_up(metrics: dict[str, Any]) -> str:
             f"{metrics['device']}.\n",
         ]
     )
-
-
-def scores_of(params: Any, net: cnn_jax.Layer, framed: np.ndarray) -> np.ndarray:
-    """Scores of X and O for framed letters, in batches of one size so that one compilation serves all."""
-
-    @jax.jit
-    def read(batch: jax.Array) -> jax.Array:
-        return jax.nn.softmax(jax.vmap(lambda image: trained(image, params, net))(batch))
-
-    scores = []
-    for start in range(0, len(framed), BATCH):
-        part = framed[start : start + BATCH]
-        padded = np.concatenate([part, np.zeros((BATCH - len(part), *part.shape[1:]), part.dtype)])
-        scores.append(np.asarray(read(padded))[: len(part)])
-    return np.concatenate(scores)

@@ -1,5 +1,6 @@
 """Learning from pictures: one's own, errors, the recipe of CIFAR-10, and what the scripts share."""
 
+import functools
 import json
 
 import jax
@@ -169,20 +170,20 @@ def test_every_second_epoch_is_mirrored():
 
 
 def test_weights_of_views():
-    trained = learning.Trained(nets.Flatten(), {}, {}, 0.0)
+    reader = functools.partial(learning.reader, nets.Flatten(), {})
     images = np.random.default_rng(0).integers(0, 256, (3, 2, 1, 1), dtype=np.uint8)
     views = [lambda x: x, lambda x: -x]
-    one, other = (learning.reader(trained, [view])(images) for view in views)
-    both = learning.reader(trained, views, [0.5, 0.25])(images)
+    one, other = (reader([view])(images) for view in views)
+    both = reader(views, [0.5, 0.25])(images)
     np.testing.assert_allclose(both, (2 * one + other) / 3, rtol=1e-5)
 
 
 def test_views_are_averaged():
-    trained = learning.Trained(nets.Flatten(), {}, {}, 0.0)
+    reader = functools.partial(learning.reader, nets.Flatten(), {})
     images = np.random.default_rng(0).integers(0, 256, (3, 2, 1, 1), dtype=np.uint8)
-    one, other = learning.reader(trained)(images), learning.reader(trained, [lambda x: x[:, ::-1]])(images)
-    both = learning.reader(trained, [lambda x: x, lambda x: x[:, ::-1]])(images)
-    np.testing.assert_allclose(learning.reader(trained)(np.asarray(learning.scaled(images))), one, rtol=1e-5)
+    one, other = reader()(images), reader([lambda x: x[:, ::-1]])(images)
+    both = reader([lambda x: x, lambda x: x[:, ::-1]])(images)
+    np.testing.assert_allclose(reader()(np.asarray(learning.scaled(images))), one, rtol=1e-5)
     np.testing.assert_allclose(both, (one + other) / 2, rtol=1e-5)
     np.testing.assert_allclose(np.exp(one).sum(-1), 1, rtol=1e-5)
 
