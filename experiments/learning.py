@@ -121,8 +121,10 @@ def opinion(
 ) -> jax.Array:
     """Scores of all classes, (N, K), for pixels (N, H, W, C): the mean log-probability over several views of every
     image, which count as `weights` say, or alike."""
-    seen = [jax.nn.log_softmax(jax.vmap(net.apply, (None, 0))(params, view(pixels))) for view in views]
-    return jnp.average(jnp.stack(seen), axis=0, weights=None if weights is None else jnp.array(weights))
+    seen = jnp.concatenate([view(pixels) for view in views])  # through the network at once: one to compile
+    scores = jax.nn.log_softmax(jax.vmap(net.apply, (None, 0))(params, seen))
+    shape = (len(views), len(pixels), scores.shape[-1])
+    return jnp.average(scores.reshape(shape), axis=0, weights=None if weights is None else jnp.array(weights))
 
 
 def reader(net: cnn_jax.Layer, params: Any, *views: Any) -> Read:

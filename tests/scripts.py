@@ -12,6 +12,12 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 # What the scripts compile is kept for the next ones here, not in the user's cache.
 COMPILED = tempfile.TemporaryDirectory()
+ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "PYTHONWARNINGS": "error",
+    "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
+}
+SHORT = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # for scripts that have less to do than their compiler
 
 # Reads command lines, runs each as `python -m` would, and prints what became of them: one start of Python and JAX
 # for all of them.
@@ -37,9 +43,7 @@ def start(folder, *arguments, environment, **options):
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=folder,
-        env=os.environ
-        | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "JAX_COMPILATION_CACHE_DIR": COMPILED.name}
-        | environment,
+        env=os.environ | ENVIRONMENT | environment,
         capture_output=True,
         text=True,
         timeout=300,
@@ -58,7 +62,7 @@ def run(folder, *arguments, code=0, **environment):
 def run_each(folder, lines, *, code=0):
     """`run` of several command lines one after another, for scripts that have little to do. Returns a list."""
     lines = [list(map(str, line)) for line in lines]
-    done = start(folder, "-c", SEVERAL, environment={}, input=json.dumps(lines))
+    done = start(folder, "-c", SEVERAL, environment=SHORT, input=json.dumps(lines))
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     for line, (ended, _, err) in zip(lines, results, strict=True):

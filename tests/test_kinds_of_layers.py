@@ -3,13 +3,13 @@
 import json
 
 import numpy as np
-from scripts import run
+from scripts import SHORT, run
 
 from experiments import scores
 
 
 def test_a_first_try(tmp_path):
-    run(tmp_path, "experiments.scores", "--smoke")
+    run(tmp_path, "experiments.scores", "--smoke", **SHORT)
     found = json.loads((tmp_path / "runs" / "scores" / "metrics.json").read_text())
     assert list(found["kinds"]) == list(scores.KINDS)
     assert (tmp_path / "runs" / "scores" / "robustness.png").is_file()

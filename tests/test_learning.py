@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from PIL import Image
-from scripts import png, run, run_each
+from scripts import SHORT, png, run, run_each
 
 import cnn_jax
 from cnn_jax import nets
@@ -28,7 +28,17 @@ def own(tmp_path_factory):
         for i in range(12):
             noise = generator.normal(0, 20, (20 + i, 30, 3))
             png(folder / "pictures" / name / f"{i}.png", np.clip(noise + colour, 0, 255).astype(np.uint8))
-    run(folder, "experiments.folder", "pictures", "--steps", "20", "--features", "4", XDG_CACHE_HOME=str(folder / "c"))
+    run(
+        folder,
+        "experiments.folder",
+        "pictures",
+        "--steps",
+        "20",
+        "--features",
+        "4",
+        XDG_CACHE_HOME=str(folder / "c"),
+        **SHORT,
+    )
     return folder
 
 
@@ -42,7 +52,7 @@ def test_classify(own, tmp_path):
     Image.new("RGB", (50, 40), (210, 10, 30)).save(tmp_path / "a.jpg")
     Image.new("RGB", (9, 70), (10, 10, 180)).save(tmp_path / "b.png")
     model = own / "runs" / "folder"
-    out, _ = run(tmp_path, "experiments.folder", "classify", "a.jpg", "b.png", "--model", model)
+    out, _ = run(tmp_path, "experiments.folder", "classify", "a.jpg", "b.png", "--model", model, **SHORT)
     first, second = out.splitlines()
     assert first.startswith("a.jpg: red ")
     assert second.startswith("b.png: blue ")
@@ -53,7 +63,7 @@ def test_pictures_that_cannot_be_read_do_not_stop_the_others(own, tmp_path):
     Image.new("RGB", (50, 40), (210, 10, 30)).save(tmp_path / "a.png")
     (tmp_path / "bad.png").write_bytes(b"no picture")
     words = ["experiments.folder", "classify", "bad.png", "a.png", "none.png", "--model", own / "runs" / "folder"]
-    out, err = run(tmp_path, *words, code=2)
+    out, err = run(tmp_path, *words, code=2, **SHORT)
     assert out.startswith("a.png: red ")
     assert "bad.png: not a picture" in err
     assert err.splitlines()[-1] == "error: 2 of 3 pictures could not be read"
