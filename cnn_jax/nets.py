@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax
 from jax.nn.initializers import Initializer, normal
+from jaxtyping import Array
 
 from .initializers import dirac
 from .layers import (
@@ -77,26 +78,34 @@ def digit_net(*, features: Sequence[Sequence[int]] = ((8, 16), (16, 16)), classe
     return Chain(*stack, GlobalAvgPool(), Dense(classes))
 
 
-def cosine_net(*, features: Sequence[int] = (8, 8, 8), size: int = 3, classes: int = 10) -> Layer:
-    """Layers of sharpened cosine similarity with 2x2 max-abs-pooling after each, nothing else between them, then votes
-    of the mean over all pixels.
+def cosine_net(*, features: Sequence[int] = (5, 8, 5), classes: int = 10) -> Layer:
+    """Layers of sharpened cosine similarity, 5x5 and then 3x3, with 2x2 max-abs-pooling between them and nothing else,
+    then BatchNorm and votes.
 
     Args:
       features: how many features each layer learns, with a power and a floor of their own.
-      size: rows and columns of the features.
       classes: how many classes get votes.
 
     Source: Rohrer, sharpened cosine similarity.
 
     >>> params = cosine_net().init(jax.random.key(0), (28, 28, 1))
-    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
-    1362
+    >>> params["match1"]["features"].shape, params["match2"]["features"].shape
+    ((5, 5, 1, 5), (3, 3, 5, 8))
     """
-    stack = []
-    for count in features:
-        learn = {"p": 2.0, "q": 0.1}
-        stack += [Match(count, size, score=sharpened_cosine, learn=learn, padding="SAME"), MaxAbsPool(padding="CEIL")]
-    return Chain(*stack, GlobalAvgPool(), Dense(classes))
+    stack = [Activation(ink)]
+    for i, count in enumerate(features):
+        stack += [MaxAbsPool()] if i else []
+        stack += [Match(count, 3 if i else 5, score=sharpened_cosine, learn={"p": 2.0, "q": 0.1})]
+    return Chain(*stack, BatchNorm(), Flatten(), Dense(classes))
+
+
+def ink(image: Array) -> Array:
+    """Pixels in [-1, 1] as numbers in [0, 1]: for a cosine, a background of -1 counts as much as what is drawn on it.
+
+    >>> ink(jax.numpy.array([-1.0, 0.0, 1.0]))
+    Array([0. , 0.5, 1. ], dtype=float32)
+    """
+    return (image + 1) / 2
 
 
 def resnet9(*, features: int = 64, classes: int = 10) -> Layer:

@@ -125,20 +125,8 @@ def varied(flip_key: jax.Array) -> Augment:
     return vary
 
 
-def moved(by: int, mirrored: bool) -> learning.View:
-    """A view of images: moved by so many pixels down and right, or up and left, and mirrored."""
-
-    def view(images: jax.Array) -> jax.Array:
-        size = images.shape[1:3]
-        framed = jnp.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="reflect")
-        images = framed[:, 1 - by : 1 - by + size[0], 1 - by : 1 - by + size[1]]
-        return images[:, :, ::-1] if mirrored else images
-
-    return view
-
-
 # Six views and their weights: the image as it is counts as much as the two that are moved.
-VIEWS = {moved(by, mirrored): 0.5 if by == 0 else 0.25 for by in (0, 1, -1) for mirrored in (False, True)}
+VIEWS = {learning.moved(by, by, mirrored): 0.5 if by == 0 else 0.25 for by in (0, 1, -1) for mirrored in (False, True)}
 
 
 def load(config: Cifar10) -> tuple[Labelled, Labelled]:

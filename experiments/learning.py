@@ -18,7 +18,7 @@ from cnn_jax.data.labelled import Labelled
 
 from . import common
 
-READ = 500  # images read at a time
+READ = 250  # images read at a time
 CALIBRATED = 5000  # images, or up to twice as many, that BatchNorm's statistics are taken from
 SHOWN = 40  # mistakes
 View = Callable[[jax.Array], jax.Array]
@@ -110,6 +110,18 @@ def train_each(
         "training_seconds": seconds,
     }
     return first, scores, metrics
+
+
+def moved(down: int, right: int, mirrored: bool = False) -> View:
+    """A view of images: moved by up to one pixel along each axis, what comes in being reflected, and mirrored."""
+
+    def view(images: jax.Array) -> jax.Array:
+        rows, columns = images.shape[1:3]
+        framed = jnp.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="reflect")
+        images = framed[:, 1 - down : 1 - down + rows, 1 - right : 1 - right + columns]
+        return images[:, :, ::-1] if mirrored else images
+
+    return view
 
 
 def opinion(

@@ -167,6 +167,15 @@ def test_views_of_cifar10():
     assert list(cifar10.VIEWS.values()) == [0.5, 0.5, 0.25, 0.25, 0.25, 0.25]
 
 
+@pytest.mark.parametrize(("down", "right"), [(1, 0), (0, -1), (-1, 1)])
+def test_views_are_moved(down, right):
+    images = jnp.arange(2 * 4 * 5, dtype=jnp.float32).reshape(2, 4, 5, 1)
+    seen = learning.moved(down, right)(images)
+    inside = np.roll(images, (down, right), (1, 2))[:, 1:-1, 1:-1]
+    np.testing.assert_array_equal(seen[:, 1:-1, 1:-1], inside)
+    np.testing.assert_array_equal(learning.moved(down, right, True)(images), seen[:, :, ::-1])
+
+
 def test_every_second_epoch_is_mirrored():
     images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
     batch = Batch(jnp.asarray(images), jnp.arange(6), jnp.arange(6), jnp.int32(0))
