@@ -50,8 +50,8 @@ class Recipe(NamedTuple):
 RECIPES = {
     "standard": Recipe("digit_net", {"features": ((32,), (48, 64), (64,))}, 15, 0.05, 0.0125, 1.0),
     "compact": Recipe("digit_net", {"features": ((8,), (11, 11, 11), (14, 14))}, 40, 0.05, 0.0125, 0.8),
-    "cosine": Recipe("cosine_net", {"features": (5, 8, 5)}, 60, 0.1, 0.1, 0.5),
-    "wide-cosine": Recipe("cosine_net", {"features": (8, 12, 8)}, 60, 0.1, 0.1, 0.5),
+    "cosine": Recipe("cosine_net", {"features": (5, 8, 5)}, 60, 0.1, 0.03, 0.5),
+    "wide-cosine": Recipe("cosine_net", {"features": (8, 12, 8)}, 60, 0.1, 0.03, 0.5),
 }
 VIEWS = [learning.moved(down, right) for down in (0, 1, -1) for right in (0, 1, -1)]
 

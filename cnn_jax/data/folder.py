@@ -23,7 +23,8 @@ def load(
     """Reads `folder/CLASS/PICTURE` and splits each class at random: a part to train on and a part to choose by.
 
     Pictures are made square, (size, size, 3) uint8: the shorter side is scaled and the middle cut out. The arrays are
-    kept in the user's cache, and read from there while no file changes. Hidden files and other kinds are passed over.
+    kept in the user's cache, from which nothing is removed, and read from there while no file changes. Hidden files and
+    other kinds are passed over.
 
     Args:
       folder: the folder of folders; classes are in alphabetical order.
