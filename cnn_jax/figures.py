@@ -94,10 +94,19 @@ def stages(named: Mapping[str, Float[np.ndarray, "H W C"]], *, title: str = "", 
 
 
 def curves(
-    x: Sequence[float] | np.ndarray, lines: Mapping[str, Any], *, xlabel: str, ylabel: str, title: str = ""
+    x: Sequence[float] | np.ndarray,
+    lines: Mapping[str, Any],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    log: bool = False,
 ) -> Figure:
-    """One line for each name over the same x."""
-    return panels({xlabel: (x, lines)}, ylabel=ylabel, title=title)
+    """One line for each name over the same x; with `log` the scale of y is logarithmic."""
+    figure = panels({xlabel: (x, lines)}, ylabel=ylabel, title=title)
+    if log:
+        figure.axes[0].set_yscale("log")
+    return figure
 
 
 def panels(each: Mapping[str, tuple[Any, Mapping[str, Any]]], *, ylabel: str, title: str = "") -> Figure:

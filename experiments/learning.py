@@ -212,7 +212,7 @@ def mistakes(out: Path, test: Labelled, scores: np.ndarray, title: str) -> tuple
     wrong = np.flatnonzero(read_as != test.labels)
     worst = wrong[np.argsort(scores[wrong, test.labels[wrong]])][:SHOWN]
     if len(worst):
-        titles = [f"{i}: {test.classes[test.labels[i]]} read\n{test.classes[read_as[i]]}" for i in worst]
+        titles = [f"{i}: {test.classes[test.labels[i]]}\nread {test.classes[read_as[i]]}" for i in worst]
         shown = np.asarray(scaled(test.images[worst]))
         shown = shown[..., 0] if shown.shape[-1] == 1 else shown
         title = f"The {len(worst)} surest of {len(wrong)} mistakes"
@@ -225,11 +225,12 @@ def mistakes(out: Path, test: Labelled, scores: np.ndarray, title: str) -> tuple
 def report(out: Path, trained: Trained, test: Labelled, scores: np.ndarray, metrics: dict[str, Any]) -> None:
     """Writes metrics.json and the figures: curves, confusion, mistakes, first features."""
     mistakes(out, test, scores, "What was read as what")
-    width = max(len(trained.history["loss"]) // 50, 1)
-    smooth = {name: np.convolve(line, np.full(width, 1 / width), "valid") for name, line in trained.history.items()}
+    lines = {"loss": trained.history["loss"], "share read wrong": 1 - trained.history["accuracy"]}
+    width = max(len(lines["loss"]) // 50, 1)
+    smooth = {name: np.convolve(line, np.full(width, 1 / width), "valid") for name, line in lines.items()}
     steps = np.arange(len(smooth["loss"])) + width
     labels = {"xlabel": "step", "ylabel": f"mean of {width} steps", "title": "Training"}
-    figures.save(figures.curves(steps, smooth, **labels), out / "curves.png")
+    figures.save(figures.curves(steps, smooth, **labels, log=True), out / "curves.png")
 
     kernel = next(leaf for leaf in jax.tree.leaves(trained.params) if leaf.ndim == 4)
     kernel = np.moveaxis(np.asarray(kernel), -1, 0)

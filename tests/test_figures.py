@@ -92,6 +92,8 @@ def test_curves_bear_names():
     assert [line.get_label() for line in axes.lines] == ["a", "b"]
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("x", "y", "t")
     np.testing.assert_array_equal(axes.lines[1].get_ydata(), [2, 3])
+    assert axes.get_yscale() == "linear"
+    assert figures.curves([1, 2], {"a": [1, 2]}, xlabel="x", ylabel="y", log=True).axes[0].get_yscale() == "log"
 
 
 def test_bars_have_their_heights():
