@@ -1,5 +1,8 @@
 """How soon does a network tell ten kinds of colour pictures apart as well as people do?
 
+Claim: 94.62 % of the test set after 46 minutes on 2 CPU cores and 0.57 PFLOP (one seed); people read about 94 %.
+Evidence: metrics.json of the first command below, run on an AMD EPYC.
+
 The network and the recipe of airbench94_muon (Jordan, github.com/KellerJordan/cifar10-airbench), the fastest CIFAR-10
 training of its time on a GPU, as pure functions: whitened patches, Muon on kernels kept at one norm, mirrored in every
 second epoch, read from six views. Its rates, decay and smoothing are taken over; they were found by its author, who

@@ -229,8 +229,8 @@ def report(out: Path, trained: Trained, test: Labelled, scores: np.ndarray, metr
     width = max(len(lines["loss"]) // 50, 1)
     smooth = {name: np.convolve(line, np.full(width, 1 / width), "valid") for name, line in lines.items()}
     steps = np.arange(len(smooth["loss"])) + width
-    labels = {"xlabel": "step", "ylabel": f"mean of {width} steps", "title": "Training"}
-    figures.save(figures.curves(steps, smooth, **labels, log=True), out / "curves.png")
+    figure = figures.curves(steps, smooth, xlabel="step", ylabel=f"mean of {width} steps", title="Training", log=True)
+    figures.save(figure, out / "curves.png")
 
     kernel = next(leaf for leaf in jax.tree.leaves(trained.params) if leaf.ndim == 4)
     kernel = np.moveaxis(np.asarray(kernel), -1, 0)

@@ -215,8 +215,9 @@ def draw_figures(params: Any, net: cnn_jax.Layer, metrics: dict, history: dict, 
 
     strength = metrics["accuracy_by_strength"]
     lines = {name: 100 * np.array(strength[name]) for name in READERS}
-    labels = {"xlabel": "strength of all distortions together", "ylabel": "accuracy, %"}
-    figures.save(figures.curves(strength["strength"], lines, **labels, title="Read right"), out / "strength.png")
+    x = "strength of all distortions together"
+    figure = figures.curves(strength["strength"], lines, xlabel=x, ylabel="accuracy, %", title="Read right")
+    figures.save(figure, out / "strength.png")
 
     width = max(len(history["loss"]) // 50, 1)
     smooth = {"loss": np.convolve(history["loss"], np.full(width, 1 / width), "valid")}
