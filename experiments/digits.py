@@ -107,7 +107,7 @@ def slanted(key: jax.Array, image: jax.Array, *, strength: float) -> jax.Array:
     return augment.affine(key, image, **ranges)
 
 
-def moved(key: jax.Array, image: jax.Array, *, strength: float) -> jax.Array:
+def shifted(key: jax.Array, image: jax.Array, *, strength: float) -> jax.Array:
     """Moves an image a little: clothes are photographed straight."""
     return augment.shift(key, image, most=round(2 * strength))
 
@@ -133,7 +133,7 @@ def main(config: Digits) -> dict[str, Any]:
     steps = learning.steps_in(epochs, train, batch_size)
     options = recipe.options | {"classes": len(train.classes)}
     net = getattr(nets, recipe.net)(**options)
-    vary = functools.partial(moved if config.data == "fashion-mnist" else slanted, strength=recipe.variation)
+    vary = functools.partial(shifted if config.data == "fashion-mnist" else slanted, strength=recipe.variation)
 
     def train_one(key: jax.Array) -> learning.Trained:
         return learning.train(

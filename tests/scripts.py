@@ -12,11 +12,6 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 # What the scripts compile is kept for the next ones here, not in the user's cache.
 COMPILED = tempfile.TemporaryDirectory()
-ENVIRONMENT = {
-    "PYTHONPATH": str(ROOT),
-    "PYTHONWARNINGS": "error",
-    "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
-}
 SHORT = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # for scripts that have less to do than their compiler
 
 # Reads command lines, runs each as `python -m` would, and prints what became of them: one start of Python and JAX
@@ -43,7 +38,9 @@ def start(folder, *arguments, environment, **options):
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=folder,
-        env=os.environ | ENVIRONMENT | environment,
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "JAX_COMPILATION_CACHE_DIR": COMPILED.name}
+        | environment,
         capture_output=True,
         text=True,
         timeout=300,

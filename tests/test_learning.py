@@ -28,17 +28,8 @@ def own(tmp_path_factory):
         for i in range(12):
             noise = generator.normal(0, 20, (20 + i, 30, 3))
             png(folder / "pictures" / name / f"{i}.png", np.clip(noise + colour, 0, 255).astype(np.uint8))
-    run(
-        folder,
-        "experiments.folder",
-        "pictures",
-        "--steps",
-        "20",
-        "--features",
-        "4",
-        XDG_CACHE_HOME=str(folder / "c"),
-        **SHORT,
-    )
+    words = ["experiments.folder", "pictures", "--steps", "20", "--features", "4"]
+    run(folder, *words, XDG_CACHE_HOME=str(folder / "c"), **SHORT)
     return folder
 
 
