@@ -222,23 +222,28 @@ def mistakes(out: Path, test: Labelled, scores: np.ndarray, title: str) -> tuple
     return matrix, wrong
 
 
-def report(out: Path, trained: Trained, test: Labelled, scores: np.ndarray, metrics: dict[str, Any]) -> None:
-    """Writes metrics.json and the figures: curves, confusion, mistakes, first features."""
-    mistakes(out, test, scores, "What was read as what")
-    lines = {"loss": trained.history["loss"], "share read wrong": 1 - trained.history["accuracy"]}
+def draw_training(out: Path, params: Any, history: dict[str, np.ndarray]) -> None:
+    """Draws how a training went, curves.png, and the first kernels that it ended with, features.png."""
+    lines = {"loss": history["loss"], "share read wrong": 1 - history["accuracy"]}
     width = max(len(lines["loss"]) // 50, 1)
     smooth = {name: np.convolve(line, np.full(width, 1 / width), "valid") for name, line in lines.items()}
     steps = np.arange(len(smooth["loss"])) + width
     figure = figures.curves(steps, smooth, xlabel="step", ylabel=f"mean of {width} steps", title="Training", log=True)
     figures.save(figure, out / "curves.png")
 
-    kernel = next(leaf for leaf in jax.tree.leaves(trained.params) if leaf.ndim == 4)
+    kernel = next(leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 4)
     kernel = np.moveaxis(np.asarray(kernel), -1, 0)
     limit = float(np.abs(kernel).max())
     kernel = kernel[..., 0] if kernel.shape[-1] == 1 else kernel
     figures.save(
         figures.tiles(kernel, columns=8, limit=limit, title="Features of the first layer"), out / "features.png"
     )
+
+
+def report(out: Path, trained: Trained, test: Labelled, scores: np.ndarray, metrics: dict[str, Any]) -> None:
+    """Writes metrics.json and the figures: curves, confusion, mistakes, first features."""
+    mistakes(out, test, scores, "What was read as what")
+    draw_training(out, trained.params, trained.history)
     common.write_json(out / "metrics.json", metrics | common.versions())
 
 

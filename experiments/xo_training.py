@@ -121,7 +121,7 @@ def train(config: Train) -> dict[str, Any]:
         "omniglot": read_omniglot(params, net, config.data_dir, out),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "training_seconds": trained_in,
-        "config": {name: str(value) for name, value in dataclasses.asdict(config).items()},
+        "config": learning.settings(config),
     } | common.versions()
     draw_figures(params, net, metrics, history, out, config.seed)
     metrics["seconds"] = time.monotonic() - started
@@ -219,14 +219,7 @@ def draw_figures(params: Any, net: cnn_jax.Layer, metrics: dict, history: dict, 
     figure = figures.curves(strength["strength"], lines, xlabel=x, ylabel="accuracy, %", title="Read right")
     figures.save(figure, out / "strength.png")
 
-    width = max(len(history["loss"]) // 50, 1)
-    smooth = {"loss": np.convolve(history["loss"], np.full(width, 1 / width), "valid")}
-    steps = np.arange(len(smooth["loss"])) + width
-    figures.save(figures.curves(steps, smooth, xlabel="step", ylabel=f"loss, mean of {width} steps"), out / "loss.png")
-
-    kernels = np.moveaxis(np.asarray(params["conv1"]["kernel"])[:, :, 0], -1, 0)
-    limit = float(np.abs(kernels).max())
-    figures.save(figures.tiles(kernels, columns=8, limit=limit, title="Learned features"), out / "features.png")
+    learning.draw_training(out, params, history)
     for label, letter in enumerate(xo.CLASSES):
         image = shown[-16:][label]  # a deformed letter
         named = {"image": image[..., None]} | jax.jit(net.stages)(params, image[..., None])
@@ -247,7 +240,7 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 def write_up(metrics: dict[str, Any]) -> str:
     """The report of a training run, as Markdown."""
     config = ", ".join(f"{name} {value}" for name, value in metrics["config"].items())
-    pictures = ("letters", "strength", "features", "stages_X", "stages_O", "loss")
+    pictures = ("letters", "strength", "features", "stages_X", "stages_O", "curves")
     return "\n\n".join(
         [
             "# Telling X from O",

@@ -59,7 +59,7 @@ def test_training_writes_everything_and_reports_three_readers(trained):
     folder, out = trained
     runs = folder / "runs/xo"
     names = {path.name for path in runs.iterdir()}
-    figures = {f"{name}.png" for name in ("letters", "strength", "loss", "features", "stages_X", "stages_O")}
+    figures = {f"{name}.png" for name in ("letters", "strength", "curves", "features", "stages_X", "stages_O")}
     assert figures | {"metrics.json", "model.safetensors", "report.md"} <= names
     assert not any(name.startswith(".") for name in names)
     metrics = json.loads((runs / "metrics.json").read_text())
