@@ -50,10 +50,14 @@ class Recipe(NamedTuple):
     """Highest learning rate of Adam, for all else."""
     variation: float
     """Strength of the augmentation."""
+    wobble: float = 0.0
+    """Pixels that handwriting is deformed by."""
 
 
+STANDARD = Recipe("digit_net", {"features": ((32,), (48, 64), (64,))}, 15, 0.05, 0.0125, 1.0)
 RECIPES = {
-    "standard": Recipe("digit_net", {"features": ((32,), (48, 64), (64,))}, 15, 0.05, 0.0125, 1.0),
+    "standard": STANDARD,
+    "patient": STANDARD._replace(epochs=32, wobble=0.8),
     "compact": Recipe("digit_net", {"features": ((8,), (11, 11, 11), (14, 14))}, 40, 0.05, 0.0125, 0.8),
     "cosine": Recipe("cosine_net", {"features": (5, 8, 5)}, 60, 0.1, 0.03, 0.5),
     "wide-cosine": Recipe("cosine_net", {"features": (8, 12, 8)}, 60, 0.1, 0.03, 0.5),
@@ -67,7 +71,7 @@ class Digits:
 
     data: Literal["mnist", "fashion-mnist", "emnist-letters"] = "mnist"
     """The data set."""
-    net: Literal["standard", "compact", "cosine", "wide-cosine"] = "standard"
+    net: Literal["standard", "patient", "compact", "cosine", "wide-cosine"] = "standard"
     """The network."""
     seeds: int = 1
     """Networks to train, each from a seed of its own."""
@@ -101,8 +105,11 @@ def optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
     return optimizers.average(muon, decay=0.999, steps=steps)
 
 
-def slanted(key: jax.Array, image: jax.Array, *, strength: float) -> jax.Array:
-    """Turns, scales, shears and moves an image a little, as handwriting varies."""
+def slanted(key: jax.Array, image: jax.Array, *, strength: float, wobble: float) -> jax.Array:
+    """Turns, scales, shears, moves and, if asked, deforms an image a little, as handwriting varies."""
+    if wobble:
+        key, own = jax.random.split(key)
+        image = augment.elastic(own, image, strength=wobble, grid=6)
     ranges = {"angle": 0.2 * strength, "scale": 0.15 * strength, "shear": 0.2 * strength, "shift": 2 * strength}
     return augment.affine(key, image, **ranges)
 
@@ -133,7 +140,10 @@ def main(config: Digits) -> dict[str, Any]:
     steps = learning.steps_in(epochs, train, batch_size)
     options = recipe.options | {"classes": len(train.classes)}
     net = getattr(nets, recipe.net)(**options)
-    vary = functools.partial(shifted if config.data == "fashion-mnist" else slanted, strength=recipe.variation)
+    if config.data == "fashion-mnist":
+        vary = functools.partial(shifted, strength=recipe.variation)
+    else:
+        vary = functools.partial(slanted, strength=recipe.variation, wobble=recipe.wobble)
 
     def train_one(key: jax.Array) -> learning.Trained:
         return learning.train(
