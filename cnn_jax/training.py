@@ -1,6 +1,8 @@
 """The training loop."""
 
+import contextlib
 import functools
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from jaxtyping import Array, Int
 from .layers import Layer, Params
 from .norms import BATCH
 from .progress import Progress
+from .resuming import Saves, asked_to_stop
 from .windows import accumulator, count
 
 
@@ -32,6 +35,8 @@ Loss = Callable[[Array, Array], Array]
 
 # Metrics stay on the device and are read after so many steps, so that the loop never waits for them.
 REPORT_EVERY = 50
+# Calls under way at once, so that the device has work and the end is never far.
+IN_FLIGHT = 2
 # Steps in one call. On two CPU cores a call costs 0.15 ms, measured, but gradients of other convolutions than ours take
 # tens of times as long in a loop; elsewhere a guess, on the side of many, as steps are shorter there.
 STEPS_PER_CALL, ACCELERATED_STEPS_PER_CALL = 1, 50
@@ -50,6 +55,8 @@ def fit(
     loss: Loss = optax.softmax_cross_entropy_with_integer_labels,
     steps_per_call: int | None = None,
     compute_dtype: Any = None,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    save_every: int = 1000,
     progress: bool = True,
 ) -> tuple[Params, dict[str, np.ndarray]]:
     """Trains a network: draw a batch, take the mean loss over it, follow the optimizer, `steps` times.
@@ -72,6 +79,11 @@ def fit(
         of `lax.conv_general_dilated` (groups of channels, layers of your own); those of `conv` and `match` do not mind.
       compute_dtype: a floating dtype, such as `jnp.bfloat16`, to apply the network and its derivative in; parameters,
         loss and optimizer stay as they are (mixed precision).
+      checkpoint_dir: a folder to save the run in and, where it holds an earlier part of it, to go on from, to the same
+        end: parameters, optimizer state, place in the data, history. The two newest saves are kept and the one with the
+        lowest loss since the save before it, as Orbax writes them. SIGTERM and SIGINT then end the run after a step,
+        saved. Needs the extra `experiments`.
+      save_every: steps from one save to the next.
       progress: show a bar on stderr (plain lines when that is not a terminal).
 
     Returns:
@@ -81,9 +93,12 @@ def fit(
 
     Raises:
       FloatingPointError: the loss is NaN or infinite; the message names the first such step. Or the parameters are
-        after the last one.
+        after the last one, or where they should be saved.
+      KeyboardInterrupt: the run was asked to stop, and is saved; the message says where.
+      OSError: the run cannot be saved.
       ValueError: images and labels of different lengths or fewer than a batch, images of a wrong rank, steps,
-        batch_size or steps_per_call below 1.
+        batch_size, steps_per_call or save_every below 1; a checkpoint_dir with saves of another run (another key,
+        batch_size or arrays of other shapes), of more steps, or none of which is whole.
       TypeError: data of another kind, counts that are not ints, a compute_dtype that is no floating dtype, `augment`
         beside a function that draws examples.
 
@@ -148,25 +163,87 @@ def fit(
         empty = jax.tree.map(lambda m: jnp.zeros(at_once, m.dtype), jax.eval_shape(step, own, store, key)[1])
         return lax.fori_loop(0, jnp.minimum(at_once, until - own[3]), body, (own, empty))
 
-    history: list[dict[str, np.ndarray]] = []
-    pending, read, until = [], 0, jax.device_put(np.int32(steps))
-    with Progress("training", steps, show=progress) as bar:
-        for start in range(0, steps, at_once):
-            own, metrics = run(own, until, store, step_key)
-            pending.append(metrics)
-            sent = min(start + at_once, steps)
-            # All but the newest are read, so that the device has work meanwhile; the first, to say when they came.
-            if start == 0 or sent == steps or start - read >= REPORT_EVERY:
-                ready = pending if sent == steps or start == 0 else pending[:-1]
-                for rows in jax.device_get(ready):
-                    history.append({name: row[: steps - read] for name, row in rows.items()})
-                    _check_finite(history[-1]["loss"], read + 1)
-                    read += len(history[-1]["loss"])
-                del pending[: len(ready)]
-                bar.update(read, "  ".join(f"{name} {row[-1]:.4f}" for name, row in history[-1].items()))
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(own[0])):
-        raise FloatingPointError(f"parameters are not finite after step {steps}: try a lower learning rate")
-    return own[0], {name: np.concatenate([rows[name] for rows in history]) for name in history[0]}
+    def advance(own: Any, until: Array) -> tuple[Any, dict[str, Array]]:
+        return run(own, until, store, step_key)
+
+    identity = {"key": np.asarray(jax.random.key_data(key)).tolist(), "batch_size": batch_size}
+    with contextlib.ExitStack() as stack:
+        saves = stack.enter_context(Saves(checkpoint_dir, identity)) if checkpoint_dir is not None else None
+        bar = stack.enter_context(Progress("training", steps, show=progress))
+        own, history = _loop(advance, own, steps, at_once, saves, count("save_every", save_every), bar)
+    return own[0], history
+
+
+def _loop(
+    advance: Callable[[Any, Array], tuple[Any, dict[str, Array]]],
+    own: Any,
+    steps: int,
+    at_once: int,
+    saves: Saves | None,
+    save_every: int,
+    bar: Progress,
+) -> tuple[Any, dict[str, np.ndarray]]:
+    """Runs a training to its end, from where its saves end; returns its state and its history."""
+    sent, history = 0, []
+    if saves and (found := saves.newest(_savable(own))):
+        sent, state, past = found
+        own, history = _restored(own, state), [past]
+        if sent > steps:
+            raise ValueError(f"steps: expected at least the {sent} that {saves.folder} holds, got {steps}")
+    read, pending = sent, []
+
+    def collect(ready: int) -> None:
+        nonlocal read
+        for taken, rows in jax.device_get(pending[:ready]):
+            history.append({name: row[:taken] for name, row in rows.items()})
+            _check_finite(history[-1]["loss"], read + 1)
+            read += taken
+        if ready:
+            bar.update(read, "  ".join(f"{name} {row[-1]:.4f}" for name, row in history[-1].items()))
+        del pending[:ready]
+
+    with asked_to_stop() if saves else contextlib.nullcontext() as asked:
+        while sent < steps:
+            goal = min(sent + save_every - sent % save_every, steps) if saves else steps
+            until = jax.device_put(np.int32(goal))
+            while sent < goal:
+                own, metrics = advance(own, until)
+                taken = min(at_once, goal - sent)
+                pending.append((taken, metrics))
+                # Metrics are read now and then, all but the newest, so that the device has work meanwhile; the first,
+                # to say when they came.
+                if not history or sent - read >= REPORT_EVERY:
+                    collect(max(len(pending) - 1, 1))
+                elif len(pending) > IN_FLIGHT:
+                    jax.block_until_ready(pending[-IN_FLIGHT][1])
+                sent += taken
+                if asked:
+                    break
+            collect(len(pending))
+            _check_parameters(own[0], sent)
+            if saves:
+                saves.save(sent, _savable(own), _joined(history))
+            if saves and asked:
+                raise KeyboardInterrupt(f"stopped by {asked[0].name} after step {sent}, saved in {saves.folder}")
+    return own, _joined(history)
+
+
+def _joined(history: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([rows[name] for rows in history]) for name in history[0]}
+
+
+def _savable(own: Any) -> dict[str, Any]:
+    """A training's state as dicts and lists of arrays."""
+    params, state, order, done = own
+    return {"params": params, "optimizer": jax.tree.leaves(state), "order": jax.tree.leaves(order), "done": done}
+
+
+def _restored(own: Any, saved: dict[str, Any]) -> Any:
+    """A state like this one with the arrays of a saved one."""
+    state, order = (
+        jax.tree.unflatten(jax.tree.structure(own[i]), saved[name]) for i, name in ((1, "optimizer"), (2, "order"))
+    )
+    return saved["params"], state, order, saved["done"]
 
 
 Load = Callable[[Any, Any, Array], tuple[Array, Array, Any]]
@@ -235,6 +312,11 @@ def _with_channels(images: Array) -> Array:
     if images.ndim not in (3, 4):
         raise ValueError(f"data: expected images of (H, W) or (H, W, C), got {images.shape[1:]}")
     return images if images.ndim == 4 else images[..., None]
+
+
+def _check_parameters(params: Params, step: int) -> None:
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+        raise FloatingPointError(f"parameters are not finite after step {step}: try a lower learning rate")
 
 
 def _check_finite(losses: np.ndarray, first: int) -> None:

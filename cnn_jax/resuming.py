@@ -1,0 +1,200 @@
+"""Training that outlives its process: the states of a run in a folder, by Orbax, and signals that ask it to stop."""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import threading
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+KEPT = 2  # newest saves, beside the one of the lowest loss
+STATE, RECORD = "state", "record"
+log = logging.getLogger(__name__)
+
+
+class Saves:
+    """The saved states of one run in a folder: the newest ones, and the one of the lowest loss.
+
+    with Saves(folder, {"batch_size": 64}) as saves:
+        step, state, history = saves.newest(state) or (0, state, {})
+        saves.save(100, state, history)
+
+    A state is a tree of dicts, lists and arrays. A save is written beside its place, in the background, and then
+    renamed: it is whole or not there. Sums of all bytes are kept with it, so that a damaged one is known, set aside
+    as `damaged-STEP`, and the one before it taken.
+
+    Args:
+      folder: where the saves are, each in a folder of its step's number; made if needed.
+      run: what makes the run the one that it is, as JSON knows it. Saves of another one are refused.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], run: Mapping[str, Any]):
+        orbax = _orbax()
+        policy = orbax.checkpoint_managers.preservation_policy
+        self.folder, self.run = Path(folder).absolute(), json.loads(json.dumps(dict(run)))
+        best: dict[str, Any] = {"best_fn": lambda metrics: metrics["loss"], "best_mode": "min"}
+        kept = [policy.LatestN(KEPT), policy.BestN(get_metric_fn=best["best_fn"], reverse=True, n=1)]
+        options = orbax.CheckpointManagerOptions(
+            preservation_policy=policy.AnyPreservationPolicy(kept), cleanup_tmp_directories=True, **best
+        )
+        self.manager = orbax.CheckpointManager(self.folder, options=options)
+
+    def __enter__(self) -> "Saves":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.manager.close()
+        except Exception as failed:
+            if error is None:
+                raise self._not_saved(failed) from failed
+
+    def save(self, step: int, state: Any, history: Mapping[str, np.ndarray]) -> None:
+        """Starts to write the state after a step, and the history until then, which has a "loss" that is compared.
+
+        Raises an OSError if this or the save before it cannot be written.
+        """
+        args = _orbax().args
+        whole = {"state": jax.tree.map(_on_host, state), "history": dict(history)}
+        record = {"run": self.run, "state": _described(state), "history": list(history), "sums": _sums(whole)}
+        items = args.Composite(**{STATE: args.PyTreeSave(whole), RECORD: args.JsonSave(record)})
+        loss = {"loss": float(np.mean(history["loss"][-(step - self._before(step)) :]))}
+        try:
+            self.manager.save(step, args=items, metrics=loss, force=True)
+        except Exception as error:
+            raise self._not_saved(error) from error
+
+    def newest(self, like: Any) -> tuple[int, Any, dict[str, np.ndarray]] | None:
+        """The newest whole save, (step, state, history), its arrays placed as those of a state like it; None if there
+        is no save.
+
+        Raises:
+          ValueError: the saves are of another run, or of a state with other arrays; or none of them is whole.
+        """
+        damaged: dict[int, Exception] = {}
+        for step in sorted(self.manager.all_steps(), reverse=True):
+            try:
+                whole = self._read(step, like)
+            except _Other as error:
+                raise ValueError(str(error)) from None
+            except Exception as error:  # whatever Orbax and what it builds on make of damaged files
+                damaged[step] = error
+                continue
+            for other, error in damaged.items():
+                log.warning("%s: damaged, set aside (%s)", self.folder / str(other), _line(error))
+                (self.folder / str(other)).rename(self.folder / f"damaged-{other}")
+            if damaged:
+                self.manager.reload()
+            return step, jax.tree.map(_placed, whole["state"], like), whole["history"]
+        if damaged:
+            error = _line(next(iter(damaged.values())))
+            raise ValueError(f"{self.folder}: none of the saves {sorted(damaged)} is whole ({error}); start elsewhere")
+        return None
+
+    def _read(self, step: int, like: Any) -> Any:
+        orbax = _orbax()
+        args = orbax.args
+        record = self.manager.restore(step, args=args.Composite(**{RECORD: args.JsonRestore()}))[RECORD]
+        found, own = record["run"], self.run
+        for name in found | own:
+            if found.get(name) != own.get(name):
+                raise _Other(f"{self.folder}: holds a run with {name} {found.get(name)}, this one has {own.get(name)}")
+        found, own = record["state"], _described(like)
+        for place in own | found:
+            if found.get(place) != own.get(place):
+                raise _Other(f"{self.folder}: holds {place} as {found.get(place)}, this run has {own.get(place)}")
+        shape = {"state": like, "history": dict.fromkeys(record["history"], 0)}
+        plain = jax.tree.map(lambda _: orbax.RestoreArgs(restore_type=np.ndarray), shape)
+        whole = self.manager.restore(step, args=args.Composite(**{STATE: args.PyTreeRestore(restore_args=plain)}))[
+            STATE
+        ]
+        sums = _sums(whole)
+        wrong = [path for path, value in record["sums"].items() if sums.get(path) != value]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is not what was saved")
+        return whole
+
+    def _before(self, step: int) -> int:
+        return max((other for other in self.manager.all_steps() if other < step), default=0)
+
+    def _not_saved(self, error: Exception) -> OSError:
+        return OSError(f"{self.folder}: training is not saved ({_line(error)}); earlier saves are as they were")
+
+
+class _Other(Exception):
+    """A save of another run."""
+
+
+@contextlib.contextmanager
+def asked_to_stop() -> Iterator[list[signal.Signals]]:
+    """Yields a list that the first SIGINT or SIGTERM is put into, in place of what it does otherwise; a second one does
+    that. Elsewhere than in the main thread it stays empty."""
+    asked: list[signal.Signals] = []
+    kinds = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {kind: signal.getsignal(kind) for kind in kinds}
+
+    def restore() -> None:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+    def note(kind: int, frame: Any) -> None:
+        asked.append(signal.Signals(kind))
+        restore()
+
+    for kind in kinds:
+        signal.signal(kind, note)
+    try:
+        yield asked
+    finally:
+        restore()
+
+
+def _orbax() -> Any:
+    try:
+        import orbax.checkpoint
+    except ImportError as error:
+        raise ImportError("checkpoint_dir needs Orbax: pip install 'cnn_jax[experiments]'") from error
+    return orbax.checkpoint
+
+
+def _numbers(array: jax.Array) -> jax.Array:
+    """A key's numbers, and of other arrays themselves."""
+    return jax.random.key_data(array) if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else array
+
+
+def _on_host(array: jax.Array) -> np.ndarray:
+    """A copy that no later step can write into; of a replicated array, what this process has of it."""
+    return np.array(_numbers(array).addressable_data(0))
+
+
+def _placed(array: np.ndarray, like: jax.Array) -> jax.Array:
+    numbers = jax.device_put(array, _numbers(like).sharding)
+    return numbers if _numbers(like) is like else jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(like))
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _described(tree: Any) -> dict[str, str]:
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in _by_path(jax.tree.map(_numbers, tree)).items()}
+
+
+def _sums(tree: Any) -> dict[str, int]:
+    return {path: zlib.crc32(np.ascontiguousarray(leaf).tobytes()) for path, leaf in _by_path(tree).items()}
+
+
+def _line(error: Exception) -> str:
+    """The start of an error's message, in one line."""
+    return " ".join(str(error).split())[:200]

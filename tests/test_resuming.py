@@ -1,0 +1,53 @@
+"""Saved runs: what goes on ends as if it had never stopped; other runs are refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnn_jax.layers import Chain, Dense, Dropout, Flatten
+from cnn_jax.training import fit
+
+IMAGES = np.random.default_rng(0).normal(size=(32, 2, 2)).astype(np.float32)
+LABELS = (IMAGES.sum((1, 2)) > 0).astype(np.int32)
+
+
+def run(folder, steps, **options):
+    defaults = {"optimizer": optax.adam(0.1), "batch_size": 8, "key": jax.random.key(0), "save_every": 4}
+    net = Chain(Flatten(), Dropout(0.5), Dense(2))
+    return fit(net, (IMAGES, LABELS), steps=steps, checkpoint_dir=folder, progress=False, **(defaults | options))
+
+
+def test_a_run_that_goes_on_ends_as_one_that_never_stopped(tmp_path):
+    params, history = run(None, 15)
+    run(tmp_path, 6)
+    for _ in range(2):  # the second finds it done
+        gone_on, past = run(tmp_path, 15)
+        jax.tree.map(np.testing.assert_array_equal, (gone_on, past), (params, history))
+
+
+def test_another_run_is_refused(tmp_path):
+    run(tmp_path, 6)
+    with pytest.raises(ValueError, match="batch_size 8, this one has 16"):
+        run(tmp_path, 8, batch_size=16)
+    with pytest.raises(ValueError, match="key"):
+        run(tmp_path, 8, key=jax.random.key(1))
+    with pytest.raises(ValueError, match=r"steps: .* 6 "):
+        run(tmp_path, 5)
+
+
+def test_a_damaged_save_is_set_aside_and_the_one_before_taken(tmp_path):
+    params, history = run(None, 10)
+    run(tmp_path, 8)
+    largest = max((tmp_path / "8").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    largest.write_bytes(b"")
+    gone_on, past = run(tmp_path, 10)
+    jax.tree.map(np.testing.assert_array_equal, (gone_on, past), (params, history))
+    assert (tmp_path / "damaged-8").is_dir()
+
+
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
+    with pytest.raises(FloatingPointError):
+        run(tmp_path, 4, optimizer=optax.sgd(jnp.nan), save_every=1)
+    assert not list(tmp_path.glob("[0-9]*"))
