@@ -116,9 +116,8 @@ class Saves:
                 raise _Other(f"{self.folder}: holds {place} as {found.get(place)}, this run has {own.get(place)}")
         shape = {"state": like, "history": dict.fromkeys(record["history"], 0)}
         plain = jax.tree.map(lambda _: orbax.RestoreArgs(restore_type=np.ndarray), shape)
-        whole = self.manager.restore(step, args=args.Composite(**{STATE: args.PyTreeRestore(restore_args=plain)}))[
-            STATE
-        ]
+        items = args.Composite(**{STATE: args.PyTreeRestore(restore_args=plain)})
+        whole = self.manager.restore(step, args=items)[STATE]
         sums = _sums(whole)
         wrong = [path for path, value in record["sums"].items() if sums.get(path) != value]
         if wrong:

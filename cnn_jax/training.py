@@ -33,9 +33,9 @@ Sample = Callable[[Array], tuple[Array, Array]]
 Augment = Callable[[Array, Batch], tuple[Array, Array]]
 Loss = Callable[[Array, Array], Array]
 
-# Metrics stay on the device and are read after so many steps, so that the loop never waits for them.
+# Metrics stay on the device and are read after so many steps.
 REPORT_EVERY = 50
-# Calls under way at once, so that the device has work and the end is never far.
+# Calls under way at once: the device has work while Python runs, and a run that is asked to stop soon can.
 IN_FLIGHT = 2
 # Steps in one call. On two CPU cores a call costs 0.15 ms, measured, but gradients of other convolutions than ours take
 # tens of times as long in a loop; elsewhere a guess, on the side of many, as steps are shorter there.
@@ -240,10 +240,8 @@ def _savable(own: Any) -> dict[str, Any]:
 
 def _restored(own: Any, saved: dict[str, Any]) -> Any:
     """A state like this one with the arrays of a saved one."""
-    state, order = (
-        jax.tree.unflatten(jax.tree.structure(own[i]), saved[name]) for i, name in ((1, "optimizer"), (2, "order"))
-    )
-    return saved["params"], state, order, saved["done"]
+    _, state, order, _ = (jax.tree.structure(part) for part in own)
+    return saved["params"], state.unflatten(saved["optimizer"]), order.unflatten(saved["order"]), saved["done"]
 
 
 Load = Callable[[Any, Any, Array], tuple[Array, Array, Any]]

@@ -1,5 +1,7 @@
 """Saved runs: what goes on ends as if it had never stopped; other runs are refused."""
 
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,3 +53,22 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
     with pytest.raises(FloatingPointError):
         run(tmp_path, 4, optimizer=optax.sgd(jnp.nan), save_every=1)
     assert not list(tmp_path.glob("[0-9]*"))
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_a_step_saved(tmp_path, kind):
+    def loss(scores, label):  # traced once, in the first step
+        signal.raise_signal(kind)
+        return optax.softmax_cross_entropy_with_integer_labels(scores, label)
+
+    before = signal.getsignal(kind)
+    with pytest.raises(KeyboardInterrupt, match=f"stopped by {kind.name} after step 1, saved in {tmp_path}"):
+        run(tmp_path, 10, loss=loss)
+    assert signal.getsignal(kind) is before
+    jax.tree.map(np.testing.assert_array_equal, run(tmp_path, 10), run(None, 10))
+
+
+def test_the_newest_two_and_the_best_are_kept(tmp_path):
+    for steps in (10, 20):  # the loss rises, so that the first save is the best
+        run(tmp_path, steps, optimizer=optax.sgd(-0.5))
+    assert {path.name for path in tmp_path.iterdir()} == {"4", "16", "20"}
