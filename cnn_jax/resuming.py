@@ -5,9 +5,10 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+
+from .parallel import is_key, numbers, on_host, placed
 
 KEPT = 2  # newest saves, beside the one of the lowest loss
 STATE, RECORD = "state", "record"
@@ -49,16 +53,19 @@ class Saves:
         self.manager = orbax.CheckpointManager(self.folder, options=options)
 
     def __enter__(self) -> "Saves":
+        self.rest = contextlib.ExitStack()
+        self.rest.enter_context(_late_answers_unheard())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self.manager.close()
-        except Exception as failed:
-            if error is None:
-                raise self._not_saved(failed) from failed
+        with self.rest:
+            try:
+                self.manager.close()
+            except Exception as failed:
+                if error is None:
+                    raise self._not_saved(failed) from failed
 
     def save(self, step: int, state: Any, history: Mapping[str, np.ndarray]) -> None:
         """Starts to write the state after a step, and the history until then, which has a "loss" that is compared.
@@ -66,7 +73,7 @@ class Saves:
         Raises an OSError if this or the save before it cannot be written.
         """
         args = _orbax().args
-        whole = {"state": jax.tree.map(_on_host, state), "history": dict(history)}
+        whole = {"state": jax.tree.map(on_host, state), "history": dict(history)}
         record = {"run": self.run, "state": _described(state), "history": list(history), "sums": _sums(whole)}
         items = args.Composite(**{STATE: args.PyTreeSave(whole), RECORD: args.JsonSave(record)})
         loss = {"loss": float(np.mean(history["loss"][-(step - self._before(step)) :]))}
@@ -91,16 +98,23 @@ class Saves:
             except Exception as error:  # whatever Orbax and what it builds on make of damaged files
                 damaged[step] = error
                 continue
-            for other, error in damaged.items():
-                log.warning("%s: damaged, set aside (%s)", self.folder / str(other), _line(error))
-                (self.folder / str(other)).rename(self.folder / f"damaged-{other}")
-            if damaged:
-                self.manager.reload()
+            self._set_aside(damaged, step)
             return step, jax.tree.map(_placed, whole["state"], like), whole["history"]
         if damaged:
             error = _line(next(iter(damaged.values())))
             raise ValueError(f"{self.folder}: none of the saves {sorted(damaged)} is whole ({error}); start elsewhere")
+        _agree(0, self.folder)
         return None
+
+    def _set_aside(self, damaged: Mapping[int, Exception], step: int) -> None:
+        _agree(step, self.folder)
+        if jax.process_index() == 0:
+            for other, error in damaged.items():
+                log.warning("%s: damaged, set aside (%s)", self.folder / str(other), _line(error))
+                (self.folder / str(other)).rename(self.folder / f"damaged-{other}")
+        _agree(step, self.folder)  # all wait for the first
+        if damaged:
+            self.manager.reload()
 
     def _read(self, step: int, like: Any) -> Any:
         orbax = _orbax()
@@ -136,9 +150,16 @@ class _Other(Exception):
 
 
 @contextlib.contextmanager
-def asked_to_stop() -> Iterator[list[signal.Signals]]:
-    """Yields a list that the first SIGINT or SIGTERM is put into, in place of what it does otherwise; a second one does
-    that. Elsewhere than in the main thread it stays empty."""
+def asked_to_stop() -> Iterator[Callable[[int], signal.Signals | None]]:
+    """Yields a function of the step just begun that says which signal asks the run to stop after it, if one does.
+
+    It is the first SIGINT or SIGTERM, in place of what that does otherwise; a second one does that. Elsewhere than in
+    the main thread there is none. Of several processes a SIGTERM to one stops all, after the same step.
+    """
+    if jax.process_count() > 1:
+        stop = multihost_utils.reached_preemption_sync_point
+        yield lambda step: signal.SIGTERM if stop(step) else None
+        return
     asked: list[signal.Signals] = []
     kinds = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     before = {kind: signal.getsignal(kind) for kind in kinds}
@@ -154,9 +175,34 @@ def asked_to_stop() -> Iterator[list[signal.Signals]]:
     for kind in kinds:
         signal.signal(kind, note)
     try:
-        yield asked
+        yield lambda step: asked[0] if asked else None
     finally:
         restore()
+
+
+def _agree(step: int, folder: Path) -> None:
+    """Waits for the other processes, which must have found the same."""
+    if jax.process_count() > 1:
+        steps = set(multihost_utils.process_allgather(np.int32(step)).tolist())
+        if len(steps) > 1:
+            raise ValueError(f"{folder}: processes find saves of steps {sorted(steps)}; expected a disk that all share")
+
+
+@contextlib.contextmanager
+def _late_answers_unheard() -> Iterator[None]:
+    """Where one array cannot be read or written, Orbax does not wait for the others, whose answers then find nobody:
+    that is not for the user's eyes."""
+    heard = sys.unraisablehook
+
+    def hook(answer: Any) -> None:
+        if str(answer.exc_value) != "Event loop is closed":
+            heard(answer)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = heard
 
 
 def _orbax() -> Any:
@@ -167,19 +213,9 @@ def _orbax() -> Any:
     return orbax.checkpoint
 
 
-def _numbers(array: jax.Array) -> jax.Array:
-    """A key's numbers, and of other arrays themselves."""
-    return jax.random.key_data(array) if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else array
-
-
-def _on_host(array: jax.Array) -> np.ndarray:
-    """A copy that no later step can write into; of a replicated array, what this process has of it."""
-    return np.array(_numbers(array).addressable_data(0))
-
-
 def _placed(array: np.ndarray, like: jax.Array) -> jax.Array:
-    numbers = jax.device_put(array, _numbers(like).sharding)
-    return numbers if _numbers(like) is like else jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(like))
+    whole = jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like)) if is_key(like) else array
+    return placed(whole, like.sharding)
 
 
 def _by_path(tree: Any) -> dict[str, Any]:
@@ -187,7 +223,7 @@ def _by_path(tree: Any) -> dict[str, Any]:
 
 
 def _described(tree: Any) -> dict[str, str]:
-    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in _by_path(jax.tree.map(_numbers, tree)).items()}
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in _by_path(jax.tree.map(numbers, tree)).items()}
 
 
 def _sums(tree: Any) -> dict[str, int]:

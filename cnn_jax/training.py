@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 from .layers import Layer, Params
 from .norms import BATCH
+from .parallel import placement
 from .progress import Progress
 from .resuming import Saves, asked_to_stop
 from .windows import accumulator, count
@@ -57,6 +59,7 @@ def fit(
     compute_dtype: Any = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     save_every: int = 1000,
+    mesh: Mesh | None = None,
     progress: bool = True,
 ) -> tuple[Params, dict[str, np.ndarray]]:
     """Trains a network: draw a batch, take the mean loss over it, follow the optimizer, `steps` times.
@@ -110,6 +113,7 @@ def fit(
     1.0
     """
     steps, batch_size = count("steps", steps), count("batch_size", batch_size)
+    place = placement(mesh, batch_size)
     if steps_per_call is None:
         steps_per_call = STEPS_PER_CALL if jax.default_backend() == "cpu" else ACCELERATED_STEPS_PER_CALL
     at_once = min(count("steps_per_call", steps_per_call), steps)
@@ -126,6 +130,7 @@ def fit(
     fitted = net.init(init_key, example.shape[1:]) if params is None else params
     optimizer = optax.with_extra_args_support(optimizer)
     own = jax.tree.map(lambda x: _strong(jnp.copy(x)), (fitted, optimizer.init(fitted), order, jnp.int32(0)))
+    own, store, step_key = place.whole((own, store, step_key))
 
     def objective(params: Params, images: Array, labels: Array, keys: Array) -> tuple[Array, dict[str, Array]]:
         params, images = cast(params), cast(images, integers=True)
@@ -143,12 +148,13 @@ def fit(
     def step(own: Any, store: Any, key: Array) -> tuple[Any, dict[str, Array]]:
         params, state, order, done = own
         images, labels, order = load(store, order, done)
+        images, labels = place.divided((images, labels))
         keys = jax.random.split(jax.random.fold_in(key, done + 1), batch_size)
         gradient, metrics = jax.grad(objective, has_aux=True)(params, images, labels, keys)
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax mixes both
             change, state = optimizer.update(gradient, state, params, value=metrics["loss"])
         new = optax.apply_updates(params, change), state, order, done + 1
-        return jax.tree.map(_strong, new), metrics
+        return place.kept(jax.tree.map(_strong, new)), metrics
 
     @functools.partial(jax.jit, donate_argnames="own")
     def run(own: Any, until: Array, store: Any, key: Array) -> tuple[Any, dict[str, Array]]:
@@ -163,8 +169,8 @@ def fit(
         empty = jax.tree.map(lambda m: jnp.zeros(at_once, m.dtype), jax.eval_shape(step, own, store, key)[1])
         return lax.fori_loop(0, jnp.minimum(at_once, until - own[3]), body, (own, empty))
 
-    def advance(own: Any, until: Array) -> tuple[Any, dict[str, Array]]:
-        return run(own, until, store, step_key)
+    def advance(own: Any, until: int) -> tuple[Any, dict[str, Array]]:
+        return run(own, np.int32(until), store, step_key)
 
     identity = {"key": np.asarray(jax.random.key_data(key)).tolist(), "batch_size": batch_size}
     with contextlib.ExitStack() as stack:
@@ -175,7 +181,7 @@ def fit(
 
 
 def _loop(
-    advance: Callable[[Any, Array], tuple[Any, dict[str, Array]]],
+    advance: Callable[[Any, int], tuple[Any, dict[str, Array]]],
     own: Any,
     steps: int,
     at_once: int,
@@ -202,12 +208,12 @@ def _loop(
             bar.update(read, "  ".join(f"{name} {row[-1]:.4f}" for name, row in history[-1].items()))
         del pending[:ready]
 
-    with asked_to_stop() if saves else contextlib.nullcontext() as asked:
+    with asked_to_stop() if saves else contextlib.nullcontext(lambda step: None) as asked:
+        stop = None
         while sent < steps:
             goal = min(sent + save_every - sent % save_every, steps) if saves else steps
-            until = jax.device_put(np.int32(goal))
             while sent < goal:
-                own, metrics = advance(own, until)
+                own, metrics = advance(own, goal)
                 taken = min(at_once, goal - sent)
                 pending.append((taken, metrics))
                 # Metrics are read now and then, all but the newest, so that the device has work meanwhile; the first,
@@ -217,14 +223,14 @@ def _loop(
                 elif len(pending) > IN_FLIGHT:
                     jax.block_until_ready(pending[-IN_FLIGHT][1])
                 sent += taken
-                if asked:
+                if stop := asked(sent):
                     break
             collect(len(pending))
             _check_parameters(own[0], sent)
             if saves:
                 saves.save(sent, _savable(own), _joined(history))
-            if saves and asked:
-                raise KeyboardInterrupt(f"stopped by {asked[0].name} after step {sent}, saved in {saves.folder}")
+            if saves and stop:
+                raise KeyboardInterrupt(f"stopped by {stop.name} after step {sent}, saved in {saves.folder}")
     return own, _joined(history)
 
 
