@@ -1,6 +1,7 @@
 """Training that outlives its process: the states of a run in a folder, by Orbax, and signals that ask it to stop."""
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -42,18 +43,23 @@ class Saves:
     """
 
     def __init__(self, folder: str | os.PathLike[str], run: Mapping[str, Any]):
+        _orbax()
+        self.folder, self.run = Path(folder).absolute(), json.loads(json.dumps(dict(run)))
+        self.rest = contextlib.ExitStack()
+
+    @functools.cached_property
+    def manager(self) -> Any:
+        """Orbax's, which reads what is in the folder once it is made, and does not bear what is damaged."""
         orbax = _orbax()
         policy = orbax.checkpoint_managers.preservation_policy
-        self.folder, self.run = Path(folder).absolute(), json.loads(json.dumps(dict(run)))
         best: dict[str, Any] = {"best_fn": lambda metrics: metrics["loss"], "best_mode": "min"}
         kept = [policy.LatestN(KEPT), policy.BestN(get_metric_fn=best["best_fn"], reverse=True, n=1)]
         options = orbax.CheckpointManagerOptions(
             preservation_policy=policy.AnyPreservationPolicy(kept), cleanup_tmp_directories=True, **best
         )
-        self.manager = orbax.CheckpointManager(self.folder, options=options)
+        return orbax.CheckpointManager(self.folder, options=options)
 
     def __enter__(self) -> "Saves":
-        self.rest = contextlib.ExitStack()
         self.rest.enter_context(_late_answers_unheard())
         return self
 
@@ -62,7 +68,8 @@ class Saves:
     ) -> None:
         with self.rest:
             try:
-                self.manager.close()
+                if "manager" in self.__dict__:
+                    self.manager.close()
             except Exception as failed:
                 if error is None:
                     raise self._not_saved(failed) from failed
@@ -75,6 +82,7 @@ class Saves:
         args = _orbax().args
         whole = {"state": jax.tree.map(on_host, state), "history": dict(history)}
         record = {"run": self.run, "state": _described(state), "history": list(history), "sums": _sums(whole)}
+        record["own"] = _own_sum(record)
         items = args.Composite(**{STATE: args.PyTreeSave(whole), RECORD: args.JsonSave(record)})
         loss = {"loss": float(np.mean(history["loss"][-(step - self._before(step)) :]))}
         try:
@@ -90,7 +98,7 @@ class Saves:
           ValueError: the saves are of another run, or of a state with other arrays; or none of them is whole.
         """
         damaged: dict[int, Exception] = {}
-        for step in sorted(self.manager.all_steps(), reverse=True):
+        for step in sorted(self._steps(), reverse=True):
             try:
                 whole = self._read(step, like)
             except _Other as error:
@@ -106,6 +114,10 @@ class Saves:
         _agree(0, self.folder)
         return None
 
+    def _steps(self) -> list[int]:
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        return [int(name) for name in names if name.isdecimal()]
+
     def _set_aside(self, damaged: Mapping[int, Exception], step: int) -> None:
         _agree(step, self.folder)
         if jax.process_index() == 0:
@@ -113,13 +125,13 @@ class Saves:
                 log.warning("%s: damaged, set aside (%s)", self.folder / str(other), _line(error))
                 (self.folder / str(other)).rename(self.folder / f"damaged-{other}")
         _agree(step, self.folder)  # all wait for the first
-        if damaged:
-            self.manager.reload()
 
     def _read(self, step: int, like: Any) -> Any:
-        orbax = _orbax()
-        args = orbax.args
-        record = self.manager.restore(step, args=args.Composite(**{RECORD: args.JsonRestore()}))[RECORD]
+        orbax, folder = _orbax(), self.folder / str(step)
+        record = json.loads((folder / RECORD / "metadata").read_text())
+        if record.pop("own") != _own_sum(record):
+            raise ValueError(f"{RECORD} is not what was saved")
+        float(json.loads((folder / "metrics" / "metrics").read_text())["loss"])
         found, own = record["run"], self.run
         for name in found | own:
             if found.get(name) != own.get(name):
@@ -130,8 +142,8 @@ class Saves:
                 raise _Other(f"{self.folder}: holds {place} as {found.get(place)}, this run has {own.get(place)}")
         shape = {"state": like, "history": dict.fromkeys(record["history"], 0)}
         plain = jax.tree.map(lambda _: orbax.RestoreArgs(restore_type=np.ndarray), shape)
-        items = args.Composite(**{STATE: args.PyTreeRestore(restore_args=plain)})
-        whole = self.manager.restore(step, args=items)[STATE]
+        with orbax.PyTreeCheckpointer() as reader:
+            whole = reader.restore(folder / STATE, args=orbax.args.PyTreeRestore(restore_args=plain))
         sums = _sums(whole)
         wrong = [path for path, value in record["sums"].items() if sums.get(path) != value]
         if wrong:
@@ -139,7 +151,7 @@ class Saves:
         return whole
 
     def _before(self, step: int) -> int:
-        return max((other for other in self.manager.all_steps() if other < step), default=0)
+        return max((other for other in self._steps() if other < step), default=0)
 
     def _not_saved(self, error: Exception) -> OSError:
         return OSError(f"{self.folder}: training is not saved ({_line(error)}); earlier saves are as they were")
@@ -228,6 +240,10 @@ def _described(tree: Any) -> dict[str, str]:
 
 def _sums(tree: Any) -> dict[str, int]:
     return {path: zlib.crc32(np.ascontiguousarray(leaf).tobytes()) for path, leaf in _by_path(tree).items()}
+
+
+def _own_sum(record: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
 def _line(error: Exception) -> str:

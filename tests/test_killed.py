@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -41,12 +42,12 @@ def run(**options):
     return result(options["result"])
 
 
-def both(folder, **options):
+def both(results, **options):
     """Two processes that train together, each on two devices."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return [start(**options, result=folder / f"{i}.npz", devices=2, process=i, port=port) for i in range(2)]
+    return [start(**options, result=results / f"{i}.npz", devices=2, process=i, port=port) for i in range(2)]
 
 
 def wait_for_saves(folder, processes, more_than=0):
@@ -85,3 +86,31 @@ def test_two_processes_train_as_one_device_does(tmp_path):
     for other in (eight, result(tmp_path / "0.npz"), result(tmp_path / "1.npz")):
         for name in one:
             np.testing.assert_allclose(other[name], one[name], rtol=0, atol=1e-9, err_msg=name)
+
+
+def test_of_two_processes_one_ends_the_other_and_both_go_on(tmp_path):
+    options = {"net": "digits", "folder": tmp_path / "saves", "save_every": 20}
+    processes = both(tmp_path, **options | {"steps": 100_000})
+    wait_for_saves(tmp_path / "saves", processes)
+    processes[1].terminate()  # asked to stop, both do, after the same step
+    said = [ended(process)[1] for process in processes]
+    stopped = {re.search("stopped by SIGTERM after step ([0-9]+), saved", one).group(1) for one in said}
+    assert len(stopped) == 1
+
+    processes = both(tmp_path, **options | {"steps": 100_000})
+    wait_for_saves(tmp_path / "saves", processes, int(stopped.pop()))
+    processes[1].kill()
+    started = time.monotonic()
+    (code, said), _ = (ended(process) for process in processes)
+    assert code != 0
+    assert time.monotonic() - started < 60
+    assert "another task died" in said or "Gloo" in said
+
+    last = max(int(path.name) for path in (tmp_path / "saves").iterdir() if path.name.isdecimal())
+    options["steps"] = last + 20
+    whole = run(**options | {"folder": None}, result=tmp_path / "whole.npz", devices=4)
+    for process in both(tmp_path, **options):
+        code, said = ended(process)
+        assert code == 0, said
+    for name, array in result(tmp_path / "0.npz").items():
+        np.testing.assert_allclose(array, whole[name], rtol=0, atol=1e-5, err_msg=name)

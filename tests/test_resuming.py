@@ -1,5 +1,7 @@
 """Saved runs: what goes on ends as if it had never stopped; other runs are refused."""
 
+import resource
+import shutil
 import signal
 
 import jax
@@ -9,6 +11,7 @@ import optax
 import pytest
 
 from cnn_jax.layers import Chain, Dense, Dropout, Flatten
+from cnn_jax.resuming import Saves
 from cnn_jax.training import fit
 
 IMAGES = np.random.default_rng(0).normal(size=(32, 2, 2)).astype(np.float32)
@@ -72,3 +75,69 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
     for steps in (10, 20):  # the loss rises, so that the first save is the best
         run(tmp_path, steps, optimizer=optax.sgd(-0.5))
     assert {path.name for path in tmp_path.iterdir()} == {"4", "16", "20"}
+
+
+STATE = {"params": jnp.arange(6.0).reshape(2, 3), "key": jax.random.key(1), "done": jnp.int32(0)}
+
+
+def saved_twice(folder):
+    """Two saves, after one step and after two, the state counting up; returns what `newest` must then find."""
+    expected = {}
+    with Saves(folder, {"seed": 0}) as saves:
+        for step in (1, 2):
+            state = STATE | {"params": STATE["params"] + step, "done": jnp.int32(step)}
+            history = {"loss": np.arange(step, dtype=np.float32)}
+            saves.save(step, state, history)
+            expected[step] = state, history
+    return expected
+
+
+def flipped(data, place):
+    return data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :]
+
+
+DAMAGES = {
+    "emptied": lambda data: b"",
+    "truncated": lambda data: data[: len(data) // 2],
+    "flipped at the start": lambda data: flipped(data, 0),
+    "flipped in the middle": lambda data: flipped(data, len(data) // 2),
+    "flipped at the end": lambda data: flipped(data, len(data) - 1),
+    "gone": None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_whatever_is_damaged_what_is_found_is_whole(tmp_path, damage):
+    expected = saved_twice(tmp_path / "whole")
+    files = [path for path in (tmp_path / "whole" / "2").rglob("*") if path.is_file() and path.stat().st_size]
+    assert len(files) > 5
+    found = []
+    for i, file in enumerate(files):
+        folder = shutil.copytree(tmp_path / "whole", tmp_path / str(i))
+        own = folder / file.relative_to(tmp_path / "whole")
+        if DAMAGES[damage]:
+            own.write_bytes(DAMAGES[damage](own.read_bytes()))
+        else:
+            own.unlink()
+        with Saves(folder, {"seed": 0}) as saves:
+            step, state, history = saves.newest(STATE)
+        for got, wanted in zip(jax.tree.leaves((state, history)), jax.tree.leaves(expected[step]), strict=True):
+            if jnp.issubdtype(wanted.dtype, jax.dtypes.prng_key):
+                got, wanted = jax.random.key_data(got), jax.random.key_data(wanted)
+            np.testing.assert_array_equal(got, wanted)
+        assert (folder / "damaged-2").exists() == (step == 1)
+        assert (folder / "1").exists()
+        found.append(step)
+    assert 1 in found
+
+
+def test_where_nothing_more_can_be_written_earlier_saves_stay(tmp_path):
+    run(tmp_path, 8)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))  # as good as a full disk
+    try:
+        with pytest.raises(OSError, match=r"training is not saved .* earlier saves are as they were"):
+            run(tmp_path, 12)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    jax.tree.map(np.testing.assert_array_equal, run(tmp_path, 16), run(None, 16))
