@@ -2,18 +2,41 @@
 
 import json
 
+import jax
 import numpy as np
+import pytest
 from scripts import SHORT, run
 
 from experiments import scores
 
 
 def test_a_first_try(tmp_path):
-    run(tmp_path, "experiments.scores", "--smoke", **SHORT)
+    run(tmp_path, "experiments.scores", "--smoke", "--learning-rates", "0.003", "0.01", "--seeds", "2", **SHORT)
     found = json.loads((tmp_path / "runs" / "scores" / "metrics.json").read_text())
     assert list(found["kinds"]) == list(scores.KINDS)
     assert (tmp_path / "runs" / "scores" / "robustness.png").is_file()
-    zncc = found["kinds"]["zncc"]["robustness"]
-    assert np.ptp(zncc["brightness"] + zncc["contrast"]) < 0.02  # what zncc is for
-    sizes = [row["parameters"] for row in found["kinds"].values()]
-    assert max(sizes) < 1.02 * min(sizes)
+    for row in found["kinds"].values():
+        assert np.shape(row["robustness"]["noise"]) == (2, 4)
+        assert row["read_apart"][f"{row['rate']:g}"] == max(row["read_apart"].values())
+    for seed in range(2):
+        zncc = found["kinds"]["zncc"]["robustness"]
+        assert np.ptp(zncc["brightness"][seed] + zncc["contrast"][seed]) < 0.02  # what zncc is for
+
+
+def test_networks_are_about_as_large():
+    nets = [scores.network(kind, (16, 32), 10) for kind in scores.KINDS]
+    params = [jax.eval_shape(lambda key, net=net: net.init(key, (28, 28, 1)), jax.random.key(0)) for net in nets]
+    sizes = [sum(leaf.size for leaf in jax.tree.leaves(one)) for one in params]
+    assert max(sizes) < 1.01 * min(sizes)
+
+
+@pytest.mark.parametrize("name", scores.CHANGES)
+def test_changes_are_as_strong_as_they_say(name):
+    change, strengths = scores.CHANGES[name]
+    pixels = np.linspace(-1, 1, 10_000, dtype=np.float32).reshape(100, 100, 1, 1)
+    np.testing.assert_array_equal(change(pixels, strengths[0]), pixels)
+    changed = np.asarray(change(pixels, 0.5))
+    if name == "noise":
+        assert np.std(changed - pixels) == pytest.approx(0.5, rel=0.03)
+    else:
+        np.testing.assert_allclose(changed, {"brightness": pixels + 0.5, "contrast": pixels / 2}[name], rtol=1e-6)
