@@ -133,6 +133,8 @@ def train(kind: str, rate: float, seed: int, data: Labelled, config: Scores) -> 
 
 def choose(kind: str, data: Labelled, config: Scores) -> tuple[float, dict[str, float]]:
     """The learning rate that reads most of a part of the training set kept apart, and what each one reads."""
+    if len(config.learning_rates) == 1:
+        return config.learning_rates[0], {}
     learned, apart = split(data, APART)
     read = {}
     for rate in config.learning_rates:
@@ -179,9 +181,10 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
 def main(config: Scores) -> dict[str, Any]:
     """Chooses, trains and compares, writes everything; returns what metrics.json holds."""
     seeds = range(config.seed, config.seed + count("seeds", config.seeds))
-    count("epochs", config.epochs), count("batch_size", config.batch_size)
+    for name in ("epochs", "batch_size"):
+        count(name, getattr(config, name))
     if not config.learning_rates:
-        raise ValueError("--learning-rates: expected at least one, got none")
+        raise ValueError("learning_rates: expected at least one, got none")
     out = common.make_writable(config.out)
     data, test = load(config)
     rows, readers = {}, {}

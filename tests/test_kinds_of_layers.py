@@ -11,16 +11,21 @@ from experiments import scores
 
 
 def test_a_first_try(tmp_path):
-    run(tmp_path, "experiments.scores", "--smoke", "--learning-rates", "0.003", "0.01", "--seeds", "2", **SHORT)
+    run(tmp_path, "experiments.scores", "--smoke", "--learning-rates", "0.003", "--seeds", "1", **SHORT)
     found = json.loads((tmp_path / "runs" / "scores" / "metrics.json").read_text())
     assert list(found["kinds"]) == list(scores.KINDS)
     assert (tmp_path / "runs" / "scores" / "robustness.png").is_file()
     for row in found["kinds"].values():
-        assert np.shape(row["robustness"]["noise"]) == (2, 4)
-        assert row["read_apart"][f"{row['rate']:g}"] == max(row["read_apart"].values())
-    for seed in range(2):
-        zncc = found["kinds"]["zncc"]["robustness"]
-        assert np.ptp(zncc["brightness"][seed] + zncc["contrast"][seed]) < 0.02  # what zncc is for
+        assert np.shape(row["robustness"]["noise"]) == (1, 4)
+    zncc = found["kinds"]["zncc"]["robustness"]
+    assert np.ptp(zncc["brightness"][0] + zncc["contrast"][0]) < 0.02  # what zncc is for
+
+
+def test_the_rate_that_reads_most_is_chosen():
+    config = scores.Scores(smoke=True, learning_rates=(1e-9, 0.01))
+    rate, read = scores.choose("conv", scores.load(config)[0], config)
+    assert rate == 0.01
+    assert read["0.01"] > read["1e-09"]
 
 
 def test_networks_are_about_as_large():
