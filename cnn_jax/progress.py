@@ -4,6 +4,8 @@ import sys
 import time
 from types import TracebackType
 
+import jax
+
 PLAIN_LINES = 10
 
 
@@ -16,6 +18,7 @@ class Progress:
 
     def __init__(self, title: str, total: int, *, show: bool = True):
         self.title, self.total, self.start, self.tenth = title, total, time.monotonic(), -1
+        show = show and jax.process_index() == 0  # of several processes the first speaks
         self.bar = _bar(title, total) if show and sys.stderr.isatty() else None
         self.plain = show and self.bar is None
 

@@ -31,7 +31,7 @@ from cnn_jax.data.labelled import Labelled, split
 from cnn_jax.training import Augment, Batch
 from cnn_jax.windows import count
 
-from . import common, learning
+from . import common, learning, running
 
 CHOOSE = 0.1
 WHITENED = 5000  # images that the first kernels are made from
@@ -43,7 +43,7 @@ KERNELS, BIASES, VOTES, DECAY = 0.24, 0.053, 0.67, 2e-6
 
 
 @dataclasses.dataclass(frozen=True)
-class Cifar10:
+class Cifar10(running.Options):
     """Train on CIFAR-10, and report on its test set."""
 
     seeds: int = 1
@@ -142,22 +142,23 @@ def load(config: Cifar10) -> tuple[Labelled, Labelled]:
     return train, cifar.load("test", data_dir=config.data_dir)
 
 
-def main(config: Cifar10) -> dict[str, Any]:
+def main(config: Cifar10, run: running.Run) -> dict[str, Any]:
     """Trains the networks, reads the test set, writes everything; returns what metrics.json holds."""
     seeds, epochs = count("seeds", config.seeds), 2 if config.smoke else count("epochs", config.epochs)
     batch_size = 50 if config.smoke else count("batch_size", config.batch_size)
-    out = common.make_writable(config.out)
     train, test = load(config)
     options: dict[str, Any] = {"features": (8, 8, 8) if config.smoke else config.features}
     net = nets.speedrun_net(**options)
     steps = learning.steps_in(epochs, train, batch_size)
     whitening = initializers.whitening(learning.scaled(train.images[:WHITENED]), epsilon=EPSILON)
 
-    def train_one(key: jax.Array) -> learning.Trained:
+    def train_one(name: str, key: jax.Array) -> running.Trained:
         init_key, flip_key, key = jax.random.split(key, 3)
         params = net.init(init_key, (32, 32, 3))
         params["conv1"]["kernel"] = whitening
         return learning.train(
+            run,
+            name,
             net,
             train,
             params=params,
@@ -172,7 +173,7 @@ def main(config: Cifar10) -> dict[str, Any]:
 
     first, scores, metrics = learning.train_each(
         range(config.seed, config.seed + seeds),
-        out,
+        run.out,
         train_one,
         lambda path, trained: cnn_jax.save_params(path, trained.params, net="speedrun_net", options=options),
         lambda trained: learning.reader(trained.net, trained.params, list(VIEWS), list(VIEWS.values()))(test.images),
@@ -185,15 +186,15 @@ def main(config: Cifar10) -> dict[str, Any]:
             leaf.size for leaf, own in zip(jax.tree.leaves(first.params), kinds, strict=True) if own != "fixed"
         ),
         "petaflop": 6e-15 * work * steps * batch_size,
-        "config": learning.settings(config),
+        "config": running.settings(config),
     }
-    learning.report(out, first, test, scores[0], metrics)
+    learning.report(run.out, first, test, scores[0], metrics)
     print(
         f"{metrics['parameters']:,} parameters, {metrics['petaflop']:.2f} PFLOP: {100 * metrics['accuracy']:.2f} % "
-        f"(mean of {seeds}); everything is in {out}"
+        f"(mean of {seeds}); everything is in {config.out}"
     )
     return metrics
 
 
 if __name__ == "__main__":
-    common.run(lambda: main(tyro.cli(Cifar10, description=__doc__)))
+    common.run(lambda: running.through(tyro.cli(Cifar10, description=__doc__), main))

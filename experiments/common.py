@@ -17,15 +17,16 @@ from cnn_jax.files import replacing
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Runs a script: bad input or an unwritable folder gives one line on stderr and exit code 2, Ctrl-C 130."""
+    """Runs a script: bad input or an unwritable folder gives one line on stderr and exit code 2; Ctrl-C, and
+    what else asked a training to stop, 130."""
     cnn_jax.keep_freed_memory()
     keep_compiled()
     try:
         main()
-    except (ValueError, TypeError, OSError, ArithmeticError, MemoryError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, MemoryError, jax.errors.JaxRuntimeError) as error:
         fail(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or "interrupted", file=sys.stderr)
         raise SystemExit(130) from None
 
 

@@ -34,7 +34,7 @@ from cnn_jax.data import idx
 from cnn_jax.data.labelled import Labelled, split
 from cnn_jax.windows import count
 
-from . import common, learning
+from . import common, learning, running
 
 CHOOSE = 1 / 6
 SMOKE_BATCH = 20
@@ -64,7 +64,7 @@ VIEWS = [learning.moved(down, right) for down in (0, 1, -1) for right in (0, 1, 
 
 
 @dataclasses.dataclass(frozen=True)
-class Digits:
+class Digits(running.Options):
     """Train on MNIST or a set like it, and report on its test set."""
 
     data: Literal["mnist", "fashion-mnist", "emnist-letters"] = "mnist"
@@ -124,11 +124,10 @@ def load(config: Digits) -> tuple[Labelled, Labelled]:
     return train, idx.load(config.data, "test", data_dir=config.data_dir)
 
 
-def main(config: Digits) -> dict[str, Any]:
+def main(config: Digits, run: running.Run) -> dict[str, Any]:
     """Trains the networks, reads the test set, writes everything; returns what metrics.json holds."""
     seeds, batch_size = count("seeds", config.seeds), count("batch_size", config.batch_size)
     batch_size = SMOKE_BATCH if config.smoke else batch_size
-    out = common.make_writable(config.out)
     train, test = load(config)
     recipe = RECIPES[config.net]
     epochs = 2 if config.smoke else count("epochs", recipe.epochs if config.epochs is None else config.epochs)
@@ -137,8 +136,10 @@ def main(config: Digits) -> dict[str, Any]:
     net = getattr(nets, recipe.net)(**options)
     vary = functools.partial(shifted if config.data == "fashion-mnist" else slanted, strength=recipe.variation)
 
-    def train_one(key: jax.Array) -> learning.Trained:
+    def train_one(name: str, key: jax.Array) -> running.Trained:
         return learning.train(
+            run,
+            name,
             net,
             train,
             optimizer=optimizer(recipe, steps),
@@ -150,7 +151,7 @@ def main(config: Digits) -> dict[str, Any]:
 
     first, scores, metrics = learning.train_each(
         range(config.seed, config.seed + seeds),
-        out,
+        run.out,
         train_one,
         lambda path, trained: cnn_jax.save_params(path, trained.params, net=recipe.net, options=options),
         lambda trained: learning.reader(net, trained.params, VIEWS)(test.images),
@@ -161,15 +162,15 @@ def main(config: Digits) -> dict[str, Any]:
         "together": learning.accuracy(together, test.labels),
         "parameters": learning.learned_parameters(first.params),
         "epochs": epochs,
-        "config": learning.settings(config),
+        "config": running.settings(config),
     }
-    learning.report(out, first, test, together, metrics)
+    learning.report(run.out, first, test, together, metrics)
     print(
         f"{config.data}, {config.net}, {metrics['parameters']:,} parameters: {100 * metrics['accuracy']:.2f} % "
-        f"(mean of {seeds}), {100 * metrics['together']:.2f} % together; everything is in {out}"
+        f"(mean of {seeds}), {100 * metrics['together']:.2f} % together; everything is in {config.out}"
     )
     return metrics
 
 
 if __name__ == "__main__":
-    common.run(lambda: main(tyro.cli(Digits, description=__doc__)))
+    common.run(lambda: running.through(tyro.cli(Digits, description=__doc__), main))

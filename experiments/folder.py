@@ -25,7 +25,7 @@ from cnn_jax.data import folder, images
 from cnn_jax.data.labelled import Labelled
 from cnn_jax.windows import count
 
-from . import common, learning
+from . import common, learning, running
 
 OUT = Path("runs/folder")
 NET = "resnet9"
@@ -34,7 +34,7 @@ VIEWS = (lambda batch: batch, lambda batch: batch[:, :, ::-1])
 
 
 @dataclasses.dataclass(frozen=True)
-class Train:
+class Train(running.Options):
     """Train a residual network on a folder of folders of pictures."""
 
     pictures: tyro.conf.Positional[Path | None] = None
@@ -85,16 +85,17 @@ def load(config: Train) -> tuple[Labelled, Labelled]:
     return folder.load(config.pictures, size=config.size, validation=config.validation, seed=config.seed)
 
 
-def train(config: Train) -> dict[str, Any]:
+def train(config: Train, run: running.Run) -> dict[str, Any]:
     """Trains, reports on what was kept apart, writes everything; returns what metrics.json holds."""
     steps = 6 if config.smoke else count("steps", config.steps)
     if config.size < SMALLEST:
         raise ValueError(f"size: expected at least {SMALLEST}, which the network needs, got {config.size}")
-    out = common.make_writable(config.out)
     known, kept = load(config)
     options = {"features": 4 if config.smoke else config.features, "classes": len(known.classes)}
     rate = optax.cosine_decay_schedule(config.learning_rate, steps)
     trained = learning.train(
+        run,
+        "network",
         nets.resnet9(**options),
         known,
         optimizer=optax.contrib.muon(rate, muon_weight_dimension_numbers=optimizers.kernels),
@@ -104,8 +105,8 @@ def train(config: Train) -> dict[str, Any]:
         augment=learning.vary(vary),
         key=jax.random.key(config.seed),
     )
-    cnn_jax.save_params(out / "model.safetensors", trained.params, net=NET, options=options)
-    common.write_json(out / "classes.json", {"classes": known.classes, "size": config.size})
+    cnn_jax.save_params(run.out / "model.safetensors", trained.params, net=NET, options=options)
+    common.write_json(run.out / "classes.json", {"classes": known.classes, "size": config.size})
     scores = learning.reader(trained.net, trained.params, VIEWS)(kept.images)
     metrics = {
         "accuracy": learning.accuracy(scores, kept.labels),
@@ -113,12 +114,12 @@ def train(config: Train) -> dict[str, Any]:
         "trained_on": len(known.labels),
         "parameters": learning.learned_parameters(trained.params),
         "training_seconds": trained.seconds,
-        "config": learning.settings(config),
+        "config": running.settings(config),
     }
-    learning.report(out, trained, kept, scores, metrics)
+    learning.report(run.out, trained, kept, scores, metrics)
     print(
         f"{len(known.classes)} classes: {100 * metrics['accuracy']:.1f} % of {metrics['images']} pictures that were "
-        f"kept apart; everything is in {out}"
+        f"kept apart; everything is in {config.out}"
     )
     return metrics
 
@@ -145,7 +146,7 @@ def main() -> None:
     if sys.argv[1:2] == ["classify"]:
         classify(tyro.cli(Classify, prog="experiments.folder classify", args=sys.argv[2:]))
     else:
-        train(tyro.cli(Train, prog="experiments.folder", description=__doc__))
+        running.through(tyro.cli(Train, prog="experiments.folder", description=__doc__), train)
 
 
 if __name__ == "__main__":

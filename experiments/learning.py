@@ -1,11 +1,9 @@
 """What the experiments that learn from labelled pictures share: training, reading, figures and metrics."""
 
-import dataclasses
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,23 +14,13 @@ import cnn_jax
 from cnn_jax import figures, nets
 from cnn_jax.data.labelled import Labelled
 
-from . import common
+from . import common, running
 
 READ = 250  # images read at a time
 CALIBRATED = 5000  # images, or up to twice as many, that BatchNorm's statistics are taken from
 SHOWN = 40  # mistakes
 View = Callable[[jax.Array], jax.Array]
 Read = Callable[[Any], np.ndarray]
-
-
-class Trained(NamedTuple):
-    """A network that has learned, and how."""
-
-    net: cnn_jax.Layer
-    params: Any
-    history: dict[str, np.ndarray]
-    seconds: float
-    """Of training, the compilation included."""
 
 
 def scaled(images: Any) -> jax.Array:
@@ -74,31 +62,30 @@ def vary(image: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[..., tu
     return augment
 
 
-def train(net: cnn_jax.Layer, data: Labelled, **options: Any) -> Trained:
-    """`cnn_jax.fit`, and then the population's statistics for BatchNorm."""
-    started = time.monotonic()
-    params, history = cnn_jax.fit(net, (data.images, data.labels), **options)
-    some = data.images[:: max(len(data.images) // CALIBRATED, 1)]  # of all classes, in whatever order they are
-    params = cnn_jax.calibrate(net, params, scaled(some))
-    return Trained(net, jax.block_until_ready(params), history, time.monotonic() - started)
+def train(run: running.Run, name: str, net: cnn_jax.Layer, data: Labelled, **options: Any) -> running.Trained:
+    """`running.fit`, and then the population's statistics for BatchNorm."""
+    trained = running.fit(run, name, net, (data.images, data.labels), **options)
+    some = data.images[:: max(len(data.images) // CALIBRATED, 1)]  # of all classes, whether sorted or mixed
+    return trained._replace(params=cnn_jax.calibrate(net, trained.params, scaled(some)))
 
 
 def train_each(
     seeds: Sequence[int],
     out: Path,
-    train_one: Callable[[jax.Array], Trained],
-    save_one: Callable[[Path, Trained], None],
-    read: Callable[[Trained], np.ndarray],
+    train_one: Callable[[str, jax.Array], running.Trained],
+    save_one: Callable[[Path, running.Trained], None],
+    read: Callable[[running.Trained], np.ndarray],
     labels: np.ndarray,
-) -> tuple[Trained, list[np.ndarray], dict[str, Any]]:
+) -> tuple[running.Trained, list[np.ndarray], dict[str, Any]]:
     """Trains a network from every seed and saves it; returns the first, all scores of the test set, and metrics."""
-    first, scores, seconds = None, [], []
+    first, scores, seconds, resumed = None, [], [], []
     for seed in seeds:
-        trained = train_one(jax.random.key(seed))
+        trained = train_one(f"seed_{seed}", jax.random.key(seed))
         save_one(out / f"model_{seed}.safetensors", trained)
         first = first or trained
         scores.append(read(trained))
         seconds.append(trained.seconds)
+        resumed.append(trained.resumed)
         print(f"seed {seed}: {100 * accuracy(scores[-1], labels):.2f} % in {trained.seconds:.0f} s", flush=True)
     assert first is not None
     each = [accuracy(own, labels) for own in scores]
@@ -108,6 +95,7 @@ def train_each(
         "deviation": float(np.std(each, ddof=1)) if len(each) > 1 else None,
         "images": len(labels),
         "training_seconds": seconds,
+        "resumed_after": resumed,
     }
     return first, scores, metrics
 
@@ -191,7 +179,9 @@ def smoothed(classes: int, share: float) -> Callable[[jax.Array, jax.Array], jax
     """Cross-entropy with labels of which `share` is spread over all classes."""
 
     def loss(scores: jax.Array, label: jax.Array) -> jax.Array:
-        return optax.softmax_cross_entropy(scores, optax.smooth_labels(jax.nn.one_hot(label, classes), share))
+        return optax.softmax_cross_entropy(
+            scores, optax.smooth_labels(jax.nn.one_hot(label, classes, dtype=scores.dtype), share)
+        )
 
     return loss
 
@@ -240,16 +230,11 @@ def draw_training(out: Path, params: Any, history: dict[str, np.ndarray]) -> Non
     )
 
 
-def report(out: Path, trained: Trained, test: Labelled, scores: np.ndarray, metrics: dict[str, Any]) -> None:
+def report(out: Path, trained: running.Trained, test: Labelled, scores: np.ndarray, metrics: dict[str, Any]) -> None:
     """Writes metrics.json and the figures: curves, confusion, mistakes, first features."""
+    common.write_json(out / "metrics.json", metrics | common.versions())
     mistakes(out, test, scores, "What was read as what")
     draw_training(out, trained.params, trained.history)
-    common.write_json(out / "metrics.json", metrics | common.versions())
-
-
-def settings(config: Any) -> dict[str, str]:
-    """A script's options, for metrics.json."""
-    return {name: str(value) for name, value in dataclasses.asdict(config).items()}
 
 
 def load(path: Path, name: str, shape: tuple[int, int, int], classes: int) -> tuple[cnn_jax.Layer, Any]:

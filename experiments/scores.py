@@ -30,7 +30,7 @@ from cnn_jax.data import idx
 from cnn_jax.data.labelled import Labelled, split
 from cnn_jax.windows import count
 
-from . import common, learning
+from . import common, learning, running
 from .contest import medians
 
 SMOKE_BATCH = 40
@@ -75,7 +75,7 @@ CHANGES: Mapping[str, tuple[Callable[[jax.Array, float], jax.Array], tuple[float
 
 
 @dataclasses.dataclass(frozen=True)
-class Scores:
+class Scores(running.Options):
     """Train networks with six kinds of layers and compare them."""
 
     data: Literal["mnist", "fashion-mnist"] = "mnist"
@@ -116,11 +116,13 @@ def load(config: Scores) -> tuple[Labelled, Labelled]:
     )
 
 
-def train(kind: str, rate: float, seed: int, data: Labelled, config: Scores) -> learning.Trained:
+def train(kind: str, rate: float, seed: int, data: Labelled, config: Scores, run: running.Run) -> running.Trained:
     """A network of a kind that has learned from the data."""
     batch_size = SMOKE_BATCH if config.smoke else config.batch_size
     steps = learning.steps_in(config.epochs, data, batch_size)
     return learning.train(
+        run,
+        f"{kind} {len(data.labels)} {rate:g} {seed}",
         network(kind, config.features, len(data.classes)),
         data,
         optimizer=optax.adam(optax.cosine_decay_schedule(rate, steps)),
@@ -131,14 +133,14 @@ def train(kind: str, rate: float, seed: int, data: Labelled, config: Scores) -> 
     )
 
 
-def choose(kind: str, data: Labelled, config: Scores) -> tuple[float, dict[str, float]]:
+def choose(kind: str, data: Labelled, config: Scores, run: running.Run) -> tuple[float, dict[str, float]]:
     """The learning rate that reads most of a part of the training set kept apart, and what each one reads."""
     if len(config.learning_rates) == 1:
         return config.learning_rates[0], {}
     learned, apart = split(data, APART)
     read = {}
     for rate in config.learning_rates:
-        trained = train(kind, rate, config.seed, learned, config)
+        trained = train(kind, rate, config.seed, learned, config, run)
         read[rate] = learning.accuracy(learning.reader(trained.net, trained.params)(apart.images), apart.labels)
     return max(read, key=read.__getitem__), {f"{rate:g}": own for rate, own in read.items()}
 
@@ -178,19 +180,18 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def main(config: Scores) -> dict[str, Any]:
+def main(config: Scores, run: running.Run) -> dict[str, Any]:
     """Chooses, trains and compares, writes everything; returns what metrics.json holds."""
     seeds = range(config.seed, config.seed + count("seeds", config.seeds))
     for name in ("epochs", "batch_size"):
         count(name, getattr(config, name))
     if not config.learning_rates:
         raise ValueError("learning_rates: expected at least one, got none")
-    out = common.make_writable(config.out)
     data, test = load(config)
     rows, readers = {}, {}
     for kind in KINDS:
-        rate, read = choose(kind, data, config)
-        trained = [train(kind, rate, seed, data, config) for seed in seeds]
+        rate, read = choose(kind, data, config, run)
+        trained = [train(kind, rate, seed, data, config, run) for seed in seeds]
         each = [learning.reader(one.net, one.params) for one in trained]
         found = [robustness(reader, test) for reader in each]
         readers[kind] = each[0]
@@ -212,14 +213,14 @@ def main(config: Scores) -> dict[str, Any]:
         for name, values in strengths.items()
     }
     figure = figures.panels(panels, ylabel="accuracy, %", title=f"{config.data}: read under a change of light")
-    figures.save(figure, out / "robustness.png")
+    figures.save(figure, run.out / "robustness.png")
     text = table(rows)
-    common.write_text(out / "report.md", f"# Kinds of layers\n\n{text}\n\n![robustness](robustness.png)\n")
-    metrics = {"kinds": rows, "strengths": strengths, "config": learning.settings(config)}
-    common.write_json(out / "metrics.json", metrics | common.versions())
+    common.write_text(run.out / "report.md", f"# Kinds of layers\n\n{text}\n\n![robustness](robustness.png)\n")
+    metrics = {"kinds": rows, "strengths": strengths, "config": running.settings(config)}
+    common.write_json(run.out / "metrics.json", metrics | common.versions())
     print(text)
     return metrics
 
 
 if __name__ == "__main__":
-    common.run(lambda: main(tyro.cli(Scores, description=__doc__)))
+    common.run(lambda: running.through(tyro.cli(Scores, description=__doc__), main))

@@ -22,7 +22,7 @@ from cnn_jax.data import images, npz, xo
 from cnn_jax.data.labelled import Labelled
 from cnn_jax.progress import Progress
 
-from . import common, learning
+from . import common, learning, running
 from .xo_training import OUT, SIZE, VIEWS, Train, train
 
 
@@ -55,7 +55,7 @@ def load_reader(path: Path | None) -> learning.Read:
         if not path.exists():
             print(f"no model at {path} yet: training one first", file=sys.stderr)
             with contextlib.redirect_stdout(sys.stderr):
-                train(Train())
+                running.through(Train(), train)
     return learning.reader(*learning.load(path, "xo_net", (SIZE, SIZE, 1), len(xo.CLASSES)), VIEWS)
 
 
@@ -105,7 +105,7 @@ def main() -> None:
         config, command = commands[word]
         command(tyro.cli(config, prog=f"experiments.xo {word}", args=sys.argv[2:]))
     else:
-        train(tyro.cli(Train, prog="experiments.xo", description=__doc__))
+        running.through(tyro.cli(Train, prog="experiments.xo", description=__doc__), train)
 
 
 if __name__ == "__main__":

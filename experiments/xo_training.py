@@ -19,7 +19,7 @@ from cnn_jax.data import images, omniglot, xo
 from cnn_jax.progress import Progress
 from cnn_jax.windows import count
 
-from . import common, learning
+from . import common, learning, running
 
 OUT = Path("runs/xo")
 SIZE = 28
@@ -36,7 +36,7 @@ READERS = ("whole image", "hand-made features", "trained network")
 
 
 @dataclasses.dataclass(frozen=True)
-class Train:
+class Train(running.Options):
     """Train on drawn letters, then compare three readers on fresh ones."""
 
     out: Path = OUT
@@ -95,15 +95,17 @@ VIEWS = [*HALVES, *(lambda x, half=half: half(x).swapaxes(1, 2) for half in HALV
 # Training and the comparison.
 
 
-def train(config: Train) -> dict[str, Any]:
+def train(config: Train, run: running.Run) -> dict[str, Any]:
     """Trains, compares, draws and writes everything; returns what metrics.json holds."""
     started = time.monotonic()
     count("test_images", config.test_images)
     key = jax.random.key(config.seed)
-    out = common.make_writable(config.out)
+    out = run.out
     net, options = nets.xo_net(), {}
     train_key, test_key = jax.random.split(key)
-    params, history = cnn_jax.fit(
+    trained = running.fit(
+        run,
+        "network",
         net,
         functools.partial(xo.draw, size=SIZE),
         optimizer=optimizer(config),
@@ -111,7 +113,7 @@ def train(config: Train) -> dict[str, Any]:
         batch_size=config.batch_size,
         key=train_key,
     )
-    trained_in = time.monotonic() - started
+    params = trained.params
     cnn_jax.save_params(out / "model.safetensors", params, net="xo_net", options=options)
 
     rows, strengths = compare(params, net, config, test_key)
@@ -120,17 +122,18 @@ def train(config: Train) -> dict[str, Any]:
         "accuracy_by_strength": strengths,
         "omniglot": read_omniglot(params, net, config.data_dir, out),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "training_seconds": trained_in,
-        "config": learning.settings(config),
+        "training_seconds": trained.seconds,
+        "resumed_after": trained.resumed,
+        "config": running.settings(config),
     } | common.versions()
-    draw_figures(params, net, metrics, history, out, config.seed)
+    draw_figures(params, net, metrics, trained.history, out, config.seed)
     metrics["seconds"] = time.monotonic() - started
     common.write_json(out / "metrics.json", metrics)
     report = write_up(metrics)
     common.write_text(out / "report.md", report)
     print(table(rows))
     print(metrics["omniglot"]["line"])
-    print(f"{metrics['parameters']:,} parameters, {metrics['seconds']:.0f} s in all; everything is in {out}")
+    print(f"{metrics['parameters']:,} parameters, {metrics['seconds']:.0f} s in all; everything is in {config.out}")
     return metrics
 
 
