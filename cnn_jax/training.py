@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +12,16 @@ import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
+from .feeding import Augment, Data, Load, feeding
 from .layers import Layer, Params
 from .norms import BATCH
-from .parallel import placement
+from .parallel import Placement, placement
 from .progress import Progress
 from .resuming import Saves, asked_to_stop
 from .windows import accumulator, count
 
-
-class Batch(NamedTuple):
-    """What `fit(augment=...)` varies: images and labels as stored, their places in the data, and the epoch, from 0."""
-
-    images: Array
-    labels: Array
-    indices: Int[Array, " N"]
-    epoch: Int[Array, ""]
-
-
-Sample = Callable[[Array], tuple[Array, Array]]
-Augment = Callable[[Array, Batch], tuple[Array, Array]]
 Loss = Callable[[Array, Array], Array]
 
 # Metrics stay on the device and are read after so many steps.
@@ -46,7 +35,7 @@ STEPS_PER_CALL, ACCELERATED_STEPS_PER_CALL = 1, 50
 
 def fit(
     net: Layer,
-    data: Sample | tuple[Any, Any],
+    data: Data,
     *,
     optimizer: optax.GradientTransformation,
     steps: int,
@@ -68,7 +57,8 @@ def fit(
       net: the network.
       data: `(images, labels)`, arrays of (N, H, W) or (N, H, W, C) and (N, ...), reshuffled every epoch, the last
         partial batch of an epoch left out; or a function `sample(key) -> (image, label)` that draws one example and is
-        run on the device, `batch_size` of them for every step.
+        run on the device, `batch_size` of them for every step; or a `data.stream.Stream`, whose pictures need not fit
+        into memory.
       optimizer: an optax optimizer; it is told the gradient, the parameters and the loss (`value`), no more.
       steps: how many batches to learn from.
       key: a `jax.random.key`; the same key gives the same run.
@@ -87,6 +77,9 @@ def fit(
         lowest loss since the save before it, as Orbax writes them. SIGTERM and SIGINT then end the run after a step,
         saved. Needs the extra `experiments`.
       save_every: steps from one save to the next.
+      mesh: devices, of this process or of several, that share every batch along all axes of the mesh: each takes its
+        part, all hold the parameters, BatchNorm's statistics are the whole batch's. What is returned is on all of them.
+        Each process gives the same data, or a `Stream`, of which each reads its part.
       progress: show a bar on stderr (plain lines when that is not a terminal).
 
     Returns:
@@ -117,20 +110,40 @@ def fit(
     if steps_per_call is None:
         steps_per_call = STEPS_PER_CALL if jax.default_backend() == "cpu" else ACCELERATED_STEPS_PER_CALL
     at_once = min(count("steps_per_call", steps_per_call), steps)
-    cast = _casting(compute_dtype)
     init_key, data_key, step_key = jax.random.split(key, 3)
-    if callable(data):
-        if augment is not None:
-            raise TypeError("augment: expected None when data is a function, which can vary its examples by itself")
-        store, order, load = _sampled(data, batch_size, data_key)
-    else:
-        store, order, load = _stored(data, batch_size, data_key, augment)
-
-    example = jax.eval_shape(load, store, order, jnp.int32(0))[0]
-    fitted = net.init(init_key, example.shape[1:]) if params is None else params
     optimizer = optax.with_extra_args_support(optimizer)
-    own = jax.tree.map(lambda x: _strong(jnp.copy(x)), (fitted, optimizer.init(fitted), order, jnp.int32(0)))
-    own, store, step_key = place.whole((own, store, step_key))
+    identity = {"key": np.asarray(jax.random.key_data(key)).tolist(), "batch_size": batch_size}
+    with contextlib.ExitStack() as stack:
+        feed = stack.enter_context(feeding(data, batch_size, data_key, augment, place))
+        at_once = min(at_once, feed.at_once or steps)
+        example = jax.eval_shape(feed.load, feed.example, feed.order, jnp.int32(0))[0]
+        fitted = net.init(init_key, example.shape[1:]) if params is None else params
+        own = fitted, optimizer.init(fitted), feed.order, jnp.int32(0)
+        own, step_key = place.whole((jax.tree.map(lambda x: _strong(jnp.copy(x)), own), step_key))
+        run = _program(net, feed.load, optimizer, loss, batch_size, at_once, compute_dtype, place)
+
+        def advance(own: Any, until: int) -> tuple[Any, dict[str, Array]]:
+            return run(own, np.int32(until), feed.store(own[2]), step_key)
+
+        saves = stack.enter_context(Saves(checkpoint_dir, identity)) if checkpoint_dir is not None else None
+        bar = stack.enter_context(Progress("training", steps, show=progress))
+        own, history = _loop(advance, own, steps, at_once, saves, count("save_every", save_every), bar)
+    return own[0], history
+
+
+def _program(
+    net: Layer,
+    load: Load,
+    optimizer: optax.GradientTransformationExtraArgs,
+    loss: Loss,
+    batch_size: int,
+    at_once: int,
+    compute_dtype: Any,
+    place: Placement,
+) -> Callable[[Any, Any, Any, Array], tuple[Any, dict[str, Array]]]:
+    """The program that trains `at_once` steps, or fewer, until one: run(own, until, store, key) gives the new state and
+    what was measured in each step."""
+    cast = _casting(compute_dtype)
 
     def objective(params: Params, images: Array, labels: Array, keys: Array) -> tuple[Array, dict[str, Array]]:
         params, images = cast(params), cast(images, integers=True)
@@ -169,15 +182,7 @@ def fit(
         empty = jax.tree.map(lambda m: jnp.zeros(at_once, m.dtype), jax.eval_shape(step, own, store, key)[1])
         return lax.fori_loop(0, jnp.minimum(at_once, until - own[3]), body, (own, empty))
 
-    def advance(own: Any, until: int) -> tuple[Any, dict[str, Array]]:
-        return run(own, np.int32(until), store, step_key)
-
-    identity = {"key": np.asarray(jax.random.key_data(key)).tolist(), "batch_size": batch_size}
-    with contextlib.ExitStack() as stack:
-        saves = stack.enter_context(Saves(checkpoint_dir, identity)) if checkpoint_dir is not None else None
-        bar = stack.enter_context(Progress("training", steps, show=progress))
-        own, history = _loop(advance, own, steps, at_once, saves, count("save_every", save_every), bar)
-    return own[0], history
+    return run
 
 
 def _loop(
@@ -250,46 +255,6 @@ def _restored(own: Any, saved: dict[str, Any]) -> Any:
     return saved["params"], state.unflatten(saved["optimizer"]), order.unflatten(saved["order"]), saved["done"]
 
 
-Load = Callable[[Any, Any, Array], tuple[Array, Array, Any]]
-
-
-def _sampled(sample: Sample, batch_size: int, key: Array) -> tuple[Array, None, Load]:
-    def load(key: Array, order: None, step: Array) -> tuple[Array, Array, None]:
-        images, labels = jax.vmap(sample)(jax.random.split(jax.random.fold_in(key, step), batch_size))
-        return _with_channels(images), labels, order
-
-    return key, None, load
-
-
-def _stored(data: tuple[Any, Any], batch_size: int, key: Array, augment: Augment | None) -> tuple[Any, Array, Load]:
-    try:
-        images, labels = (jnp.asarray(part) for part in data)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"data: expected (images, labels) or a function sample(key), got {type(data).__name__}"
-        ) from None
-    n = len(images)
-    if len(labels) != n:
-        raise ValueError(f"data: expected as many labels as the {n} images, got {len(labels)}")
-    if n < batch_size:
-        raise ValueError(f"batch_size: expected at most the {n} images of data, got {batch_size}")
-
-    def load(store: tuple[Array, Array, Array], order: Array, step: Array) -> tuple[Array, Array, Array]:
-        images, labels, (order_key, augment_key) = store
-        epoch, place = jnp.divmod(step, n // batch_size)
-
-        def shuffled() -> Array:
-            return jax.random.permutation(jax.random.fold_in(order_key, epoch), n)
-
-        order = lax.cond(place == 0, shuffled, lambda: order)
-        chosen = lax.dynamic_slice_in_dim(order, place * batch_size, batch_size)
-        batch = Batch(images[chosen], labels[chosen], chosen, epoch)
-        images, labels = augment(jax.random.fold_in(augment_key, step), batch) if augment else batch[:2]
-        return _with_channels(images), labels, order
-
-    return (images, labels, tuple(jax.random.split(key))), jnp.arange(n), load
-
-
 def _casting(dtype: Any) -> Callable[..., Any]:
     """What turns all floats of a tree into a dtype, and if asked integers too."""
     if dtype is None:
@@ -310,12 +275,6 @@ def _casting(dtype: Any) -> Callable[..., Any]:
 def _strong(array: Array) -> Array:
     """The same numbers of no weak type, lest a loop or the next call find another type."""
     return array if jnp.issubdtype(array.dtype, jax.dtypes.extended) else array.astype(array.dtype)
-
-
-def _with_channels(images: Array) -> Array:
-    if images.ndim not in (3, 4):
-        raise ValueError(f"data: expected images of (H, W) or (H, W, C), got {images.shape[1:]}")
-    return images if images.ndim == 4 else images[..., None]
 
 
 def _check_parameters(params: Params, step: int) -> None:

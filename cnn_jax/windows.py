@@ -64,12 +64,15 @@ def pair(name: str, value: int | Sequence[int]) -> Pair:
     return rows, columns
 
 
-def count(name: str, value: int) -> int:
-    """One positive int."""
+def count(name: str, value: int, *, least: int = 1) -> int:
+    """One int, positive unless told otherwise."""
     try:
-        return pair(name, operator.index(value))[0]
+        value = operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected an int, got {value!r}") from None
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+    return value
 
 
 def spread_mask(mask: Any, shape: tuple[int, ...]) -> Array:

@@ -28,7 +28,7 @@ import cnn_jax
 from cnn_jax import augment, initializers, nets, optimizers
 from cnn_jax.data import cifar
 from cnn_jax.data.labelled import Labelled, split
-from cnn_jax.training import Augment, Batch
+from cnn_jax.feeding import Augment, Batch
 from cnn_jax.windows import count
 
 from . import common, learning, running

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scripts import SHORT, run
 
-from experiments import scores
+from experiments import running, scores
 
 
 def test_a_first_try(tmp_path):
@@ -21,9 +21,9 @@ def test_a_first_try(tmp_path):
     assert np.ptp(zncc["brightness"][0] + zncc["contrast"][0]) < 0.02  # what zncc is for
 
 
-def test_the_rate_that_reads_most_is_chosen():
+def test_the_rate_that_reads_most_is_chosen(tmp_path):
     config = scores.Scores(smoke=True, learning_rates=(1e-9, 0.01))
-    rate, read = scores.choose("conv", scores.load(config)[0], config)
+    rate, read = scores.choose("conv", scores.load(config)[0], config, running.Run(tmp_path, tmp_path / "saves", None))
     assert rate == 0.01
     assert read["0.01"] > read["1e-09"]
 

@@ -14,8 +14,8 @@ from scripts import SHORT, png, run, run_each
 import cnn_jax
 from cnn_jax import nets
 from cnn_jax.data.labelled import Labelled
-from cnn_jax.training import Batch
-from experiments import cifar10, learning
+from cnn_jax.feeding import Batch
+from experiments import cifar10, learning, running
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +102,15 @@ def test_more_images_in_a_batch_than_there_are():
         learning.steps_in(3, data, 21)
 
 
-def test_statistics_are_of_all_classes(monkeypatch):
+def test_statistics_are_of_all_classes(monkeypatch, tmp_path):
     """Whatever the order of the images: here one class comes after the other."""
     monkeypatch.setattr(learning, "CALIBRATED", 10)
     images = np.repeat(np.array([0, 255], np.uint8), 20)[:, None, None] * np.ones((1, 2, 2), np.uint8)
     data = Labelled(images, np.repeat(np.arange(2, dtype=np.int32), 20), ("a", "b"))
     net = cnn_jax.Chain(cnn_jax.BatchNorm(), cnn_jax.Flatten(), cnn_jax.Dense(2))
     options = {"optimizer": optax.sgd(0.1), "steps": 1, "batch_size": 40, "key": jax.random.key(0), "progress": False}
-    trained = learning.train(net, data, augment=learning.vary(lambda key, image: image), **options)
+    run = running.Run(tmp_path, tmp_path / "saves", None)
+    trained = learning.train(run, "one", net, data, augment=learning.vary(lambda key, image: image), **options)
     assert float(trained.params["batch_norm1"]["mean"][0]) == pytest.approx(0, abs=1e-6)
 
 

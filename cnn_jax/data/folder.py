@@ -39,10 +39,10 @@ def load(
       OSError: the folder or a file cannot be read.
     """
     size, folder = count("size", size), Path(folder)
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(classes) < 2:
-        raise ValueError(f"{folder}: expected a folder for each of at least two classes, got {classes}")
-    files = {name: pictures(folder / name) for name in classes}
+    names = classes(folder)
+    if len(names) < 2:
+        raise ValueError(f"{folder}: expected a folder for each of at least two classes, got {list(names)}")
+    files = {name: pictures(folder / name) for name in names}
     for name, own in files.items():
         if len(own) < 2:
             inside = "; folders in it are not looked into" if any(p.is_dir() for p in (folder / name).iterdir()) else ""
@@ -50,14 +50,19 @@ def load(
                 f"{folder / name}: expected at least two pictures, one to choose by, got {len(own)}{inside}"
             )
     paths = [path for own in files.values() for path in own]
-    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(own) for own in files.values()])
+    labels = np.repeat(np.arange(len(names), dtype=np.int32), [len(own) for own in files.values()])
     kept_apart(labels, validation, seed=seed)  # a share that cannot be is refused before all is read
-    return split(Labelled(_cached(paths, size, progress), labels, tuple(map(_text, classes))), validation, seed=seed)
+    return split(Labelled(_cached(paths, size, progress), labels, tuple(map(_text, names))), validation, seed=seed)
 
 
 def _text(name: str) -> str:
     """A file's name as text that can be written, whatever bytes it is made of."""
     return os.fsencode(name).decode("utf-8", "replace")
+
+
+def classes(folder: Path) -> tuple[str, ...]:
+    """The names of the folders in a folder, in alphabetical order, but for hidden ones."""
+    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
 
 
 def pictures(folder: Path) -> list[Path]:
