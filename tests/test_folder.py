@@ -1,6 +1,9 @@
 """One's own pictures, of any kind and size, a folder for each class."""
 
 import os
+import time
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,14 +74,44 @@ def test_the_arrays_are_kept_while_no_file_changes(pictures, cache, monkeypatch)
     assert sum(greenish) == 1
 
 
+def of_their_colour(parts):
+    return sum(np.sum((part.images[..., 0].mean((1, 2)) > 200) == (part.labels == 1)) for part in parts)
+
+
+@pytest.mark.parametrize("alike", ["st_ino", "st_ctime_ns"])
+def test_files_that_change_places_are_read_again(pictures, monkeypatch, alike):
+    """Though of one size and time: either their number or the time of the renaming is enough."""
+    blue, red = (pictures / name / "2.bmp" for name in COLOURS)
+    for path in (blue, red):
+        os.utime(path, (1, 1))
+    stat = Path.stat
+
+    def blurred(path, **options):
+        found = stat(path, **options)
+        known = {name: getattr(found, name) for name in dir(found) if name.startswith("st_")}
+        return types.SimpleNamespace(**known | {alike: 0})
+
+    monkeypatch.setattr(Path, "stat", blurred)
+    assert of_their_colour(load(pictures)) == 10
+    time.sleep(0.02)  # the times of files go on in steps of some milliseconds
+    blue.rename(pictures / "2.bmp")
+    red.rename(blue)
+    (pictures / "2.bmp").rename(red)
+    assert of_their_colour(load(pictures)) == 8
+
+
 def test_a_spoilt_cache_is_written_again(pictures, cache):
     first = load(pictures)
     (kept,) = cache.rglob("*.npy")
     np.save(kept, np.zeros((3, 8, 8, 3), np.uint8))
     np.testing.assert_array_equal(load(pictures)[0].images, first[0].images)
-    np.save(kept, np.zeros((3, 8, 8, 3), np.uint8))
+    np.save(kept, np.zeros((10, 8, 8, 3), np.int8))
     np.testing.assert_array_equal(load(pictures)[0].images, first[0].images)
-    kept.write_bytes(b"spoilt")
+    for spoilt in (b"spoilt", b"", kept.read_bytes()[:-1]):
+        kept.write_bytes(spoilt)
+        np.testing.assert_array_equal(load(pictures)[0].images, first[0].images)
+    with kept.open("wb") as file:
+        np.savez(file, np.zeros((10, 8, 8, 3), np.uint8))
     np.testing.assert_array_equal(load(pictures)[0].images, first[0].images)
     np.testing.assert_array_equal(np.load(kept).shape, (10, 8, 8, 3))
 
@@ -140,6 +173,23 @@ def test_nothing_is_run_to_read_a_picture(tmp_path, monkeypatch):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "none")
+
+
+@pytest.mark.parametrize("size", [4097, 100_000_000])
+def test_sizes_too_large_are_refused_before_anything_is_read(tmp_path, size):
+    for read in (load, images.read_square):
+        with pytest.raises(ValueError, match=f"size: expected at most 4096, got {size}"):
+            read(tmp_path / "none", size=size)
+
+
+def test_the_largest_size():
+    assert images.side(4096) == 4096
+
+
+def test_names_that_are_no_text_stay_apart(pictures):
+    for name, other in zip(COLOURS, (b"\xfe", b"\xff"), strict=True):
+        (pictures / name).rename(pictures / os.fsdecode(other))
+    assert load(pictures)[0].classes == ("\\xfe", "\\xff")
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 2])
