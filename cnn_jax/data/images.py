@@ -80,7 +80,7 @@ def _read(path: str | os.PathLike[str] | IO[bytes], convert: Callable[[Image.Ima
         raise TypeError(f"path: expected a path or a file, got {type(path).__name__}")
     try:
         if is_path and not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for someone to write to it
-            raise OSError(errno.EINVAL, "Expected a file, not a folder, a pipe or a device", os.fspath(path))
+            raise OSError(errno.EINVAL, "expected a file, not a folder, a pipe or a device", os.fspath(path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower
             with Image.open(path, formats=FORMATS) as picture:
