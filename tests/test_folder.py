@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cnn_jax.data import folder, images
-from cnn_jax.data.labelled import split
+from cnn_jax.data.labelled import Labelled, split
 
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
 
@@ -196,6 +196,32 @@ def test_names_that_are_no_text_stay_apart(pictures):
 def test_bad_shares(pictures, share):
     with pytest.raises(ValueError, match="validation: expected more than 0 and less than 1"):
         load(pictures, validation=share)
+
+
+@pytest.mark.parametrize("share", [None, "0.2", 0.2j, np.array([0.2, 0.3])])
+def test_shares_that_are_no_numbers(pictures, share):
+    with pytest.raises(TypeError, match="validation: expected a number, got"):
+        load(pictures, validation=share)
+
+
+@pytest.mark.parametrize(
+    ("seed", "error", "message"),
+    [
+        (-1, ValueError, "at least 0, got -1"),
+        (1.0, TypeError, "an int, got 1.0"),
+        (None, TypeError, "an int, got None"),
+    ],
+)
+def test_bad_seeds(pictures, seed, error, message):
+    with pytest.raises(error, match=f"seed: expected {message}"):
+        load(pictures, seed=seed)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_more_or_fewer_labels_than_images(count):
+    data = Labelled(np.zeros((2, 4, 4), np.uint8), np.zeros(count, np.int32), ("a",))
+    with pytest.raises(ValueError, match=f"data: expected a label for each of 2 images, got {count}"):
+        split(data, 0.5)
 
 
 def test_every_class_has_something_to_be_chosen_by(pictures):

@@ -33,8 +33,9 @@ def load(
       progress: show a bar on stderr.
 
     Raises:
-      ValueError: fewer than two classes, a class of fewer than two pictures, a file that is no picture, a size or share
-        that cannot be; the message names it.
+      ValueError: fewer than two classes, a class of fewer than two pictures, a file that is no picture, a size, share
+        or seed that cannot be; the message names it.
+      TypeError: a size or seed that is no int, a share that is no number.
       OSError: the folder or a file cannot be read.
     """
     size, folder = images.side(size), Path(folder)
