@@ -1,16 +1,20 @@
 """One's own pictures, of any kind and size, a folder for each class."""
 
+import json
 import os
 import time
 import types
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_jax import nets, save_params
 from cnn_jax.data import folder, images
 from cnn_jax.data.labelled import Labelled, split
+from experiments import folder as experiment
 
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
 
@@ -249,3 +253,82 @@ def test_squares(tmp_path):
     assert images.read_square(tmp_path / "deep.png", size=2).min() == 255
     with pytest.raises(ValueError, match="size: expected at least 1"):
         images.read_square(tmp_path / "deep.png", size=0)
+
+
+OPTIONS = {"features": 2, "classes": 2}
+
+
+@pytest.fixture(scope="module")
+def params():
+    shapes = jax.eval_shape(lambda key: nets.resnet9(**OPTIONS).init(key, (40, 40, 3)), jax.random.key(0))
+    return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+
+
+@pytest.fixture
+def model(tmp_path, params):
+    """A folder with a model that tells two classes apart."""
+    experiment.save(tmp_path, params, OPTIONS, ("red", "blue"), 40)
+    return tmp_path
+
+
+def test_a_model_knows_its_classes_and_size(model, pictures):
+    _, open_one, classes = experiment.load_model(model)
+    assert classes == ("red", "blue")
+    assert open_one(pictures / "red" / "0.png").shape == (40, 40, 3)
+
+
+def test_a_model_whose_run_ended_before_its_classes_were_written(model, params):
+    """The classes that are there are those of an older one."""
+    other = jax.tree.map(np.zeros_like, params)
+    save_params(model / "model.safetensors", other, net="resnet9", options=OPTIONS)
+    with pytest.raises(ValueError, match=r"classes.json: not of the model .*model.safetensors, .* train again"):
+        experiment.load_model(model)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": "ab"}, "classes: expected a list of texts"),
+        ({"classes": {"a": 1, "b": 2}}, "classes: expected a list of texts"),
+        ({"classes": ["a", 1]}, "classes: expected a list of texts"),
+        ({"classes": ["a", ["b"]]}, "classes: expected a list of texts"),
+        ({"classes": ["a", "a"]}, "classes: expected no name twice"),
+        ({"size": "40"}, "size: expected an int, got '40'"),
+        ({"size": 40.0}, "size: expected an int, got 40.0"),
+        ({"size": True}, "size: expected at least 32, which the network needs, got True"),
+        ({"size": 31}, "size: expected at least 32, which the network needs, got 31"),
+        ({"size": 10**8}, "size: expected at most 4096, got 100000000"),
+    ],
+)
+def test_classes_that_no_training_writes(model, change, message):
+    path = model / "classes.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=rf"classes.json: not what a training writes \({message}\)"):
+        experiment.load_model(model)
+
+
+@pytest.mark.parametrize("missing", ["model", "classes", "size"])
+def test_classes_that_lack_something(model, missing):
+    path = model / "classes.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != missing}))
+    with pytest.raises(ValueError, match=rf"classes.json: not what a training writes \('{missing}'\)"):
+        experiment.load_model(model)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"null", b"\xff", b"[" * 100_000])
+def test_what_are_no_classes(model, content):
+    (model / "classes.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"classes.json: not what a training writes"):
+        experiment.load_model(model)
+
+
+def test_more_classes_than_votes(model, params):
+    experiment.save(model, params, OPTIONS, ("a", "b", "c"), 40)
+    with pytest.raises(ValueError, match=r"model.safetensors: parameters that do not fit resnet9 for 3 classes"):
+        experiment.load_model(model)
+
+
+def test_a_model_of_another_size(model, params):
+    experiment.save(model, params, OPTIONS, ("a", "b"), 80)
+    with pytest.raises(ValueError, match=r"model.safetensors: parameters that do not fit resnet9"):
+        experiment.load_model(model)
