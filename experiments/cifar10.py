@@ -4,12 +4,12 @@ Claim: 94.62 % of the test set after 46 minutes on 2 CPU cores and 0.57 PFLOP (o
 One person read about 94 % (Karpathy, "Lessons learned from manually classifying CIFAR-10", 2011).
 Evidence: metrics.json of the first command below, run on an AMD EPYC.
 
-The network follows airbench94_muon (Jordan, github.com/KellerJordan/cifar10-airbench), the fastest CIFAR-10 training
-of its time on a GPU, and so does the recipe, as pure functions: whitened patches, Muon on kernels kept at one norm,
-mirrored in every second epoch, read from six views. It differs from its source in that it trains for 16 epochs in place
-of 8, leaves pixels in [-1, 1] where the source normalises every channel, whitens by the covariance about the mean, and
-averages the views' log-probabilities, not their votes. The rates, decay and smoothing are the source's; its author
-found them, and reports accuracy on the test set. `--choose` reports on a tenth of the training set, for choices of
+The network and the recipe follow airbench94_muon (Jordan, github.com/KellerJordan/cifar10-airbench), the fastest
+CIFAR-10 training of its time on a GPU, as pure functions: whitened patches, Muon on kernels kept at one norm, mirrored
+in every second epoch, read from six views. The main differences: it trains for 16 epochs, not 8; pixels are in [-1, 1],
+not normalised per channel; patches are whitened by their covariance about the mean; and the views' log-probabilities
+are averaged, not their votes, which ranks the classes alike. Rates, decay and smoothing are taken over; they were found
+by its author, who reports accuracy on the test set. `--choose` reports on a tenth of the training set, for choices of
 one's own.
 
     python -m experiments.cifar10                  train once, report on the test set
