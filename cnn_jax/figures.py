@@ -21,6 +21,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^v*P"
 NUMBERS_UP_TO = 12
 WRITTEN_UP_TO = 40
+NAMED = 100
+LONGEST_SIDE = 20  # inches
 
 
 def tiles(
@@ -176,8 +178,11 @@ def bars(groups: Mapping[str, Mapping[str, float]], *, ylabel: str, title: str =
 
 
 def confusion(matrix: Int[np.ndarray, "K K"], classes: Sequence[str], *, title: str = "") -> Figure:
-    """How often each true class (row) was read as each class (column); up to 40 classes with the counts."""
-    side = max(0.45 * len(classes), 3.4)
+    """How often each true class (row) was read as each class (column); up to 40 classes with the counts.
+
+    Of more than 100 classes only every second, third ... is named, and the figure grows no larger than 20 inches.
+    """
+    side = min(max(0.45 * len(classes), 3.4), LONGEST_SIDE)
     figure = Figure(figsize=(side + 0.2, side), layout="constrained")
     axes = figure.subplots()
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -185,9 +190,11 @@ def confusion(matrix: Int[np.ndarray, "K K"], classes: Sequence[str], *, title: 
     for (y, x), count in np.ndenumerate(matrix) if len(classes) <= WRITTEN_UP_TO else ():
         colour = "white" if share[y, x] > 0.5 else "black"
         axes.text(x, y, f"{count}", ha="center", va="center", color=colour, fontsize=8 if len(classes) > 4 else 10)
-    turned = max(map(len, classes)) > 3
-    axes.set_xticks(range(len(classes)), classes, rotation=90 if turned else 0, parse_math=False)
-    axes.set_yticks(range(len(classes)), classes, parse_math=False)
+    step = -(-len(classes) // NAMED)
+    named, names = range(0, len(classes), step), classes[::step]
+    turned = max(map(len, names)) > 3
+    axes.set_xticks(named, names, rotation=90 if turned else 0, parse_math=False)
+    axes.set_yticks(named, names, parse_math=False)
     axes.set_xlabel("read as")
     axes.set_ylabel("is")
     axes.set_title(title, fontsize=11)

@@ -7,9 +7,10 @@ python -m experiments.folder --smoke                  a first try on generated p
 
 import dataclasses
 import functools
+import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,7 @@ def load(config: Train) -> tuple[Labelled, Labelled]:
 
 def train(config: Train, run: running.Run) -> dict[str, Any]:
     """Trains, reports on what was kept apart, writes everything; returns what metrics.json holds."""
-    steps = 6 if config.smoke else count("steps", config.steps)
-    if config.size < SMALLEST:
-        raise ValueError(f"size: expected at least {SMALLEST}, which the network needs, got {config.size}")
+    steps, size = 6 if config.smoke else count("steps", config.steps), side(config.size)
     known, kept = load(config)
     options = {"features": 4 if config.smoke else config.features, "classes": len(known.classes)}
     rate = optax.cosine_decay_schedule(config.learning_rate, steps)
@@ -105,8 +104,7 @@ def train(config: Train, run: running.Run) -> dict[str, Any]:
         augment=learning.vary(vary),
         key=jax.random.key(config.seed),
     )
-    cnn_jax.save_params(run.out / "model.safetensors", trained.params, net=NET, options=options)
-    common.write_json(run.out / "classes.json", {"classes": known.classes, "size": config.size})
+    save(run.out, trained.params, options, known.classes, size)
     scores = learning.reader(trained.net, trained.params, VIEWS)(kept.images)
     metrics = {
         "accuracy": learning.accuracy(scores, kept.labels),
@@ -124,6 +122,26 @@ def train(config: Train, run: running.Run) -> dict[str, Any]:
     return metrics
 
 
+def side(size: int) -> int:
+    """A size of pictures that the network can read."""
+    if images.side(size) < SMALLEST:
+        raise ValueError(f"size: expected at least {SMALLEST}, which the network needs, got {size}")
+    return size
+
+
+def save(out: Path, params: Any, options: dict[str, Any], classes: Sequence[str], size: int) -> None:
+    """Writes the model, and then what its votes mean, with its checksum: a run can end between the two."""
+    path = out / "model.safetensors"
+    cnn_jax.save_params(path, params, net=NET, options=options)
+    common.write_json(out / "classes.json", {"model": checksum(path), "classes": classes, "size": size})
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def classify(config: Classify) -> None:
     """Prints one line a picture; exits with code 2 if one could not be read."""
     learning.classify(config.pictures, functools.partial(load_model, config.model))
@@ -131,14 +149,20 @@ def classify(config: Classify) -> None:
 
 def load_model(model: Path) -> tuple[learning.Read, Callable[[Path], np.ndarray], tuple[str, ...]]:
     """What `learning.classify` needs, from the folder that a training wrote to."""
-    path = model / "classes.json"
+    path, weights = model / "classes.json", model / "model.safetensors"
     try:
         meant = json.loads(path.read_text(encoding="utf-8"))
-        classes, size = tuple(map(str, meant["classes"])), count("size", meant["size"])
-    except (ValueError, KeyError, TypeError) as error:
+        expected, classes, size = meant["model"], meant["classes"], side(meant["size"])
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise ValueError("classes: expected a list of texts")
+        if len(set(classes)) < len(classes):
+            raise ValueError("classes: expected no name twice")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: not what a training writes ({error})") from error
-    net, params = learning.load(model / "model.safetensors", NET, (size, size, 3), len(classes))
-    return learning.reader(net, params, VIEWS), functools.partial(images.read_square, size=size), classes
+    if checksum(weights) != expected:
+        raise ValueError(f"{path}: not of the model {weights}, whose training did not end; train again")
+    net, params = learning.load(weights, NET, (size, size, 3), len(classes))
+    return learning.reader(net, params, VIEWS), functools.partial(images.read_square, size=size), tuple(classes)
 
 
 def main() -> None:

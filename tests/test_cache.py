@@ -116,6 +116,18 @@ def test_the_folder_goes_before_the_mirror(tmp_path, monkeypatch):
     assert fetch(NAME, url=CLOSED, checksum=CHECKSUM, data_dir=tmp_path / "data") == path
 
 
+@pytest.mark.parametrize("name", ["none", "file"])
+def test_a_folder_that_is_not_there_is_named(server, tmp_path, monkeypatch, name):
+    """Rather than that all is downloaded in its place."""
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ValueError, match=f"data_dir: expected a folder, got {tmp_path / name}"):
+        fetch(NAME, url=server.url, checksum=CHECKSUM, data_dir=tmp_path / name)
+    monkeypatch.setenv(MIRROR, str(tmp_path / name))
+    with pytest.raises(ValueError, match=f"{MIRROR}: expected a folder, got {tmp_path / name}"):
+        fetch(NAME, url=server.url, checksum=CHECKSUM)
+    assert server.requests == []
+
+
 def test_a_wrong_file_is_refused_and_left_alone(tmp_path):
     path = put(tmp_path / "data", b"other")
     with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: expected {CHECKSUM}"):

@@ -108,6 +108,23 @@ def test_confusion_counts_and_shares():
     np.testing.assert_allclose(axes.images[0].get_array(), [[0.75, 0.25], [0, 0]])
 
 
+@pytest.mark.parametrize(("count", "inches", "step"), [(41, 18.45, 1), (100, 20, 1), (101, 20, 2), (500, 20, 5)])
+def test_confusion_of_many_classes(count, inches, step):
+    figure = figures.confusion(np.eye(count, dtype=int), [f"class {i}" for i in range(count)])
+    assert figure.get_figheight() == pytest.approx(inches)
+    assert texts(figure.axes[0]) == []
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        names = [label.get_text() for label in axis.get_ticklabels()]
+        assert names == [f"class {place}" for place in axis.get_ticklocs()]
+        assert names == [f"class {i}" for i in range(0, count, step)]
+
+
+def test_confusion_of_many_classes_is_saved_small(tmp_path):
+    figures.save(figures.confusion(np.eye(500, dtype=int), [f"class {i}" for i in range(500)]), tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.width * image.height < 6e6
+
+
 def test_nothing_to_show_is_refused():
     with pytest.raises(ValueError, match=r"images: .*none"):
         figures.tiles([])

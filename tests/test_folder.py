@@ -1,13 +1,20 @@
 """One's own pictures, of any kind and size, a folder for each class."""
 
+import json
 import os
+import time
+import types
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from cnn_jax import nets, save_params
 from cnn_jax.data import folder, images
-from cnn_jax.data.labelled import split
+from cnn_jax.data.labelled import Labelled, split
+from experiments import folder as experiment
 
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}
 
@@ -71,14 +78,44 @@ def test_the_arrays_are_kept_while_no_file_changes(pictures, cache, monkeypatch)
     assert sum(greenish) == 1
 
 
+def of_their_colour(parts):
+    return sum(np.sum((part.images[..., 0].mean((1, 2)) > 200) == (part.labels == 1)) for part in parts)
+
+
+@pytest.mark.parametrize("alike", ["st_ino", "st_ctime_ns"])
+def test_files_that_change_places_are_read_again(pictures, monkeypatch, alike):
+    """Though of one size and time: either their number or the time of the renaming is enough."""
+    blue, red = (pictures / name / "2.bmp" for name in COLOURS)
+    for path in (blue, red):
+        os.utime(path, (1, 1))
+    stat = Path.stat
+
+    def blurred(path, **options):
+        found = stat(path, **options)
+        known = {name: getattr(found, name) for name in dir(found) if name.startswith("st_")}
+        return types.SimpleNamespace(**known | {alike: 0})
+
+    monkeypatch.setattr(Path, "stat", blurred)
+    assert of_their_colour(load(pictures)) == 10
+    time.sleep(0.02)  # the times of files go on in steps of some milliseconds
+    blue.rename(pictures / "2.bmp")
+    red.rename(blue)
+    (pictures / "2.bmp").rename(red)
+    assert of_their_colour(load(pictures)) == 8
+
+
 def test_a_spoilt_cache_is_written_again(pictures, cache):
     first = load(pictures)
     (kept,) = cache.rglob("*.npy")
     np.save(kept, np.zeros((3, 8, 8, 3), np.uint8))
     np.testing.assert_array_equal(load(pictures)[0].images, first[0].images)
-    np.save(kept, np.zeros((3, 8, 8, 3), np.uint8))
+    np.save(kept, np.zeros((10, 8, 8, 3), np.int8))
     np.testing.assert_array_equal(load(pictures)[0].images, first[0].images)
-    kept.write_bytes(b"spoilt")
+    for spoilt in (b"spoilt", b"", kept.read_bytes()[:-1]):
+        kept.write_bytes(spoilt)
+        np.testing.assert_array_equal(load(pictures)[0].images, first[0].images)
+    with kept.open("wb") as file:
+        np.savez(file, np.zeros((10, 8, 8, 3), np.uint8))
     np.testing.assert_array_equal(load(pictures)[0].images, first[0].images)
     np.testing.assert_array_equal(np.load(kept).shape, (10, 8, 8, 3))
 
@@ -142,10 +179,53 @@ def test_a_folder_that_is_not_there(tmp_path):
         load(tmp_path / "none")
 
 
+@pytest.mark.parametrize("size", [4097, 100_000_000])
+def test_sizes_too_large_are_refused_before_anything_is_read(tmp_path, size):
+    for read in (load, images.read_square):
+        with pytest.raises(ValueError, match=f"size: expected at most 4096, got {size}"):
+            read(tmp_path / "none", size=size)
+
+
+def test_the_largest_size():
+    assert images.side(4096) == 4096
+
+
+def test_names_that_are_no_text_stay_apart(pictures):
+    for name, other in zip(COLOURS, (b"\xfe", b"\xff"), strict=True):
+        (pictures / name).rename(pictures / os.fsdecode(other))
+    assert load(pictures)[0].classes == ("\\xfe", "\\xff")
+
+
 @pytest.mark.parametrize("share", [0, 1, -0.1, 2])
 def test_bad_shares(pictures, share):
     with pytest.raises(ValueError, match="validation: expected more than 0 and less than 1"):
         load(pictures, validation=share)
+
+
+@pytest.mark.parametrize("share", [None, "0.2", 0.2j, np.array([0.2, 0.3])])
+def test_shares_that_are_no_numbers(pictures, share):
+    with pytest.raises(TypeError, match="validation: expected a number, got"):
+        load(pictures, validation=share)
+
+
+@pytest.mark.parametrize(
+    ("seed", "error", "message"),
+    [
+        (-1, ValueError, "at least 0, got -1"),
+        (1.0, TypeError, "an int, got 1.0"),
+        (None, TypeError, "an int, got None"),
+    ],
+)
+def test_bad_seeds(pictures, seed, error, message):
+    with pytest.raises(error, match=f"seed: expected {message}"):
+        load(pictures, seed=seed)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_more_or_fewer_labels_than_images(count):
+    data = Labelled(np.zeros((2, 4, 4), np.uint8), np.zeros(count, np.int32), ("a",))
+    with pytest.raises(ValueError, match=f"data: expected a label for each of 2 images, got {count}"):
+        split(data, 0.5)
 
 
 def test_every_class_has_something_to_be_chosen_by(pictures):
@@ -173,3 +253,82 @@ def test_squares(tmp_path):
     assert images.read_square(tmp_path / "deep.png", size=2).min() == 255
     with pytest.raises(ValueError, match="size: expected at least 1"):
         images.read_square(tmp_path / "deep.png", size=0)
+
+
+OPTIONS = {"features": 2, "classes": 2}
+
+
+@pytest.fixture(scope="module")
+def params():
+    shapes = jax.eval_shape(lambda key: nets.resnet9(**OPTIONS).init(key, (40, 40, 3)), jax.random.key(0))
+    return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+
+
+@pytest.fixture
+def model(tmp_path, params):
+    """A folder with a model that tells two classes apart."""
+    experiment.save(tmp_path, params, OPTIONS, ("red", "blue"), 40)
+    return tmp_path
+
+
+def test_a_model_knows_its_classes_and_size(model, pictures):
+    _, open_one, classes = experiment.load_model(model)
+    assert classes == ("red", "blue")
+    assert open_one(pictures / "red" / "0.png").shape == (40, 40, 3)
+
+
+def test_a_model_whose_run_ended_before_its_classes_were_written(model, params):
+    """The classes that are there are those of an older one."""
+    other = jax.tree.map(np.zeros_like, params)
+    save_params(model / "model.safetensors", other, net="resnet9", options=OPTIONS)
+    with pytest.raises(ValueError, match=r"classes.json: not of the model .*model.safetensors, .* train again"):
+        experiment.load_model(model)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": "ab"}, "classes: expected a list of texts"),
+        ({"classes": {"a": 1, "b": 2}}, "classes: expected a list of texts"),
+        ({"classes": ["a", 1]}, "classes: expected a list of texts"),
+        ({"classes": ["a", ["b"]]}, "classes: expected a list of texts"),
+        ({"classes": ["a", "a"]}, "classes: expected no name twice"),
+        ({"size": "40"}, "size: expected an int, got '40'"),
+        ({"size": 40.0}, "size: expected an int, got 40.0"),
+        ({"size": True}, "size: expected at least 32, which the network needs, got True"),
+        ({"size": 31}, "size: expected at least 32, which the network needs, got 31"),
+        ({"size": 10**8}, "size: expected at most 4096, got 100000000"),
+    ],
+)
+def test_classes_that_no_training_writes(model, change, message):
+    path = model / "classes.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=rf"classes.json: not what a training writes \({message}\)"):
+        experiment.load_model(model)
+
+
+@pytest.mark.parametrize("missing", ["model", "classes", "size"])
+def test_classes_that_lack_something(model, missing):
+    path = model / "classes.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != missing}))
+    with pytest.raises(ValueError, match=rf"classes.json: not what a training writes \('{missing}'\)"):
+        experiment.load_model(model)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"null", b"\xff", b"[" * 100_000])
+def test_what_are_no_classes(model, content):
+    (model / "classes.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"classes.json: not what a training writes"):
+        experiment.load_model(model)
+
+
+def test_more_classes_than_votes(model, params):
+    experiment.save(model, params, OPTIONS, ("a", "b", "c"), 40)
+    with pytest.raises(ValueError, match=r"model.safetensors: parameters that do not fit resnet9 for 3 classes"):
+        experiment.load_model(model)
+
+
+def test_a_model_of_another_size(model, params):
+    experiment.save(model, params, OPTIONS, ("a", "b"), 80)
+    with pytest.raises(ValueError, match=r"model.safetensors: parameters that do not fit resnet9"):
+        experiment.load_model(model)

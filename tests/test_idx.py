@@ -149,7 +149,13 @@ def test_a_letter_of_no_class_is_refused(put, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [(("mnists",), "name: expected one of"), (("mnist", "valid"), "split: expected 'train'")]
+    ("arguments", "message"),
+    [
+        (("mnists",), "name: expected one of .*got 'mnists'"),
+        ((["mnist"],), r"name: expected one of .*got \['mnist'\]"),
+        ((None,), "name: expected one of .*got None"),
+        (("mnist", "valid"), "split: expected 'train'"),
+    ],
 )
 def test_unknown_names(arguments, message):
     with pytest.raises(ValueError, match=message):

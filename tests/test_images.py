@@ -1,5 +1,8 @@
 """Picture files read as grey levels, and letters found in them."""
 
+import io
+import os
+
 import hypothesis.extra.numpy as arrays
 import jax
 import jax.numpy as jnp
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cnn_jax.data import xo
-from cnn_jax.data.images import frame, read_image
+from cnn_jax.data.images import frame, read_colours, read_image, read_square
 
 # Dark on white: a wide black bar, and a grey corner that tells how the picture is turned.
 GREY = np.full((20, 30), 255, np.uint8)
@@ -59,10 +62,21 @@ def test_one_bit(tmp_path):
     np.testing.assert_array_equal(read_image(str(tmp_path / "a.png")), np.where(black, -1, 1))
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm"])
 def test_sixteen_bits(tmp_path, name):
-    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / name)
-    np.testing.assert_allclose(read_image(tmp_path / name), LEVELS, atol=1e-4)
+    """Of their whole range, whatever part of it a picture has."""
+    deep = 10_000 + 100 * GREY.astype(np.uint16)
+    levels = deep / 32767.5 - 1
+    Image.fromarray(deep).save(tmp_path / name)
+    np.testing.assert_allclose(read_image(tmp_path / name), levels, atol=1e-4)
+    np.testing.assert_allclose(read_colours(tmp_path / name)[..., 1], levels, atol=1e-4)
+    squares = read_square(tmp_path / name, size=20)
+    np.testing.assert_allclose(squares[..., 2], (levels[:, 5:25] + 1) * 127.5, atol=0.51)
+
+
+def test_grey_levels_in_digits(tmp_path):
+    (tmp_path / "a.pgm").write_text("P2 2 1 1000 250 500")
+    np.testing.assert_allclose(read_image(tmp_path / "a.pgm"), [[-0.5, 0]], atol=1e-4)
 
 
 def test_animations_give_their_first_picture(tmp_path):
@@ -193,9 +207,32 @@ def test_a_missing_file(tmp_path):
         read_image(tmp_path / "letter.png")
 
 
-def test_a_folder(tmp_path):
-    with pytest.raises(OSError, match=tmp_path.name):
-        read_image(tmp_path)
+def test_what_is_no_regular_file_is_refused_unopened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    both = os.open(tmp_path / "pipe", os.O_RDWR)  # or else opening it would wait
+    os.write(both, b"no picture" * 10)
+    for path in (tmp_path, tmp_path / "pipe", os.devnull):
+        with pytest.raises(OSError, match=f"expected a file, not a folder, a pipe or a device: '{path}'"):
+            read_image(path)
+    os.close(both)
+
+
+def test_open_files(tmp_path):
+    picture().save(tmp_path / "a.png")
+    with open(tmp_path / "a.png", "rb") as file:
+        np.testing.assert_allclose(read_image(file), LEVELS, atol=1e-6)
+    np.testing.assert_allclose(read_image(io.BytesIO((tmp_path / "a.png").read_bytes())), LEVELS, atol=1e-6)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"a.png"])
+def test_what_is_no_path(path):
+    with pytest.raises(TypeError, match=f"path: expected a path or a file, got {type(path).__name__}"):
+        read_square(path, size=8)
+
+
+def test_a_name_that_no_file_can_have():
+    with pytest.raises(ValueError, match="a\0b: not a picture"):
+        read_image("a\0b")
 
 
 def test_a_file_taken_for_a_folder(tmp_path):

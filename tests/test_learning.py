@@ -1,6 +1,7 @@
 """Learning from pictures: one's own, errors, the recipe of CIFAR-10, and what the scripts share."""
 
 import functools
+import hashlib
 import json
 
 import jax
@@ -67,8 +68,10 @@ def test_errors_are_one_line(own, tmp_path):
     (tmp_path / "one" / "class").mkdir(parents=True)
     other = tmp_path / "other"
     other.mkdir()
-    (other / "classes.json").write_text('{"classes": ["a", "b", "c"], "size": 32}')
-    (other / "model.safetensors").write_bytes((own / "runs" / "folder" / "model.safetensors").read_bytes())
+    model = (own / "runs" / "folder" / "model.safetensors").read_bytes()
+    (other / "model.safetensors").write_bytes(model)
+    three = {"model": hashlib.sha256(model).hexdigest(), "classes": ["a", "b", "c"], "size": 32}
+    (other / "classes.json").write_text(json.dumps(three))
     picture = own / "pictures" / "red" / "0.png"
     expected = {
         ("experiments.folder",): "pictures: expected a folder of folders of pictures, got none",

@@ -53,6 +53,8 @@ def test_labels_come_as_text(path, given, read):
         ({"images": IMAGES, "labels": ["X"]}, r"expected 2 labels.*\(1,\)"),
         ({"images": IMAGES, "labels": [["X", "O"]]}, r"expected 2 labels.*\(1, 2\)"),
         ({"images": IMAGES, "labels": "X"}, r"expected 2 labels.*\(\)"),
+        ({"images": IMAGES, "labels": np.zeros(2, "V3")}, r"expected labels that are texts or numbers, got \|V3"),
+        ({"images": IMAGES, "labels": np.zeros(2, [("a", int)])}, "expected labels that are texts .* got .*'a'"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_by_name(path, arrays, message):

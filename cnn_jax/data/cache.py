@@ -24,11 +24,16 @@ def find(name: str, *, checksum: str, data_dir: str | os.PathLike[str] | None = 
     Looks for `name` (such as "omniglot/images.zip") below `data_dir`, or else below the folder that the environment
     variable CNN_JAX_DATA names. `checksum` is "sha256:..." or "md5:...".
 
-    Raises a ValueError for a file with another checksum.
+    Raises a ValueError for a folder that is not there, or a file with another checksum.
     """
     algorithm, _, expected = checksum.partition(":")
     place = data_dir or os.environ.get(MIRROR)
-    if not place or not (path := Path(place) / name).is_file():
+    if not place:
+        return None
+    if not Path(place).is_dir():
+        raise ValueError(f"{'data_dir' if data_dir else MIRROR}: expected a folder, got {place}")
+    path = Path(place) / name
+    if not path.is_file():
         return None
     found = pooch.file_hash(str(path), alg=algorithm)
     if found != expected:
@@ -43,7 +48,7 @@ def fetch(name: str, *, url: str, checksum: str, data_dir: str | os.PathLike[str
     the cache only when its checksum is right.
 
     Raises:
-      ValueError: a file was found or downloaded with another checksum.
+      ValueError: the folder is not there; a file was found or downloaded with another checksum.
       ConnectionError: it is not on this machine and cannot be downloaded; the message says where to put it.
     """
     path = find(name, checksum=checksum, data_dir=data_dir)

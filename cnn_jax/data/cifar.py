@@ -40,8 +40,8 @@ def load(split: str = "train", *, data_dir: str | os.PathLike[str] | None = None
         neither has, the archive is downloaded.
 
     Raises:
-      ValueError: an unknown split; a file with another checksum than the published one, or whose content is not what it
-        should be; the message names it.
+      ValueError: an unknown split; a folder that is not there; a file with another checksum than the published one, or
+        whose content is not what it should be; the message names it.
       ConnectionError: the files are not on this machine and cannot be downloaded.
     """
     if split not in ("train", "test"):

@@ -9,11 +9,10 @@ import numpy as np
 
 from ..files import replacing
 from ..progress import Progress
-from ..windows import count
 from . import cache, images
 from .labelled import Labelled, kept_apart, split
 
-DECODING = 1  # to be raised when pictures are read in another way
+DECODING = 2  # to be raised when pictures are read in another way
 KINDS = frozenset(end for end, kind in images.Image.registered_extensions().items() if kind in images.FORMATS)
 
 
@@ -28,17 +27,18 @@ def load(
 
     Args:
       folder: the folder of folders; classes are in alphabetical order.
-      size: rows and columns of every picture.
+      size: rows and columns of every picture, up to 4096.
       validation: the share of every class in the second part, at least one picture.
       seed: of the split.
       progress: show a bar on stderr.
 
     Raises:
-      ValueError: fewer than two classes, a class of fewer than two pictures, a file that is no picture; the message
-        names it.
+      ValueError: fewer than two classes, a class of fewer than two pictures, a file that is no picture, a size, share
+        or seed that cannot be; the message names it.
+      TypeError: a size or seed that is no int, a share that is no number.
       OSError: the folder or a file cannot be read.
     """
-    size, folder = count("size", size), Path(folder)
+    size, folder = images.side(size), Path(folder)
     names = classes(folder)
     if len(names) < 2:
         raise ValueError(f"{folder}: expected a folder for each of at least two classes, got {list(names)}")
@@ -57,7 +57,7 @@ def load(
 
 def _text(name: str) -> str:
     """A file's name as text that can be written, whatever bytes it is made of."""
-    return os.fsencode(name).decode("utf-8", "replace")
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def classes(folder: Path) -> tuple[str, ...]:
@@ -75,15 +75,15 @@ def pictures(folder: Path) -> list[Path]:
 
 
 def _cached(paths: list[Path], size: int, progress: bool) -> np.ndarray:
-    states = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    states = [_state(path) for path in paths]
     name = hashlib.sha256(json.dumps([DECODING, size, states]).encode()).hexdigest()[:32]
     kept = cache.folder() / "folders" / f"{name}.npy"
     out = np.empty((len(paths), size, size, 3), np.uint8)
     try:
-        found = np.load(kept, allow_pickle=False, mmap_mode="r")
+        found = np.lib.format.open_memmap(kept, mode="r")
         if found.shape == out.shape and found.dtype == out.dtype:
             return np.array(found)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # NumPy has many for a damaged file
         pass  # not there yet, or not whole
     with Progress("reading", len(paths), show=progress) as bar:
         for i, path in enumerate(paths):
@@ -95,3 +95,9 @@ def _cached(paths: list[Path], size: int, progress: bool) -> np.ndarray:
     except OSError:
         pass  # a cache that cannot be written to only costs time
     return out
+
+
+def _state(path: Path) -> tuple[str, int, int, int, int]:
+    """What changes with a file: two that change places may be of one size and time, but are not the same file."""
+    found = path.stat()
+    return str(path.absolute()), found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns

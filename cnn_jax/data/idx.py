@@ -92,11 +92,11 @@ def load(name: str, split: str = "train", *, data_dir: str | os.PathLike[str] | 
         CNN_JAX_DATA; what is in neither is downloaded.
 
     Raises:
-      ValueError: an unknown name or split; a file with another checksum than the published one, or whose content is
-        not what it should be; the message names it.
+      ValueError: an unknown name or split; a folder that is not there; a file with another checksum than the published
+        one, or whose content is not what it should be; the message names it.
       ConnectionError: a file is not on this machine and cannot be downloaded.
     """
-    if name not in SOURCES:
+    if not isinstance(name, str) or name not in SOURCES:
         raise ValueError(f"name: expected one of {list(SOURCES)}, got {name!r}")
     if split not in ("train", "test"):
         raise ValueError(f"split: expected 'train' or 'test', got {split!r}")

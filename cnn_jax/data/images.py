@@ -1,7 +1,9 @@
 """Picture files as arrays, and letters found in them: any size, either polarity, uneven light."""
 
+import errno
 import functools
 import os
+import stat
 import warnings
 from collections.abc import Callable
 from typing import IO
@@ -20,6 +22,7 @@ except ImportError as error:
 
 
 MAX_PIXELS = 50_000_000
+MAX_SIZE = 4096  # rows and columns of a square
 # Kinds of files that Pillow reads by itself; for others it runs programs.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "JPEG2000", "AVIF")
 # Letters are looked for at this size at most; beyond it only time is spent.
@@ -41,7 +44,8 @@ def read_image(path: str | os.PathLike[str] | IO[bytes]) -> Float[np.ndarray, "H
 
     Raises:
       ValueError: the file is no picture, is damaged, or has more than 50 megapixels; the message names the file.
-      OSError: the file cannot be opened.
+      OSError: the file cannot be opened, or is a folder, a pipe or a device.
+      TypeError: neither a path nor a file.
     """
     return _read(path, _grey)
 
@@ -57,14 +61,26 @@ def read_colours(path: str | os.PathLike[str] | IO[bytes]) -> Float[np.ndarray, 
 def read_square(path: str | os.PathLike[str] | IO[bytes], *, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """Reads a picture file as a small square in colour: the shorter side is scaled to `size` and the middle cut out.
 
-    What is transparent becomes white. Errors and the rest are those of `read_image`.
+    What is transparent becomes white. Sizes are up to 4096. Errors and the rest are those of `read_image`.
     """
+    return _read(path, functools.partial(_square, size=side(size)))
+
+
+def side(size: int) -> int:
+    """The rows and columns of a square: an int from 1 to 4096, or an error that says so."""
     size = count("size", size)
-    return _read(path, functools.partial(_square, size=size))
+    if size > MAX_SIZE:
+        raise ValueError(f"size: expected at most {MAX_SIZE}, got {size}")
+    return size
 
 
 def _read(path: str | os.PathLike[str] | IO[bytes], convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    is_path = isinstance(path, str | os.PathLike)
+    if not is_path and not hasattr(path, "read"):
+        raise TypeError(f"path: expected a path or a file, got {type(path).__name__}")
     try:
+        if is_path and not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for someone to write to it
+            raise OSError(errno.EINVAL, "expected a file, not a folder, a pipe or a device", os.fspath(path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower
             with Image.open(path, formats=FORMATS) as picture:
@@ -72,6 +88,8 @@ def _read(path: str | os.PathLike[str] | IO[bytes], convert: Callable[[Image.Ima
                     size = f"{picture.width} x {picture.height} pixels"
                     raise ValueError(f"{size} are more than the {MAX_PIXELS // 10**6} million accepted")
                 picture.load()
+                if picture.format == "PPM" and picture.mode == "I":
+                    return convert(picture.convert("I;16"))  # it has the range of 16 bits, as a PNG of that mode
                 return convert(ImageOps.exif_transpose(picture))
     except Exception as error:  # Pillow's readers each have their own for a damaged file
         if isinstance(error, OSError) and error.errno is not None:

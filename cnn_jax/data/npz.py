@@ -13,8 +13,8 @@ def load_npz(path: str | os.PathLike[str]) -> tuple[Num[np.ndarray, "N H W"], Sh
     """Reads the arrays `images` (N, H, W) and `labels` (N,) of a file written by `numpy.savez`; labels come as text.
 
     Raises:
-      ValueError: the file is damaged, is no .npz, unpacks to over 4 GiB, lacks an array, holds pickled objects, or its
-        arrays do not fit together; the message names it.
+      ValueError: the file is damaged, is no .npz, unpacks to over 4 GiB, lacks an array, holds pickled objects or
+        labels of several parts, or its arrays do not fit together; the message names it.
       OSError: the file cannot be opened.
     """
     with open(path, "rb") as file:
@@ -37,4 +37,6 @@ def load_npz(path: str | os.PathLike[str]) -> tuple[Num[np.ndarray, "N H W"], Sh
         raise ValueError(f"{path}: expected images of (N, H, W) grey levels, got {images.shape} {images.dtype}")
     if labels.shape != images.shape[:1]:
         raise ValueError(f"{path}: expected {len(images)} labels, one an image, got shape {labels.shape}")
+    if labels.dtype.kind == "V":
+        raise ValueError(f"{path}: expected labels that are texts or numbers, got {labels.dtype}")
     return images, np.char.decode(labels, "latin1") if labels.dtype.kind == "S" else labels.astype(str)

@@ -40,7 +40,7 @@ class Folder:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, size: int = 32):
-        self.path, self.size = Path(path), count("size", size)
+        self.path, self.size = Path(path), images.side(size)
         self.classes = folder.classes(self.path)
         files = [[path.name for path in folder.pictures(self.path / name)] for name in self.classes]
         empty = [name for name, own in zip(self.classes, files, strict=True) if not own]
@@ -68,7 +68,7 @@ class Records:
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]], classes: Sequence[str], *, size: int = 32):
-        self.size, self.classes = count("size", size), tuple(classes)
+        self.size, self.classes = images.side(size), tuple(classes)
         self.paths = [str(path) for path in paths]
         for path in self.paths:
             with open(path, "rb"):  # for a plain FileNotFoundError or PermissionError
