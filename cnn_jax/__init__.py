@@ -6,7 +6,7 @@ Pure JAX functions for one image; `jax.vmap` gives batches. Rooms: `convolution`
 """
 
 from . import augment, initializers, nets, optimizers
-from .checkpoint import load_params, save_params
+from .checkpoint import export, load_params, save_params
 from .convolution import conv, window_sum
 from .costs import Cost, cost, receptive_field
 from .layers import (

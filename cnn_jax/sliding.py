@@ -87,6 +87,8 @@ def compute(
         "im2col": lambda *args: _unfold(*args, maps=maps, precision=precision, **window) / divisor,
         "fft": lambda *args: _transform(*args, maps=maps, **window) / divisor,
     }
+    if not isinstance(image.shape[0], int):
+        method = "conv"  # as many images as an exported program will be given
     if method != "auto":
         return methods[method](image, kernel)
     cpu, other = best_methods(image.shape, kernel.shape, maps=maps, **window)

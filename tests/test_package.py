@@ -18,8 +18,8 @@ HEAVY = ("matplotlib", "PIL", "pooch", "safetensors", "rich", "scipy.ndimage", "
 
 # The floors of the house: a room imports from floors below its own alone.
 FLOORS = {
-    0: ("windows", "fourier", "im2col", "files", "memory", "progress"),
-    1: ("sliding", "pooling", "warping", "figures", "initializers", "optimizers"),
+    0: ("windows", "fourier", "im2col", "files", "memory", "parallel", "progress"),
+    1: ("sliding", "pooling", "warping", "figures", "initializers", "optimizers", "feeding"),
     2: ("convolution", "poses"),
     3: ("patches",),
     4: ("matching", "augment", "data"),
