@@ -66,6 +66,7 @@ __all__ = [
     "cosine",
     "cost",
     "defined",
+    "export",
     "find",
     "fit",
     "global_avg_pool",

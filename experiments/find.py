@@ -22,6 +22,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import tyro
+from jax.sharding import Mesh, PartitionSpec
 from PIL import Image, ImageDraw
 
 import cnn_jax
@@ -30,7 +31,7 @@ from cnn_jax.figures import COLOURS
 from cnn_jax.files import replacing
 from cnn_jax.progress import Progress
 
-from . import common, find_demo
+from . import common, find_demo, find_many, running
 
 SCORES = {"zncc": cnn_jax.zncc, "cosine": cnn_jax.cosine, "match": cnn_jax.match}
 MOST, AT_ONCE = 8, 4_000_000  # pictures of one size searched together, and the numbers in them
@@ -62,6 +63,14 @@ class Find:
     """How much two matches may overlap: intersection over union of their upright boxes."""
     json: bool = False
     """Print JSON in place of a table."""
+    parquet: bool = False
+    """For many pictures: write the matches into parts, OUT/matches/part-*.parquet, and nothing else of a picture."""
+    resume: bool = True
+    """Leave out pictures that parts of the same search hold already; else start anew."""
+    devices: int | None = None
+    """Devices of each process that share the pictures. CPUs are made as many as asked for."""
+    distributed: tuple[str, ...] = ()
+    """This is one of several processes that share the pictures; as for the scripts that train."""
     seed: int = 0
     """Of the picture that the script draws."""
     out: Path = Path("runs/find")
@@ -72,11 +81,17 @@ def main(config: Find) -> dict[str, Any]:
     """Searches, prints and draws; returns what metrics.json holds."""
     if bool(config.pictures) != bool(config.template):
         raise ValueError("pictures and --template: expected both, or neither for the demonstration")
-    ours = [name for name in ("mask", "scales", "angles", "top_k") if getattr(config, name) != getattr(Find(), name)]
+    ours = [
+        name
+        for name in ("mask", "scales", "angles", "top_k", "parquet")
+        if getattr(config, name) != getattr(Find(), name)
+    ]
     if ours and not config.pictures:
         raise ValueError(f"--{ours[0].replace('_', '-')}: the demonstration has its own; expected pictures with it")
     if math.isnan(config.min_score):
         raise ValueError("--min-score: expected a number, got nan")
+    if config.distributed and not config.parquet:
+        raise ValueError("--distributed: processes share pictures into parts; expected --parquet with it")
     return search_files(config) if config.pictures else demonstrate(config)
 
 
@@ -86,22 +101,26 @@ def search_files(config: Find) -> dict[str, Any]:
     if len(set(names)) < len(names):
         names = [str(path) for path in config.template]
     features, masks = read_templates(config.template, config.mask, config.score)
-    search = searcher(config, features, masks)
+    mesh = running.connect(config.devices, config.distributed)
+    search = searcher(config, features, masks, mesh and mesh.local_mesh)
     files = list(dict.fromkeys(listed(config.pictures)))
     if not files:
         raise ValueError(f"pictures: no picture file in {', '.join(map(str, config.pictures))}")
     out = common.make_writable(config.out)
+    devices = 1 if mesh is None else mesh.local_mesh.size
+    searched = functools.partial(
+        search_each, search=search, channels=features[0].shape[2:], names=names, devices=devices
+    )
+    if config.parquet:
+        return search_many(config, files, searched, find_many.digest([*features, *masks]))
     found, unread = {}, {}
     with Progress("searching", len(files), show=len(files) > 1) as bar:
-        for batch in batches(files, features[0].shape[2:], unread):
-            try:
-                results = search(np.stack(list(batch.values())))
-            except ValueError as error:  # smaller than all templates
-                unread |= {path: f"{path}: {common.complaint(error)}" for path in batch}
-                results = ()
-            for path, matches in zip(batch, results, strict=False):
-                found[path] = listing(matches, names)
-                boxed = draw_boxes(on_white(images.read_colours(path)), found[path], features, names)
+        for path, matches in searched(files):
+            if isinstance(matches, str):
+                unread[path] = matches
+            else:
+                found[path] = matches
+                boxed = draw_boxes(on_white(images.read_colours(path)), matches, features, names)
                 save_picture(boxed, out / f"{len(found) + len(unread):04d}_{path.stem[:50]}.png")
             bar.update(len(found) + len(unread))
     found = {str(path): found[path] for path in files if path in found}
@@ -112,6 +131,42 @@ def search_files(config: Find) -> dict[str, Any]:
         for why in unread.values():
             print(why, file=sys.stderr)
         common.fail(f"{len(unread)} of {len(files)} pictures could not be searched")
+    return metrics
+
+
+def search_each(
+    files: Sequence[Path],
+    search: Callable[[np.ndarray], list[cnn_jax.Matches]],
+    channels: tuple[int, ...],
+    names: Sequence[str],
+    devices: int,
+) -> Iterator[tuple[Path, list[dict[str, Any]] | str]]:
+    """Each file with its matches, or with why it could not be searched, in whatever order."""
+    unread = {}
+    for batch in batches(files, channels, unread, devices):
+        yield from unread.items()
+        unread.clear()
+        try:
+            results = [listing(matches, names) for matches in search(np.stack(list(batch.values())))]
+        except ValueError as error:  # smaller than all templates
+            results = [f"{path}: {common.complaint(error)}" for path in batch]
+        yield from zip(batch, results, strict=True)
+    yield from unread.items()
+
+
+def search_many(
+    config: Find, files: Sequence[Path], searched: Callable[[Sequence[Path]], Any], templates: str
+) -> dict[str, Any]:
+    """Searches into Parquet parts, and prints no more than how many."""
+    asked = {name: getattr(config, name) for name in ASKED} | {"templates": templates}
+    folder = config.out / "matches"
+    metrics = find_many.search_all(files, folder, asked, searched, resume=config.resume)
+    if jax.process_index() == 0:
+        common.write_json(config.out / "metrics.json", metrics | options(config))
+    print(
+        f"{metrics['searched']} pictures searched, {metrics['unread']} could not be, {metrics['matches']} matches; "
+        f"{metrics['pictures_per_s']:.1f} pictures a second; everything is in {folder}"
+    )
     return metrics
 
 
@@ -189,7 +244,7 @@ def grey(picture: np.ndarray) -> np.ndarray:
 
 
 def searcher(
-    config: Find, features: Sequence[np.ndarray], masks: Sequence[np.ndarray | None]
+    config: Find, features: Sequence[np.ndarray], masks: Sequence[np.ndarray | None], mesh: Mesh | None = None
 ) -> Callable[[np.ndarray], list[cnn_jax.Matches]]:
     """A function that searches a stack of pictures; raises a ValueError now if the options are wrong."""
     find = functools.partial(
@@ -205,10 +260,15 @@ def searcher(
     )
     wide = max(1, math.ceil(2 * min(config.scales, default=1.0) * max(max(feature.shape) for feature in features)))
     jax.eval_shape(find, jax.ShapeDtypeStruct((wide, wide, *features[0].shape[2:]), np.float32))
-    batched = jax.jit(jax.vmap(find))
+    batched, parts = jax.vmap(find), 1 if mesh is None else mesh.size
+    if mesh is not None:  # each device searches its own pictures
+        whole = PartitionSpec(mesh.axis_names)
+        batched = jax.shard_map(batched, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
+    batched = jax.jit(batched)
 
     def search(stack: np.ndarray) -> list[cnn_jax.Matches]:
-        matches = jax.device_get(batched(stack))
+        more = -len(stack) % parts
+        matches = jax.device_get(batched(np.pad(stack, [(0, more)] + [(0, 0)] * (stack.ndim - 1))))
         return [cnn_jax.Matches(*(field[i] for field in matches)) for i in range(len(stack))]
 
     return search
@@ -224,7 +284,9 @@ def listed(paths: Sequence[Path]) -> Iterator[Path]:
             yield path
 
 
-def batches(files: Sequence[Path], channels: tuple[int, ...], unread: dict[Path, str]) -> Iterator[dict[Path, Any]]:
+def batches(
+    files: Sequence[Path], channels: tuple[int, ...], unread: dict[Path, str], devices: int
+) -> Iterator[dict[Path, Any]]:
     """Pictures of one size together, as many as always fit. Those that are left at the end, or wait while too many of
     other sizes come, come one by one, so that no third program need be compiled. Notes why a picture could not be read.
     """
@@ -237,7 +299,7 @@ def batches(files: Sequence[Path], channels: tuple[int, ...], unread: dict[Path,
             continue
         picture = on_white(picture) if channels else grey(on_white(picture))
         waiting[picture.shape][path] = picture
-        if len(waiting[picture.shape]) >= min(MOST, max(1, AT_ONCE // picture.size)):
+        if len(waiting[picture.shape]) >= devices * min(MOST, max(1, AT_ONCE // picture.size)):
             yield waiting.pop(picture.shape)
         while sum(math.prod(shape) * len(group) for shape, group in waiting.items()) > WAITING:
             yield from ({path: picture} for path, picture in waiting.pop(next(iter(waiting))).items())
