@@ -72,6 +72,21 @@ def count(name: str, value: int) -> int:
         raise TypeError(f"{name}: expected an int, got {value!r}") from None
 
 
+def number(
+    name: str, value: Any, expected: str = "a finite number", fits: Callable[[float], bool] = lambda value: True
+) -> Any:
+    """One real number, finite and fit, as a float; a traced one, whose value nobody knows yet, is taken as it is."""
+    if isinstance(value, jax.core.Tracer) and value.shape == ():
+        return value
+    try:
+        fine = math.isfinite(value) and fits(float(value))
+    except TypeError:
+        raise TypeError(f"{name}: expected {expected}, got {value!r}") from None
+    if not fine:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return float(value)
+
+
 def spread_mask(mask: Any, shape: tuple[int, ...]) -> Array:
     """A mask in the feature's shape: one (h, w) counts for all channels. Bools and integers become bool."""
     (weights,) = as_floats(mask=mask)
