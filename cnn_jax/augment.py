@@ -118,7 +118,7 @@ def elastic(
     """Deforms an image smoothly: each of `grid` x `grid` points is moved by normal draws of deviation `strength`, in
     pixels, and cubic interpolation moves the pixels along.
 
-    Their own moves deviate by about 0.6 to 1.3 times as much: the least halfway between points, the most at the border.
+    Their own moves deviate by about 0.6 to 1.3 times as much: the least halfway between points, the most in corners.
     Raises a ValueError for a grid finer than half of the shorter side, which would be noise and no deformation.
 
     Source: after Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural Networks" (2003).
@@ -207,8 +207,8 @@ def _pair(first: Example, second: Example) -> tuple[Example, Example]:
 def _share(key: Key, alpha: float, image: Array) -> Array:
     """A draw from Beta(alpha, alpha)."""
     wide = accumulator(image.dtype)
-    alpha = jnp.asarray(number("alpha", alpha, "a finite number above 0", lambda alpha: alpha > 0), wide)
-    return jax.random.beta(key, alpha, alpha, dtype=wide)
+    both = jnp.asarray(number("alpha", alpha, "a finite number above 0", lambda alpha: alpha > 0), wide)
+    return jax.random.beta(key, both, both, dtype=wide)
 
 
 def _mixed(share: Array, first: Array, second: Array) -> Array:

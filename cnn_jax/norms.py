@@ -236,11 +236,12 @@ def _batch_norms(net: Layer, params: Params, image: Array) -> list[Path]:
     """Where the parameters of every BatchNorm are, in the order in which the image comes to them."""
     stages = [name.split("/") for name in jax.eval_shape(net.stages, params, image)]
     named = [tuple(path[:-1]) for path in stages if path[-1] == "mean"]
-    held = set(_statistics(params))
-    for path in held - set(named):
-        place = "".join(f"[{name!r}]" for name in path)
-        raise ValueError(f"net: expected stages of the BatchNorm at params{place}, got none; its layer needs `parts`")
-    return [path for path in dict.fromkeys(named) if path in held]
+    held = list(_statistics(params))
+    for path in held:
+        if path not in named:
+            place = "params" + "".join(f"[{name!r}]" for name in path)
+            raise ValueError(f"net: expected stages of the BatchNorm at {place}, got none; its layer needs `parts`")
+    return [path for path in named if path in held]
 
 
 def _statistics(params: Params, path: Path = ()) -> Iterator[Path]:
