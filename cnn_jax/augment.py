@@ -3,7 +3,9 @@
     keys = jax.random.split(key, len(images))
     images = jax.vmap(lambda key, image: crop(key, flip(key, image)))(keys, images)
 
-Images are (H, W) or (H, W, C), and keep their shape; integers and bools become float32.
+Images are (H, W) or (H, W, C), and keep their shape; integers and bools become float32. Numbers that say how far to go
+(angles, scales, a strength, alpha) may be traced, to follow a schedule; others are checked: a ValueError tells of one
+that is not finite or out of range, a TypeError of what is no number.
 """
 
 import jax
@@ -12,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Num
 
 from . import warping
-from .windows import as_floats, check_shape, count
+from .windows import accumulator, as_floats, check_shape, count, number
 
 Key = Array
 
@@ -99,11 +101,13 @@ def affine(
     (4, 4)
     """
     image = _image(image)
-    if not scale >= 0:
-        raise ValueError(f"scale: expected at least 0, got {scale!r}")
-    draw = jax.random.uniform(key, (6,), minval=-1)
+    wide = accumulator(image.dtype)
+    scale = number("scale", scale, "a finite number of at least 0", lambda scale: scale >= 0)
+    ranges = number("angle", angle), scale, number("shear", shear), number("shift", shift)
+    angles, scales, shears, shifts = (jnp.asarray(most, wide) for most in ranges)
+    draw = jax.random.uniform(key, (6,), wide, -1)
     matrix = warping.affine_matrix(
-        angle=angle * draw[0], scale=(1.0 + scale) ** draw[1:3], shear=shear * draw[3], shift=shift * draw[4:]
+        angle=angles * draw[0], scale=(1 + scales) ** draw[1:3], shear=shears * draw[3], shift=shifts * draw[4:]
     )
     return warping.affine(image, matrix, fill=fill)
 
@@ -111,16 +115,22 @@ def affine(
 def elastic(
     key: Key, image: Num[Array, "H W *C"], *, strength: float = 1.0, grid: int = 4, fill: float = -1.0
 ) -> Float[Array, "H W *C"]:
-    """Deforms an image smoothly: on a coarse grid of `grid` x `grid` points, each moves by normal draws of `strength`
-    pixels.
+    """Deforms an image smoothly: each of `grid` x `grid` points is moved by normal draws of deviation `strength`, in
+    pixels, and cubic interpolation moves the pixels along.
+
+    Their own moves deviate by about 0.6 to 1.3 times as much: the least halfway between points, the most in corners.
+    Raises a ValueError for a grid finer than half of the shorter side, which would be noise and no deformation.
 
     Source: after Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural Networks" (2003).
 
-    >>> elastic(jax.random.key(0), jnp.ones((4, 4))).shape
-    (4, 4)
+    >>> elastic(jax.random.key(0), jnp.ones((8, 8))).shape
+    (8, 8)
     """
     image, grid = _image(image), count("grid", grid)
-    offsets = strength * jax.random.normal(key, (grid, grid, 2), image.dtype)
+    if 2 * grid > min(image.shape[:2]):
+        raise ValueError(f"grid: expected at most half of the shorter side of {image.shape[:2]}, got {grid}")
+    wide = accumulator(image.dtype)
+    offsets = jnp.asarray(number("strength", strength), wide) * jax.random.normal(key, (grid, grid, 2), wide)
     return warping.elastic(image, offsets, fill=fill)
 
 
@@ -151,9 +161,9 @@ def mixup(key: Key, first: Example, second: Example, *, alpha: float = 0.2) -> E
     >>> bool(jnp.allclose(image, label[0] - label[1]))
     True
     """
-    (image, label), (other, other_label) = _pair(first, second, alpha)
-    share = jax.random.beta(key, alpha, alpha).astype(image.dtype)
-    return share * image + (1 - share) * other, share * label + (1 - share) * other_label
+    (image, label), (other, other_label) = _pair(first, second)
+    share = _share(key, alpha, image)
+    return _mixed(share, image, other), _mixed(share, label, other_label)
 
 
 def cutmix(key: Key, first: Example, second: Example, *, alpha: float = 1.0) -> Example:
@@ -167,13 +177,13 @@ def cutmix(key: Key, first: Example, second: Example, *, alpha: float = 1.0) -> 
     >>> bool(jnp.allclose(image.mean(), label[0] - label[1]))
     True
     """
-    (image, label), (other, other_label) = _pair(first, second, alpha)
+    (image, label), (other, other_label) = _pair(first, second)
     share_key, box_key = jax.random.split(key)
-    side = jnp.sqrt(1 - jax.random.beta(share_key, alpha, alpha))
+    side = jnp.sqrt(1 - _share(share_key, alpha, image))
     rows, columns = (jnp.round(side * n).astype(jnp.int32) for n in image.shape[:2])
     box = _box(box_key, image, rows, columns)
-    share = 1 - jnp.mean(box, dtype=label.dtype)
-    return jnp.where(box, other, image), share * label + (1 - share) * other_label
+    share = 1 - jnp.mean(box, dtype=accumulator(label.dtype))  # 16 bits do not count the pixels
+    return jnp.where(box, other, image), _mixed(share, label, other_label)
 
 
 def _image(image: Num[Array, "H W *C"]) -> Float[Array, "H W *C"]:
@@ -182,9 +192,7 @@ def _image(image: Num[Array, "H W *C"]) -> Float[Array, "H W *C"]:
     return image
 
 
-def _pair(first: Example, second: Example, alpha: float) -> tuple[Example, Example]:
-    if not alpha > 0:
-        raise ValueError(f"alpha: expected more than 0, got {alpha!r}")
+def _pair(first: Example, second: Example) -> tuple[Example, Example]:
     image, other = as_floats(first=first[0], second=second[0])
     label, other_label = as_floats(first=first[1], second=second[1])
     check_shape("first", image, "H W", "H W C")
@@ -194,6 +202,20 @@ def _pair(first: Example, second: Example, alpha: float) -> tuple[Example, Examp
     if label.ndim != 1:
         raise ValueError(f"first: expected a label with a probability for every class, got shape {label.shape}")
     return (image, label), (other, other_label)
+
+
+def _share(key: Key, alpha: float, image: Array) -> Array:
+    """A draw from Beta(alpha, alpha)."""
+    wide = accumulator(image.dtype)
+    both = jnp.asarray(number("alpha", alpha, "a finite number above 0", lambda alpha: alpha > 0), wide)
+    return jax.random.beta(key, both, both, dtype=wide)
+
+
+def _mixed(share: Array, first: Array, second: Array) -> Array:
+    """So much of the first and the rest of the second, whatever dtype the share was drawn in."""
+    wide = accumulator(first.dtype)
+    share = share.astype(wide)
+    return (share * first.astype(wide) + (1 - share) * second.astype(wide)).astype(first.dtype)
 
 
 def _around(image: Array, border: int) -> list[tuple[int, int]]:
@@ -210,8 +232,8 @@ def _box(key: Key, image: Array, rows: Array, columns: Array) -> Array:
     """Where a box of so many rows and columns, centred on a random pixel, lies in the image, (H, W) or (H, W, 1)."""
     inside = []
     for own, length, n in zip(jax.random.split(key), (rows, columns), image.shape[:2], strict=True):
-        first = jax.random.randint(own, (), 0, n) - length // 2
-        places = jnp.arange(n)
+        first = jax.random.randint(own, (), 0, n, jnp.int32) - length // 2
+        places = jnp.arange(n, dtype=jnp.int32)
         inside.append((places >= first) & (places < first + length))
     box = inside[0][:, None] & inside[1][None, :]
     return box.reshape(box.shape + (1,) * (image.ndim - 2))

@@ -15,6 +15,11 @@ from .files import replacing
 from .layers import Layer, Params
 
 FORMAT = "cnn_jax 1"
+# What comes back from a file: it takes some float8 too, but NumPy reads none.
+DTYPES = {"bool", "bfloat16", "float16", "float32", "float64", "complex64"} | {
+    f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
+}
+DEEPEST = 100  # rooms within rooms: Python and JAX walk trees by recursion, which ends somewhere
 
 
 class Saved(NamedTuple):
@@ -35,17 +40,20 @@ def save_params(
     The file is written beside its place and then renamed: it is whole or not there.
 
     Raises:
-      OSError: the folder cannot be written to.
-      TypeError: params that are not nested dicts of arrays with text keys, or options that JSON does not know.
+      OSError: the folder or the file cannot be written to.
+      TypeError: params that are not nested dicts of arrays with text keys, or hold empty dicts or what files do not
+        give back (float8, 4 bits, random keys); a net that is no text; options that are no dict or no JSON.
     """
     safetensors = _safetensors()
     arrays = _flatten(params)
-    metadata = {"format": FORMAT, "net": net, "options": json.dumps(dict(options or {}))}
+    if not isinstance(net, str):
+        raise TypeError(f"net: expected the name of a network, got {net!r}")
+    metadata = {"format": FORMAT, "net": net, "options": _json({} if options is None else options)}
     with replacing(path) as temporary:
         try:
             safetensors.numpy.save_file(arrays, temporary, metadata)
-        except (safetensors.SafetensorError, AttributeError) as error:
-            raise TypeError(f"params: expected arrays that safetensors holds, got {error}") from error
+        except safetensors.SafetensorError as error:
+            raise OSError(f"{path}: cannot be written ({error})") from error
 
 
 def load_params(path: str | os.PathLike[str]) -> Saved:
@@ -73,7 +81,7 @@ def load_params(path: str | os.PathLike[str]) -> Saved:
         if not isinstance(options, dict):
             raise ValueError("options that are no dict")
         return Saved(_unflatten(arrays), metadata["net"], options)
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
+    except Exception as error:  # whatever safetensors, NumPy and JSON make of other files
         raise ValueError(f"{path}: not a model file that can be read ({error})") from error
 
 
@@ -108,16 +116,32 @@ def _safetensors() -> Any:
     return safetensors
 
 
+def _json(options: Any) -> str:
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        raise TypeError(f"options: expected a dict with text keys, got {options!r}")
+    try:
+        return json.dumps(dict(options), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"options: expected what JSON knows, got {error}") from error
+
+
 def _flatten(params: Params) -> dict[str, np.ndarray]:
+    def bare(part: Any) -> bool:
+        return part is None or (isinstance(part, dict | list | tuple) and not part and part is not params)
+
     arrays = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda leaf: leaf is None):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=bare):
         names, place = [getattr(entry, "key", None) for entry in path], jax.tree_util.keystr(path)
+        if len(names) > DEEPEST:
+            raise TypeError(f"params: expected dicts nested at most {DEEPEST} deep, got {len(names)}")
         if not names or not all(isinstance(name, str) and "/" not in name for name in names):
             raise TypeError(f"params: expected nested dicts with text keys without '/', got {place!r}")
         if names == ["__metadata__"]:
             raise TypeError("params: expected no key '__metadata__', which safetensors keeps for itself")
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
-            raise TypeError(f"params: expected arrays, got {type(leaf).__name__} at {place}")
+            raise TypeError(f"params: expected arrays, got {leaf!r} at {place}")
+        if leaf.dtype.name not in DTYPES:
+            raise TypeError(f"params: expected arrays of {sorted(DTYPES)}, got {leaf.dtype} at {place}")
         arrays["/".join(map(str, names))] = np.require(leaf, requirements="C")
     return arrays
 
@@ -126,8 +150,14 @@ def _unflatten(arrays: Mapping[str, np.ndarray]) -> Params:
     params: Params = {}
     for path, array in arrays.items():
         *rooms, name = path.split("/")
+        if len(rooms) >= DEEPEST:
+            raise ValueError(f"params nested deeper than {DEEPEST}")
         room = params
         for part in rooms:
             room = room.setdefault(part, {})
+            if not isinstance(room, dict):
+                raise ValueError(f"an array where {path!r} needs a dict")
+        if name in room:
+            raise ValueError(f"a dict where {path!r} needs an array")
         room[name] = jax.numpy.asarray(array)
     return params

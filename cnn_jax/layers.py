@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from . import matching, pooling
 from .convolution import conv
-from .windows import Padding, accumulator, as_floats, count, pair
+from .windows import Padding, Pair, accumulator, as_floats, count, number, pads, pair, sizes
 
 Params = dict[str, Any]
 Shape = tuple[int, ...]
@@ -76,7 +76,10 @@ def Conv(
     >>> jax.tree.map(jnp.shape, net.init(jax.random.key(0), (8, 8, 1)))
     {'bias': (4,), 'kernel': (3, 3, 1, 4)}
     """
-    features, (rows, columns), groups = count("features", features), pair("size", size), count("groups", groups)
+    features, groups, dilation = count("features", features), count("groups", groups), pair("dilation", dilation)
+    (rows, columns), stride = _windows("size", size, stride, padding)
+    if features % groups:
+        raise ValueError(f"groups: expected a divisor of the {features} features, got {groups}")
 
     sliding = functools.partial(conv, stride=stride, padding=padding, dilation=dilation, groups=groups, method=method)
 
@@ -127,24 +130,28 @@ def Match(
     >>> net.apply(params, jnp.ones((8, 8, 1))).shape
     (6, 6, 4)
     """
-    features, (rows, columns), learn = count("features", features), pair("size", size), dict(learn or {})
+    features, learn = count("features", features), {} if learn is None else learn
+    (rows, columns), stride = _windows("size", size, stride, padding)
     if not callable(score):
         raise TypeError(f"score: expected a function such as cnn_jax.match, got {score!r}")
-    for name, value in learn.items():
-        if not 0 < float(value) < math.inf:
-            raise ValueError(f"learn: expected positive numbers, got {value!r} for {name!r}")
+    if not isinstance(learn, Mapping):
+        raise TypeError(f"learn: expected a dict of names and positive numbers, got {learn!r}")
+    starts = {
+        name: number(f"learn[{name!r}]", value, "a finite number above 0", lambda value: value > 0)
+        for name, value in learn.items()
+    }
 
     def setup(key: Array, shape: Shape) -> Params:
         full = (rows, columns, _image_shape("Match", shape)[2], features)
         bank = init(key, full, jnp.float32) if init else jax.random.uniform(key, full, jnp.float32, -1, 1)
-        starts = {f"log_{name}": jnp.full(features, math.log(value), jnp.float32) for name, value in learn.items()}
-        return {"features": bank} | starts
+        logs = {f"log_{name}": jnp.full(features, math.log(start), jnp.float32) for name, start in starts.items()}
+        return {"features": bank} | logs
 
     def apply(params: Params, image: Array, **_: Any) -> Array:
         def one(feature: Array, learned: dict[str, Array]) -> Array:
             return score(image, feature, stride=stride, padding=padding, **learned)
 
-        learned = {name: jnp.exp(params[f"log_{name}"]) for name in learn}
+        learned = {name: jnp.exp(params[f"log_{name}"]) for name in starts}
         return jax.vmap(one, in_axes=(-1, 0), out_axes=-1)(params["features"], learned)
 
     return Layer(setup, apply, "match")
@@ -160,6 +167,7 @@ def Dense(features: int, *, bias: bool = True, init: Initializer = he_normal) ->
     features = count("features", features)
 
     def setup(key: Array, shape: Shape) -> Params:
+        shape = sizes(shape)
         if len(shape) != 1:
             raise ValueError(f"Dense: expected a vector, got shape {shape}; put Flatten or GlobalAvgPool before it")
         return {"kernel": init(key, (*shape, features), jnp.float32)} | (
@@ -168,6 +176,8 @@ def Dense(features: int, *, bias: bool = True, init: Initializer = he_normal) ->
 
     def apply(params: Params, vector: Array, **_: Any) -> Array:
         vector, kernel = as_floats(vector=vector, kernel=params["kernel"])
+        if vector.shape != kernel.shape[:1]:
+            raise ValueError(f"vector: expected shape {kernel.shape[:1]}, got {vector.shape}")
         out = jnp.dot(vector, kernel, preferred_element_type=accumulator(kernel.dtype)).astype(kernel.dtype)
         return out + params["bias"] if bias else out
 
@@ -176,21 +186,19 @@ def Dense(features: int, *, bias: bool = True, init: Initializer = he_normal) ->
 
 def MaxPool(window: int | Sequence[int] = 2, stride: int | Sequence[int] = 2, *, padding: Padding = "VALID") -> Layer:
     """`max_pool` as a layer."""
-    return _plain("max_pool", functools.partial(pooling.max_pool, window=window, stride=stride, padding=padding))
+    return _pool("max_pool", pooling.max_pool, window, stride, padding)
 
 
 def AvgPool(window: int | Sequence[int] = 2, stride: int | Sequence[int] = 2, *, padding: Padding = "VALID") -> Layer:
     """`avg_pool` as a layer."""
-    return _plain("avg_pool", functools.partial(pooling.avg_pool, window=window, stride=stride, padding=padding))
+    return _pool("avg_pool", pooling.avg_pool, window, stride, padding)
 
 
 def MaxAbsPool(
     window: int | Sequence[int] = 2, stride: int | Sequence[int] = 2, *, padding: Padding = "VALID"
 ) -> Layer:
     """`max_abs_pool` as a layer."""
-    return _plain(
-        "max_abs_pool", functools.partial(pooling.max_abs_pool, window=window, stride=stride, padding=padding)
-    )
+    return _pool("max_abs_pool", pooling.max_abs_pool, window, stride, padding)
 
 
 def GlobalAvgPool() -> Layer:
@@ -216,9 +224,7 @@ def Activation(fn: Callable[[Array], Array]) -> Layer:
 
 def Dropout(rate: float) -> Layer:
     """In training, sets values to 0 with probability `rate` and scales the others by 1 / (1 - rate); needs a key."""
-    rate = float(rate)
-    if not 0 <= rate < 1:
-        raise ValueError(f"rate: expected at least 0 and less than 1, got {rate!r}")
+    rate = number("rate", rate, "a number of at least 0 and less than 1", lambda rate: 0 <= rate < 1)
 
     def apply(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Array:
         if not train:
@@ -244,7 +250,7 @@ def Chain(*layers: Layer) -> Layer:
     named = _number(layers)
 
     def setup(key: Array, shape: Shape) -> Params:
-        params, out = {}, jax.ShapeDtypeStruct(shape, jnp.float32)
+        params, out = {}, jax.ShapeDtypeStruct(sizes(shape), jnp.float32)
         for i, (name, layer) in enumerate(named.items()):
             own = layer.init(jax.random.fold_in(key, i), out.shape)
             out = jax.eval_shape(layer.apply, own, out)
@@ -252,6 +258,8 @@ def Chain(*layers: Layer) -> Layer:
         return params
 
     def parts(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Stages:
+        if not isinstance(params, Mapping):
+            raise TypeError(f"params: expected a dict, got {type(params).__name__}; apply takes (params, image)")
         if not params.keys() <= named.keys():
             raise ValueError(f"params: expected stages among {list(named)}, got {list(params)}")
         stages = Stages()
@@ -319,7 +327,24 @@ def _no_params(key: Array, shape: Shape) -> Params:
     return {}
 
 
+def _windows(
+    name: str, window: int | Sequence[int], stride: int | Sequence[int], padding: Padding
+) -> tuple[Pair, Pair]:
+    """A window and a stride as pairs; a wrong padding shows here too, and not with the first image."""
+    window, stride = pair(name, window), pair("stride", stride)
+    pads(padding, window, window, stride, names=("image", name))
+    return window, stride
+
+
+def _pool(
+    name: str, fn: Callable[..., Array], window: int | Sequence[int], stride: int | Sequence[int], padding: Padding
+) -> Layer:
+    window, stride = _windows("window", window, stride, padding)
+    return _plain(name, functools.partial(fn, window=window, stride=stride, padding=padding))
+
+
 def _image_shape(layer: str, shape: Shape) -> Shape:
+    shape = sizes(shape)
     if len(shape) != 3 or math.prod(shape) == 0:
         raise ValueError(f"{layer}: expected an image shape (H, W, C), got {shape}")
     return shape

@@ -1,11 +1,13 @@
 """Named networks, each a few lines of layers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.nn.initializers import Initializer, normal
 from jaxtyping import Array
 
+from . import windows
 from .initializers import dirac
 from .layers import (
     Activation,
@@ -39,9 +41,9 @@ def xo_net(*, features: Sequence[int] = (16, 32, 32, 64), classes: int = 2) -> L
     33058
     """
     stack = []
-    for count in features:
+    for count in _each(features):
         stack += [Conv(count, 3, padding="SAME"), Activation(jax.nn.relu), MaxPool(padding="CEIL")]
-    return Chain(*stack, Flatten(), Dense(classes))
+    return Chain(*stack, Flatten(), _votes(classes))
 
 
 def lenet5(*, classes: int = 10) -> Layer:
@@ -55,7 +57,7 @@ def lenet5(*, classes: int = 10) -> Layer:
     """
     tanh = Activation(jax.nn.tanh)
     stack = [Conv(6, 5, padding="SAME"), tanh, AvgPool(), Conv(16, 5), tanh, AvgPool(), Flatten()]
-    return Chain(*stack, Dense(120), tanh, Dense(84), tanh, Dense(classes))
+    return Chain(*stack, Dense(120), tanh, Dense(84), tanh, _votes(classes))
 
 
 def digit_net(*, features: Sequence[Sequence[int]] = ((8, 16), (16, 16)), classes: int = 10) -> Layer:
@@ -71,11 +73,11 @@ def digit_net(*, features: Sequence[Sequence[int]] = ((8, 16), (16, 16)), classe
     6226
     """
     stack = []
-    for i, group in enumerate(features):
+    for i, group in enumerate(_each(features)):
         stack += [MaxPool()] if i else []
-        for count in group:
+        for count in _each(group):
             stack += [Conv(count, 3, padding="SAME", bias=False), BatchNorm(), Activation(jax.nn.relu)]
-    return Chain(*stack, GlobalAvgPool(), Dense(classes))
+    return Chain(*stack, GlobalAvgPool(), _votes(classes))
 
 
 def cosine_net(*, features: Sequence[int] = (5, 8, 5), classes: int = 10) -> Layer:
@@ -93,10 +95,10 @@ def cosine_net(*, features: Sequence[int] = (5, 8, 5), classes: int = 10) -> Lay
     ((5, 5, 1, 5), (3, 3, 5, 8))
     """
     stack = [Activation(ink)]
-    for i, count in enumerate(features):
+    for i, count in enumerate(_each(features)):
         stack += [MaxAbsPool()] if i else []
         stack += [Match(count, 3 if i else 5, score=sharpened_cosine, learn={"p": 2.0, "q": 0.1})]
-    return Chain(*stack, BatchNorm(), Flatten(), Dense(classes))
+    return Chain(*stack, BatchNorm(), Flatten(), _votes(classes))
 
 
 def ink(image: Array) -> Array:
@@ -160,12 +162,27 @@ def speedrun_net(*, features: Sequence[int] = (64, 256, 256), classes: int = 10)
         return BatchNorm(scale=False, epsilon=1e-12)
 
     stack: list[Layer] = [Conv(24, 2), gelu]
-    for count in features:
+    for count in _each(features):
         stack += [conv(count), MaxPool(), norm(), gelu, conv(count), norm(), gelu]
     return Chain(*stack, MaxPool(3, 3), Flatten(), _scaled_votes(classes, 1 / features[-1], normal(1.0)))
 
 
+def _each(features: Any) -> list[Any]:
+    """What the stages of a network learn, one after the other."""
+    try:
+        each = list(features)
+    except TypeError:
+        raise TypeError(f"features: expected several, got {features!r}") from None
+    if not each:
+        raise ValueError(f"features: expected at least one, got {features!r}")
+    return each
+
+
+def _votes(classes: int, **options: Any) -> Layer:
+    return Dense(windows.count("classes", classes), **options)
+
+
 def _scaled_votes(classes: int, scale: float, init: Initializer = he_normal) -> Layer:
     """Votes made smaller, so that the first steps are not too sure."""
-    dense = Dense(classes, bias=False, init=init)
+    dense = _votes(classes, bias=False, init=init)
     return Layer(dense.init, lambda params, vector, **_: scale * dense.apply(params, vector), dense.name)

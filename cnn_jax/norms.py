@@ -1,6 +1,6 @@
 """Layers that normalise: over the batch, within an image, or among neighbouring channels. All compute in float32."""
 
-import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .layers import Layer, Params, Shape, Stages
-from .windows import accumulator, as_floats, count
+from .windows import accumulator, as_floats, check_shape, count, number, sizes
 
 Path = tuple[str, ...]
 BATCH = "batch"  # the name of the axis over which statistics are taken
@@ -38,10 +38,12 @@ def BatchNorm(*, scale: bool = True, bias: bool = True, epsilon: float = 1e-5) -
     >>> jax.vmap(lambda image: net.apply(params, image, train=True), axis_name="batch")(images).ravel().round(3)
     Array([-1.,  1.], dtype=float32)
     """
+    epsilon = _epsilon(epsilon)
 
     def setup(key: Array, shape: Shape) -> Params:
-        params = _scale_and_bias(shape[-1], scale, bias)
-        return params | {"mean": jnp.zeros(shape[-1], jnp.float32), "variance": jnp.ones(shape[-1], jnp.float32)}
+        channels = _channels(shape)
+        statistics = {"mean": jnp.zeros(channels, jnp.float32), "variance": jnp.ones(channels, jnp.float32)}
+        return _scale_and_bias(channels, scale, bias) | statistics
 
     def parts(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Stages:
         image, wide = _floats(image)
@@ -64,13 +66,15 @@ def BatchNorm(*, scale: bool = True, bias: bool = True, epsilon: float = 1e-5) -
 
 
 def calibrate(net: Layer, params: Params, images: Float[Array, "N H W C"], *, batch_size: int = 500) -> Params:
-    """Puts the population's statistics into every BatchNorm of a network: its inputs' over all the images.
+    """Puts the population's statistics into every BatchNorm of a network: its inputs' over all the images, (N, H, W, C)
+    or grey (N, H, W), which must be as the network sees them: scaled, if `augment` scales them for `fit`.
 
     They are computed from the first to the last, each with those before it in place, so that they are exactly what the
     trained network sees, whatever the batches were: as many passes over the images as there are. Without any BatchNorm
     the parameters come back as they were.
 
-    Not for use under `jax.jit`. Raises a ValueError when there are no images or batch_size is below 1.
+    Not for use under `jax.jit`. Raises a ValueError for images of a wrong rank or none, a batch_size below 1, and a
+    BatchNorm within a layer that shows no stages, so that nobody knows what comes to it.
 
     >>> net = BatchNorm()
     >>> params = net.init(jax.random.key(0), (1, 1, 1))
@@ -78,12 +82,10 @@ def calibrate(net: Layer, params: Params, images: Float[Array, "N H W C"], *, ba
     >>> params["mean"], params["variance"]
     (Array([2.], dtype=float32), Array([1.], dtype=float32))
     """
-    if len(images) == 0:
-        raise ValueError("images: expected at least one, got none")
-
-    images = images if images.ndim == 4 else images[..., None]
-
-    paths, batch_size = _batch_norms(net, params, images[0]), count("batch_size", batch_size)
+    own: Any = images if isinstance(images, jax.Array) else np.asarray(images)  # which stay where they are
+    check_shape("images", own, "N H W", "N H W C")
+    own = own if own.ndim == 4 else own[..., None]
+    paths, batch_size = _batch_norms(net, params, own[0]), count("batch_size", batch_size)
 
     @jax.jit
     def moments(params: Params, images: Array) -> dict[Path, tuple[Array, ...]]:
@@ -92,7 +94,7 @@ def calibrate(net: Layer, params: Params, images: Float[Array, "N H W C"], *, ba
         return {path: tuple(stages["/".join((*path, name))] for name in ("mean", "variance")) for path in paths}
 
     for path in paths:
-        parts = [moments(params, images[i : i + batch_size])[path] for i in range(0, len(images), batch_size)]
+        parts = [moments(params, own[i : i + batch_size])[path] for i in range(0, len(own), batch_size)]
         means, variances = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
         params = _with(params, path, mean=means.mean(0), variance=variances.mean(0) + means.var(0))
     return params
@@ -109,12 +111,13 @@ def GroupNorm(groups: int, *, scale: bool = True, bias: bool = True, epsilon: fl
     >>> net.apply(net.init(jax.random.key(0), (1, 2, 1)), jnp.array([[[1.0], [3.0]]])).ravel().round(3)
     Array([-1.,  1.], dtype=float32)
     """
-    groups = count("groups", groups)
+    groups, epsilon = count("groups", groups), _epsilon(epsilon)
 
     def setup(key: Array, shape: Shape) -> Params:
-        if shape[-1] % groups:
-            raise ValueError(f"groups: expected a divisor of the {shape[-1]} channels, got {groups}")
-        return _scale_and_bias(shape[-1], scale, bias)
+        channels = _channels(shape)
+        if channels % groups:
+            raise ValueError(f"groups: expected a divisor of the {channels} channels, got {groups}")
+        return _scale_and_bias(channels, scale, bias)
 
     def apply(params: Params, image: Array, **_: Any) -> Array:
         image, wide = _floats(image)
@@ -134,9 +137,10 @@ def LayerNorm(*, scale: bool = True, bias: bool = True, epsilon: float = 1e-5) -
     >>> net.apply(net.init(jax.random.key(0), (2,)), jnp.array([1.0, 3.0])).round(3)
     Array([-1.,  1.], dtype=float32)
     """
+    epsilon = _epsilon(epsilon)
 
     def setup(key: Array, shape: Shape) -> Params:
-        return _scale_and_bias(shape[-1], scale, bias)
+        return _scale_and_bias(_channels(shape), scale, bias)
 
     def apply(params: Params, image: Array, **_: Any) -> Array:
         image, wide = _floats(image)
@@ -194,6 +198,17 @@ def _over_batch(value: Array) -> Array:
         ) from error
 
 
+def _epsilon(epsilon: float) -> float:
+    return number("epsilon", epsilon, "a finite number of at least 0", lambda epsilon: epsilon >= 0)
+
+
+def _channels(shape: Shape) -> int:
+    shape = sizes(shape)
+    if not shape:
+        raise ValueError(f"shape: expected that of an image or a vector, got {shape}")
+    return shape[-1]
+
+
 def _scale_and_bias(channels: int, scale: bool, bias: bool) -> Params:
     params = {"scale": jnp.ones(channels, jnp.float32)} if scale else {}
     return params | ({"bias": jnp.zeros(channels, jnp.float32)} if bias else {})
@@ -221,8 +236,21 @@ def _batch_norms(net: Layer, params: Params, image: Array) -> list[Path]:
     """Where the parameters of every BatchNorm are, in the order in which the image comes to them."""
     stages = [name.split("/") for name in jax.eval_shape(net.stages, params, image)]
     named = [tuple(path[:-1]) for path in stages if path[-1] == "mean"]
-    own = {path: functools.reduce(lambda part, name: part.get(name, {}), path, params) for path in named}
-    return [path for path, part in own.items() if {"mean", "variance"} <= part.keys()]
+    held = list(_statistics(params))
+    for path in held:
+        if path not in named:
+            place = "params" + "".join(f"[{name!r}]" for name in path)
+            raise ValueError(f"net: expected stages of the BatchNorm at {place}, got none; its layer needs `parts`")
+    return [path for path in named if path in held]
+
+
+def _statistics(params: Params, path: Path = ()) -> Iterator[Path]:
+    """Where a mean and a variance are side by side."""
+    if {"mean", "variance"} <= params.keys():
+        yield path
+    for name, part in params.items():
+        if isinstance(part, dict):
+            yield from _statistics(part, (*path, name))
 
 
 def _with(params: Params, path: Path, **values: np.ndarray) -> Params:

@@ -9,7 +9,7 @@ import optax
 import optax.contrib
 from jaxtyping import Array
 
-from .windows import accumulator, count
+from .windows import accumulator, count, number
 
 Follow = Callable[[Array, Array, Array], tuple[Array, Array]]
 
@@ -17,7 +17,8 @@ Follow = Callable[[Array, Array, Array], tuple[Array, Array]]
 def kernels(params: Any) -> Any:
     """Says which parameters are kernels (of `Conv`, features of `Match`): matrices of h w C rows, K columns to Muon.
 
-    For `optax.contrib.muon(rate, muon_weight_dimension_numbers=kernels)`, which leaves the rest to Adam.
+    For `optax.contrib.muon(rate, muon_weight_dimension_numbers=kernels)`, which leaves the rest to Adam. The kernels of
+    a grouped convolution are taken as one matrix too, though every group is one by itself: better leave them to Adam.
 
     >>> kernels({"conv1": {"kernel": jnp.zeros((3, 3, 1, 8)), "bias": jnp.zeros(8)}})["conv1"]["kernel"]
     MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
@@ -35,11 +36,12 @@ def average(
 
     With BatchNorm, `calibrate` after it. Raises a ValueError for a decay that is not in [0, 1).
 
+    Source: the decay grows as in TensorFlow's ExponentialMovingAverage with `num_updates`.
+
     >>> rule = average(optax.sgd(0.1), decay=0.99, steps=100)
     """
     steps = count("steps", steps)
-    if not 0 <= decay < 1:
-        raise ValueError(f"decay: expected at least 0 and less than 1, got {decay!r}")
+    decay = number("decay", decay, "a number of at least 0 and less than 1", lambda decay: 0 <= decay < 1)
 
     def follow(step: Array, slow: Array, fast: Array) -> tuple[Array, Array]:
         t = step.astype(slow.dtype)
@@ -64,8 +66,7 @@ def lookahead(
     >>> rule = lookahead(optax.sgd(0.1), every=5, rate=0.5)
     """
     every = count("every", every)
-    if not 0 < rate <= 1:
-        raise ValueError(f"rate: expected more than 0 and at most 1, got {rate!r}")
+    rate = number("rate", rate, "a number above 0 and at most 1", lambda rate: 0 < rate <= 1)
 
     def follow(step: Array, slow: Array, fast: Array) -> tuple[Array, Array]:
         now = step % every == 0
@@ -84,6 +85,8 @@ class Slow(NamedTuple):
 
 
 def _with_slow(optimizer: optax.GradientTransformation, follow: Follow) -> optax.GradientTransformationExtraArgs:
+    if not hasattr(optimizer, "update"):
+        raise TypeError(f"optimizer: expected one of optax's, got {optimizer!r}")
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Any) -> Slow:

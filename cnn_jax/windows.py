@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 Pair = tuple[int, int]
@@ -73,6 +74,29 @@ def count(name: str, value: int, *, least: int = 1) -> int:
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
     return value
+
+
+def number(
+    name: str, value: Any, expected: str = "a finite number", fits: Callable[[float], bool] = lambda value: True
+) -> Any:
+    """One real number, finite and fit, as a float; a traced one, whose value nobody knows yet, is taken as it is."""
+    if isinstance(value, Tracer) and value.shape == ():
+        return value
+    try:
+        fine = math.isfinite(value) and fits(float(value))
+    except TypeError:
+        raise TypeError(f"{name}: expected {expected}, got {value!r}") from None
+    if not fine:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return float(value)
+
+
+def sizes(shape: Any) -> tuple[int, ...]:
+    """The shape that a layer's `init` is given."""
+    try:
+        return tuple(operator.index(n) for n in shape)
+    except TypeError:
+        raise TypeError(f"shape: expected ints such as (H, W, C), got {shape!r}; init takes (key, shape)") from None
 
 
 def spread_mask(mask: Any, shape: tuple[int, ...]) -> Array:

@@ -8,12 +8,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from safetensors.numpy import save_file
 
 from cnn_jax import load_params, nets, save_params
 from cnn_jax.checkpoint import FORMAT
 
 PARAMS = {"conv1": {"kernel": jnp.ones((3, 3, 1, 2)), "bias": jnp.zeros(2)}, "chain1": {"dense1": {"w": jnp.ones(4)}}}
+
+
+def nested(depth):
+    params = jnp.ones(2)
+    for _ in range(depth):
+        params = {"a": params}
+    return params
+
+
+def deep(depth):
+    inner = []
+    for _ in range(depth):
+        inner = [inner]
+    return inner
 
 
 @pytest.fixture
@@ -54,6 +69,28 @@ def test_round_trip_of_scalars(path):
     assert load_params(path).params["a"].shape == ()
 
 
+def test_round_trip_of_nothing_and_of_the_deepest(path):
+    for params in ({}, nested(100)):
+        save_params(path, params)
+        assert same(load_params(path).params, params)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e3m4", "int4", "uint2"])
+def test_dtypes_that_would_not_come_back_are_refused(path, dtype):
+    with pytest.raises(TypeError, match=rf"params: expected arrays of .*, got {dtype} at \['a'\]"):
+        save_params(path, {"a": jnp.zeros(2, dtype)})
+    assert not path.exists()
+
+
+def test_writing_that_fails(path, monkeypatch):
+    def full(*_):
+        raise safetensors.SafetensorError("No space left on device")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    with pytest.raises(OSError, match=r"model\.safetensors: cannot be written \(No space left"):
+        save_params(path, PARAMS)
+
+
 def test_the_file_alone_makes_the_network(path):
     options = {"features": (2, 3), "classes": 4}
     shapes = jax.eval_shape(lambda key: nets.xo_net(**options).init(key, (8, 8, 1)), jax.random.key(0))
@@ -90,6 +127,17 @@ def test_saving_makes_folders_and_replaces(tmp_path):
         (jnp.ones(2), {}),
         ({"a": "text"}, {}),
         ({"a": np.array([None])}, {}),
+        ({"a": jax.random.key(0)}, {}),
+        ({"a": np.zeros(2, np.complex128)}, {}),
+        ({"a": {}, "b": jnp.ones(2)}, {}),
+        ({"a": [], "b": jnp.ones(2)}, {}),
+        ({"a": None}, {}),
+        (nested(101), {}),
+        (PARAMS, {"net": None}),
+        (PARAMS, {"options": [1]}),
+        (PARAMS, {"options": {1: 2}}),
+        (PARAMS, {"options": {"a": float("nan")}}),
+        (PARAMS, {"options": {"a": deep(5000)}}),
     ],
 )
 def test_a_failed_save_keeps_the_old_file_and_leaves_no_other(path, params, options):
@@ -119,8 +167,21 @@ def no_options(path):
     save_file({"a": np.ones(2)}, path, {"format": FORMAT})
 
 
-def array_and_folder_of_one_name(path):
-    save_file({"a": np.ones(2), "a/b": np.ones(2)}, path, {"format": FORMAT, "net": "", "options": "{}"})
+def tensors(*names):
+    def write(path):
+        save_file({name: np.ones(2) for name in names}, path, {"format": FORMAT, "net": "", "options": "{}"})
+
+    return write
+
+
+def float8(path):
+    arrays = {"a": np.asarray(jnp.ones(2, jnp.float8_e5m2))}
+    save_file(arrays, path, {"format": FORMAT, "net": "", "options": "{}"})
+
+
+def deep_options(path):
+    options = '{"a":' + "[" * 100_000 + "]" * 100_000 + "}"
+    save_file({"a": np.ones(2)}, path, {"format": FORMAT, "net": "", "options": options})
 
 
 def newer_format(path):
@@ -166,7 +227,13 @@ def pickled(path):
         other_safetensors,
         other_options,
         no_options,
-        array_and_folder_of_one_name,
+        tensors("a", "a/b"),
+        tensors("a", "a/b/c"),
+        tensors("a/b", "a/b/c"),
+        tensors("/".join("a" * 101)),
+        tensors("/".join("a" * 100_000)),
+        float8,
+        deep_options,
         newer_format,
         truncated,
         cut_header,

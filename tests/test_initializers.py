@@ -42,8 +42,25 @@ def test_white_patches_are_uncorrelated_and_of_one_size():
     np.testing.assert_allclose(covariance[np.ix_(seen, seen)], np.eye(seen.sum()), atol=0.02)
 
 
+@pytest.mark.parametrize("epsilon", [1.2e-4, 0.5])
+def test_white_patches_have_the_variance_they_should_whatever_their_mean(epsilon):
+    images = noise(0, 200, 3, 3, 1) / 2 + 3
+    images[:, 1:] += images[:, :-1]
+    options = {} if epsilon == 1.2e-4 else {"epsilon": epsilon}
+    kernel = np.asarray(whitening(images, **options), np.float64)[..., :4].reshape(4, 4)
+    patches = np.stack([images[:, i : i + 2, j : j + 2].reshape(-1, 4) for i in range(2) for j in range(2)])
+    covariance = np.cov(patches.reshape(-1, 4).astype(np.float64).T, bias=True)
+    values = np.linalg.eigvalsh(covariance)[::-1]
+    np.testing.assert_allclose(kernel.T @ covariance @ kernel, np.diag(values / (values + epsilon)), atol=1e-5)
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match=r"size: expected at most the images' \(4, 5\), got \(5, 5\)"):
         whitening(jnp.zeros((1, 4, 5, 1)), 5)
     with pytest.raises(ValueError, match="images: expected shape"):
         whitening(jnp.zeros((4, 5, 1)))
+    for epsilon in (0, -1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="epsilon: expected a finite number above 0"):
+            whitening(jnp.zeros((1, 4, 5, 1)), epsilon=epsilon)
+    with pytest.raises(ValueError, match=r"dirac: expected a kernel \(h, w, C, K\), got shape \(4, 2\)"):
+        dirac()(KEY, (4, 2))

@@ -59,3 +59,23 @@ def test_they_learn_where_a_spot_is(net, shape):
     params = norms.calibrate(net, params, images)
     read = jnp.argmax(jax.jit(jax.vmap(net.apply, (None, 0)))(params, images), -1)
     assert np.mean(read == labels) > 0.9
+
+
+@pytest.mark.parametrize("make", [nets.xo_net, nets.digit_net, nets.cosine_net, nets.speedrun_net])
+def test_bad_features(make):
+    with pytest.raises(ValueError, match=r"features: expected at least one, got \(\)"):
+        make(features=())
+    for wrong in (8, None, ("8",), (1.5,)):
+        with pytest.raises(TypeError, match="features: expected"):
+            make(features=wrong)
+
+
+@pytest.mark.parametrize(
+    "make", [nets.xo_net, nets.lenet5, nets.digit_net, nets.cosine_net, nets.resnet9, nets.speedrun_net]
+)
+def test_bad_classes(make):
+    with pytest.raises(ValueError, match="classes: expected at least 1, got 0"):
+        make(classes=0)
+    for wrong in (None, 1.5):
+        with pytest.raises(TypeError, match=f"classes: expected an int, got {wrong}"):
+            make(classes=wrong)

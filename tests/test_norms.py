@@ -229,6 +229,38 @@ def test_layers_without_parameters():
         assert layers.Chain(layer).apply(layers.Chain(layer).init(KEY, (5, 6, 4)), IMAGES[0]).shape == (5, 6, 4)
 
 
+@pytest.mark.parametrize("make", [BatchNorm, functools.partial(GroupNorm, 2), LayerNorm])
+def test_bad_epsilons_and_shapes(make):
+    for epsilon in (-1e-5, np.nan, np.inf):
+        with pytest.raises(ValueError, match="epsilon: expected a finite number of at least 0"):
+            make(epsilon=epsilon)
+    with pytest.raises(TypeError, match="epsilon: expected a finite number"):
+        make(epsilon="small")
+    with pytest.raises(ValueError, match=r"shape: expected that of an image or a vector, got \(\)"):
+        make().init(KEY, ())
+
+
+def test_calibration_wants_images():
+    net = BatchNorm()
+    params = net.init(KEY, (5, 6, 4))
+    listed = calibrate(net, params, list(IMAGES))
+    np.testing.assert_allclose(listed["mean"], IMAGES.mean((0, 1, 2)), rtol=1e-5)
+    for wrong in (IMAGES[0, 0], IMAGES[None], 3.0):
+        with pytest.raises(ValueError, match=r"images: expected shape \(N, H, W\) or \(N, H, W, C\)"):
+            calibrate(net, params, wrong)
+
+
+def test_a_batch_norm_that_no_stage_shows_is_refused():
+    inner = Chain(Conv(2), BatchNorm())
+    hidden = layers.Layer(inner.init, inner.apply, "hidden")
+    net = Chain(BatchNorm(), hidden)
+    with pytest.raises(ValueError, match=r"BatchNorm at params\['hidden1'\]\['batch_norm1'\]"):
+        calibrate(net, net.init(KEY, (5, 6, 4)), IMAGES)
+    shown = Chain(BatchNorm(), layers.Layer(inner.init, inner.apply, "shown", inner.parts))
+    params = calibrate(shown, shown.init(KEY, (5, 6, 4)), IMAGES)
+    assert np.all(params["shown1"]["batch_norm1"]["mean"] != 0)
+
+
 def test_bad_groups():
     with pytest.raises(ValueError, match="groups: expected a divisor of the 4 channels, got 3"):
         GroupNorm(3).init(KEY, (5, 6, 4))

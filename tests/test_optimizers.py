@@ -84,15 +84,33 @@ def test_inside_a_training(wrap):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: optimizers.average(optax.sgd(1.0), decay=1.0, steps=3), "decay: expected at least 0 and less than 1"),
+        (
+            lambda: optimizers.average(optax.sgd(1.0), decay=1.0, steps=3),
+            "decay: .* less than 1, got 1.0",
+        ),
         (lambda: optimizers.average(optax.sgd(1.0), decay=0.9, steps=0), "steps: expected at least 1"),
-        (lambda: optimizers.lookahead(optax.sgd(1.0), rate=0), "rate: expected more than 0 and at most 1"),
+        (lambda: optimizers.lookahead(optax.sgd(1.0), rate=0), "rate: .* above 0 and at most 1, got 0"),
         (lambda: optimizers.lookahead(optax.sgd(1.0), every=0), "every: expected at least 1"),
         (lambda: optimizers.lookahead(optax.sgd(1.0)).update(START, walk_state()), "params: expected the parameters"),
     ],
 )
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: optimizers.average(optax.sgd(1.0), decay="0.9", steps=3), "decay: expected a number"),
+        (lambda: optimizers.average(optax.sgd(1.0), decay=None, steps=3), "decay: expected a number"),
+        (lambda: optimizers.lookahead(optax.sgd(1.0), rate=(0.5,)), "rate: expected a number"),
+        (lambda: optimizers.lookahead(optax.sgd), "optimizer: expected one of optax's"),
+        (lambda: optimizers.average(None, decay=0.9, steps=3), "optimizer: expected one of optax's, got None"),
+    ],
+)
+def test_arguments_of_another_kind(call, message):
+    with pytest.raises(TypeError, match=message):
         call()
 
 
