@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 from scripts import png, run, run_each
 
@@ -120,3 +121,25 @@ def test_what_cannot_be_done_is_said_in_one_line(pictures, tmp_path):
     for (arguments, complaint), (_, err) in zip(WRONG, run_each(pictures, lines, code=2), strict=True):
         assert complaint in err.splitlines()[-1], arguments
         assert err.splitlines()[-1].startswith("error: "), arguments
+
+
+def test_many_pictures_into_parts_that_a_restart_continues(pictures, tmp_path):
+    options = "--template", "template.png", "--parquet", "--devices", 2, "--out", tmp_path
+    out, _ = run(pictures, "experiments.find", "shots/a.png", "shots/broken.png", *options)
+    assert out.startswith("1 pictures searched, 1 could not be, 1 matches; ")
+    (first,) = (tmp_path / "matches").iterdir()
+    out, err = run(pictures, "experiments.find", "shots", *options)
+    assert out.startswith("2 pictures searched, 0 could not be, 2 matches; ")
+    assert "going on after 2 pictures" in err
+    rows = {row["picture"]: row for row in parquet.read_table(tmp_path / "matches").to_pylist()}
+    places = {name: [(round(m["y"]), round(m["x"])) for m in row["matches"]] for name, row in rows.items()}
+    found = {"shots/a.png": [(5, 40)], "shots/b.png": [(50, 58)], "shots/c.png": [(30, 0)], "shots/broken.png": []}
+    assert places == found
+    assert "not a picture" in rows["shots/broken.png"]["unread"]
+
+    first.write_bytes(first.read_bytes()[:-20])  # its pictures are searched anew
+    out, err = run(pictures, "experiments.find", "shots", *options)
+    assert out.startswith("1 pictures searched, 1 could not be, 1 matches; ")
+    assert "left out and searched anew" in err
+    _, err = run(pictures, "experiments.find", "shots", *options, "--min-score", "0.5", code=2)
+    assert "holds a search with min_score 0.7, this one has 0.5" in err

@@ -1,0 +1,33 @@
+"""experiments.billion: the calculation by hand, and the script as a user runs it."""
+
+import json
+
+import pytest
+from scripts import SHORT, run
+
+from experiments import billion
+
+RATES = {"X/O network": 1000.0, "matcher": 500.0, "training": 200.0, "decoding": 10.0, "bytes": 500.0}
+
+
+def test_the_calculation_by_hand():
+    config = billion.Billion(times=2.0)
+    rates = RATES | {"parameters": 1_000_000}
+    one, many = (billion.limits(config, rates, "training", devices) for devices in (1, 16))
+    assert one == pytest.approx(
+        {"devices": 400, "decoding": 960, "disks": 1e7, "buses": 25e9 / 784, "store": 2e8}  # one host, no links
+    )
+    # Two hosts; a step takes 8 MB over links of 12.5 GB/s, 0.64 ms, for 16 * 1024 images.
+    assert many["links"] == pytest.approx(16 * 1024 / 0.64e-3)
+    assert (many["devices"], many["decoding"]) == (6400, 1920)
+
+
+def test_the_script(tmp_path):
+    out, _ = run(tmp_path, "experiments.billion", "--devices", "3", "--settle", "0.001", **SHORT)
+    found = json.loads((tmp_path / "runs" / "billion" / "metrics.json").read_text())
+    assert [row["job"] for row in found["rows"]] == list(billion.JOBS)
+    row = found["rows"][0]
+    assert row["seconds"] == pytest.approx(1e9 / min(row["limits"].values()))
+    assert out.count("| 3 |") == 3
+    _, err = run(tmp_path, "experiments.billion", "--bus", "0", code=2, **SHORT)
+    assert err.startswith("error: bus: expected a number above 0")
