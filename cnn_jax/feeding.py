@@ -51,6 +51,8 @@ class Feed(NamedTuple):
     """Within a program: load(store, order, step) gives the images, the labels and the next order."""
     at_once: int | None
     """Steps that one store is enough for; None for any number."""
+    labels: np.ndarray | None = None
+    """All labels, where they are learned from as they are."""
 
 
 @contextlib.contextmanager
@@ -106,7 +108,7 @@ def _stored(data: Any, batch_size: int, key: Array, augment: Augment | None, pla
         images, labels = _varied(augment, augment_key, step, Batch(images[chosen], labels[chosen], chosen, epoch))
         return images, labels, order
 
-    return Feed(jnp.arange(n), lambda order: store, store, load, None)
+    return Feed(jnp.arange(n), lambda order: store, store, load, None, None if augment else np.asarray(labels))
 
 
 def _streamed(pieces: "_Pieces", key: Array, augment: Augment | None, place: Placement) -> Feed:

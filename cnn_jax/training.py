@@ -106,6 +106,8 @@ def fit(
     1.0
     """
     steps, batch_size = count("steps", steps), count("batch_size", batch_size)
+    if steps >= 2**31:
+        raise ValueError(f"steps: expected fewer than 2**31, got {steps}")
     place = placement(mesh, batch_size)
     if steps_per_call is None:
         steps_per_call = STEPS_PER_CALL if jax.default_backend() == "cpu" else ACCELERATED_STEPS_PER_CALL
@@ -118,6 +120,9 @@ def fit(
         at_once = min(at_once, feed.at_once or steps)
         example = jax.eval_shape(feed.load, feed.example, feed.order, jnp.int32(0))[0]
         fitted = net.init(init_key, example.shape[1:]) if params is None else params
+        if feed.labels is not None and loss is optax.softmax_cross_entropy_with_integer_labels:
+            image = jax.ShapeDtypeStruct(example.shape[1:], example.dtype)
+            _check_labels(feed.labels, jax.eval_shape(net.apply, fitted, image))
         own = fitted, optimizer.init(fitted), feed.order, jnp.int32(0)
         own, step_key = place.whole((jax.tree.map(lambda x: _strong(jnp.copy(x)), own), step_key))
         run = _program(net, feed.load, optimizer, loss, batch_size, at_once, compute_dtype, place)
@@ -280,6 +285,15 @@ def _strong(array: Array) -> Array:
 def _check_parameters(params: Params, step: int) -> None:
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
         raise FloatingPointError(f"parameters are not finite after step {step}: try a lower learning rate")
+
+
+def _check_labels(labels: np.ndarray, scores: Any) -> None:
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+        found = f"{labels.dtype} of shape {labels.shape}"
+        raise TypeError(f"data: expected one integer label an image, or another loss, got labels as {found}")
+    low, high = labels.min(), labels.max()
+    if low < 0 or high >= scores.shape[-1]:
+        raise ValueError(f"data: expected labels from 0 to {scores.shape[-1] - 1}, got {low} to {high}")
 
 
 def _check_finite(losses: np.ndarray, first: int) -> None:

@@ -1,5 +1,6 @@
 """What every script does the same way: start up, fail plainly, write whole files."""
 
+import io
 import json
 import os
 import platform
@@ -10,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 import cnn_jax
 from cnn_jax.data import cache
@@ -21,6 +23,8 @@ def run(main: Callable[[], Any]) -> None:
     what else asked a training to stop, 130."""
     cnn_jax.keep_freed_memory()
     keep_compiled()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     try:
         main()
     except (ValueError, TypeError, OSError, ArithmeticError, MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -52,7 +56,8 @@ def fail(error: Exception | str) -> None:
 def complaint(error: Exception | str) -> str:
     """An error as one line."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        name = error.filename2 or error.filename  # of a file that was to be renamed, its new name
+        return f"{name}: {error.strerror}" if name else error.strerror
     return " ".join(str(error).split())
 
 
@@ -76,11 +81,23 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What a figure depends on: the versions of Python and JAX, and the device."""
+    """What a figure depends on: the versions of Python and libraries, and the device."""
     device = jax.devices()[0]
     return {
         "python": platform.python_version(),
         "jax": jax.__version__,
         "numpy": np.__version__,
+        "optax": optax.__version__,
         "device": f"{device.platform} ({device.device_kind})",
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "processor": processor(),
     }
+
+
+def processor() -> str:
+    """The name of the CPU, if it can be had."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -1,15 +1,18 @@
-"""Can a network small enough for a microcontroller read digits, clothes and letters as well as people do?
+"""Can a network small enough for a microcontroller read digits and clothes as well as people do?
 
-Claim: on one CPU core 79,690 parameters read MNIST's test set to 99.66 % after nine minutes (mean of three seeds, from
-99.64 to 99.69), and Fashion-MNIST's to 93.63 % (one seed); people read them to about 99.8 % and 83.5 %. 6,480
-parameters read MNIST to 99.59 % after 17 minutes (mean of three seeds, from 99.51 to 99.63). With sharpened cosine
-similarity 1,351 parameters read MNIST to 99.26 %, and 2,730 Fashion-MNIST to 90.75 % (one seed each).
+Claim: on one CPU core 79,690 parameters reach 99.66 % on MNIST's test set after nine minutes (mean of three seeds, from
+99.64 to 99.69), and 93.63 % on Fashion-MNIST's (one seed); people reach about 99.8 % and 83.5 %. 6,480 parameters reach
+99.59 % on MNIST after 17 minutes (mean of three seeds, from 99.51 to 99.63). With sharpened cosine similarity 1,351
+parameters reach 99.26 % on MNIST, and 2,730 reach 90.75 % on Fashion-MNIST (one seed each).
 Evidence: the metrics.json of `--seeds 3`, `--net compact --seeds 3`, `--data fashion-mnist` and the two cosine
-networks' `--net`, run on an AMD EPYC.
+networks' `--net`, run on an AMD EPYC. People: widely quoted after LeCun et al. (1995) for digits; Xiao, Rasul and Vollgraf
+(2017) for clothes.
 
 "standard" has up to 100,000 parameters, "compact" up to 7,000; "cosine" and "wide-cosine" have 1,351 and 2,730, in
 layers of sharpened cosine similarity in place of convolutions. Every image is read from nine places, a pixel apart.
-Options were chosen on a sixth of the training set that is kept apart (`--choose`), never on the test set.
+Options were chosen on a sixth of the training set that is kept apart (`--choose`). One more recipe for MNIST, 32 epochs
+of "standard" with elastic deformation, was read on the test set too, and dropped: its three networks together reach
+99.55 %.
 
     python -m experiments.digits                              train the standard network on MNIST
     python -m experiments.digits --data fashion-mnist --net wide-cosine

@@ -22,7 +22,8 @@ def test_only_python_and_sh_blocks():
 
 
 @pytest.mark.parametrize("code", PYTHON)
-def test_python_blocks_run(code):
+def test_python_blocks_run(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
 
 
