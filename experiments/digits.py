@@ -5,8 +5,8 @@ Claim: on one CPU core 79,690 parameters reach 99.66 % on MNIST's test set after
 99.59 % on MNIST after 17 minutes (mean of three seeds, from 99.51 to 99.63). With sharpened cosine similarity 1,351
 parameters reach 99.26 % on MNIST, and 2,730 reach 90.75 % on Fashion-MNIST (one seed each).
 Evidence: the metrics.json of `--seeds 3`, `--net compact --seeds 3`, `--data fashion-mnist` and the two cosine
-networks' `--net`, run on an AMD EPYC. People: widely quoted after LeCun et al. (1995) for digits; Xiao, Rasul and Vollgraf
-(2017) for clothes.
+networks' `--net`, run on an AMD EPYC. People: widely quoted after LeCun et al. (1995) for digits; Xiao, Rasul and
+Vollgraf (2017) for clothes.
 
 "standard" has up to 100,000 parameters, "compact" up to 7,000; "cosine" and "wide-cosine" have 1,351 and 2,730, in
 layers of sharpened cosine similarity in place of convolutions. Every image is read from nine places, a pixel apart.
