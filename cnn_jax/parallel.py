@@ -33,7 +33,7 @@ def placement(mesh: Mesh | None, batch_size: int) -> Placement:
       TypeError: a mesh that is none.
     """
     if mesh is None:
-        return Placement(_same, _same, _same, jax.device_put)
+        return Placement(jax.device_put, _same, _same, jax.device_put)
     if not isinstance(mesh, Mesh):
         raise TypeError(f"mesh: expected a jax.sharding.Mesh, got {type(mesh).__name__}")
     if batch_size % mesh.size:

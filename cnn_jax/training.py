@@ -127,8 +127,12 @@ def fit(
         own, step_key = place.whole((jax.tree.map(lambda x: _strong(jnp.copy(x)), own), step_key))
         run = _program(net, feed.load, optimizer, loss, batch_size, at_once, compute_dtype, place)
 
+        @functools.lru_cache(1)  # many steps have one goal: it is sent to the devices once
+        def goal(until: int) -> Array:
+            return place.whole(np.int32(until))
+
         def advance(own: Any, until: int) -> tuple[Any, dict[str, Array]]:
-            return run(own, np.int32(until), feed.store(own[2]), step_key)
+            return run(own, goal(until), feed.store(own[2]), step_key)
 
         saves = stack.enter_context(Saves(checkpoint_dir, identity)) if checkpoint_dir is not None else None
         bar = stack.enter_context(Progress("training", steps, show=progress))

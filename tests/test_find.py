@@ -95,9 +95,9 @@ def test_pictures_do_not_wait_for_others_of_their_size_for_ever(pictures, monkey
     shots = pictures / "shots"
     files, unread = [shots / "a.png", shots / "c.png", shots / "b.png"], {}  # the second has a size of its own
     monkeypatch.setattr(find, "MOST", 2)
-    assert [list(batch) for batch in find.batches(files, (), unread)] == [[files[0], files[2]], [files[1]]]
+    assert [list(batch) for batch in find.batches(files, (), unread, 1)] == [[files[0], files[2]], [files[1]]]
     monkeypatch.setattr(find, "WAITING", 60 * 70 + 1)
-    assert [list(batch) for batch in find.batches(files, (), unread)] == [[files[0]], [files[1]], [files[2]]]
+    assert [list(batch) for batch in find.batches(files, (), unread, 1)] == [[files[0]], [files[1]], [files[2]]]
     assert not unread
 
 

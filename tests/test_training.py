@@ -201,8 +201,8 @@ def test_the_loop_moves_nothing_between_host_and_device_unasked(monkeypatch, dat
 def test_mixed_precision_computes_in_16_bits_and_keeps_parameters_in_32():
     seen = []
 
-    def watch(params, image, **_):
-        seen.append((params["kernel"].dtype, image.dtype))
+    def watch(params, image, train=False, **_):
+        seen.extend([(params["kernel"].dtype, image.dtype)] if train else [])
         return NET.apply({"dense1": params}, image)
 
     net = Layer(lambda key, shape: NET.init(key, shape)["dense1"], watch)
