@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from scripts import SHORT, run
+from scripts import run
 
 from experiments import billion
 
@@ -23,11 +23,15 @@ def test_the_calculation_by_hand():
 
 
 def test_the_script(tmp_path):
-    out, _ = run(tmp_path, "experiments.billion", "--devices", "3", "--settle", "0.001", **SHORT)
+    out, _ = run(tmp_path, "experiments.billion", "--devices", "3", "--settle", "0.001")
     found = json.loads((tmp_path / "runs" / "billion" / "metrics.json").read_text())
     assert [row["job"] for row in found["rows"]] == list(billion.JOBS)
     row = found["rows"][0]
     assert row["seconds"] == pytest.approx(1e9 / min(row["limits"].values()))
     assert out.count("| 3 |") == 3
-    _, err = run(tmp_path, "experiments.billion", "--bus", "0", code=2, **SHORT)
-    assert err.startswith("error: bus: expected a number above 0")
+
+
+def test_wrong_numbers_are_refused_before_the_work(tmp_path):
+    with pytest.raises(ValueError, match="bus: expected a number above 0"):
+        billion.main(billion.Billion(bus=0.0, out=tmp_path / "out"))
+    assert not list(tmp_path.iterdir())

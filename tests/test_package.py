@@ -100,3 +100,28 @@ def test_functions_say_what_to_install(monkeypatch, tmp_path):
     with pytest.raises(ImportError, match=r"safetensors: pip install 'cnn_jax\[experiments\]'"):
         cnn_jax.load_params(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def dangers(text):
+    """What in a source could run what a file says, or write where it says."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            yield from {name.split(".")[0] for name in names} & {"pickle", "marshal", "shelve", "cloudpickle"}
+        elif isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            yield from {name} & {"exec", "extract", "extractall"}
+            yield from ["eval"] * (isinstance(node.func, ast.Name) and name == "eval")
+            allowed = [option.value for option in node.keywords if option.arg == "allow_pickle"]
+            yield from ["allow_pickle" for value in allowed if ast.unparse(value) != "False"]
+
+
+def test_nothing_unpickles_executes_or_unpacks_what_it_reads():
+    assert set(dangers("import pickle; eval(x); tar.extractall(); np.load(f, allow_pickle=True)")) == {
+        "pickle",
+        "eval",
+        "extractall",
+        "allow_pickle",
+    }
+    for path in [*ROOT.rglob("*.py"), *ROOT.parent.joinpath("experiments").glob("*.py")]:
+        assert not list(dangers(path.read_text())), path
