@@ -1,6 +1,7 @@
 """What a training learns from: arrays, a function that draws examples, or a stream; each gives batch after batch."""
 
 import contextlib
+import zlib
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -11,6 +12,8 @@ from jax import lax
 from jaxtyping import Array, Int
 
 from .parallel import Placement, on_host
+
+COMPARED = 1000  # images by which data are told from others
 
 
 class Batch(NamedTuple):
@@ -24,6 +27,9 @@ class Batch(NamedTuple):
 
 class Stream(Protocol):
     """Data that come in pieces, such as `cnn_jax.data.stream.Stream`."""
+
+    identity: dict[str, Any]
+    """What tells the stream from others, whose positions mean something else, as JSON knows it."""
 
     def batches(self, batch_size: int, start: int = 0) -> Generator[Any]:
         """Pieces of images, labels, indices and epoch, without end from a position on, each with the position after."""
@@ -51,6 +57,8 @@ class Feed(NamedTuple):
     """Within a program: load(store, order, step) gives the images, the labels and the next order."""
     at_once: int | None
     """Steps that one store is enough for; None for any number."""
+    identity: Any = None
+    """What tells the data from others, as JSON knows it."""
     labels: np.ndarray | None = None
     """All labels, where they are learned from as they are."""
 
@@ -59,9 +67,10 @@ class Feed(NamedTuple):
 def feeding(data: Data, batch_size: int, key: Array, augment: Augment | None, place: Placement) -> Iterator[Feed]:
     """The feed of any kind of data. Raises what `fit` says of data, batch_size and augment."""
     if hasattr(data, "batches"):
-        pieces = _Pieces(cast(Stream, data), batch_size, place)
+        stream = cast(Stream, data)
+        pieces = _Pieces(stream, batch_size, place)
         try:
-            yield _streamed(pieces, key, augment, place)
+            yield _streamed(pieces, key, augment, place)._replace(identity=stream.identity)
         finally:
             pieces.close()
     elif callable(data):
@@ -108,7 +117,10 @@ def _stored(data: Any, batch_size: int, key: Array, augment: Augment | None, pla
         images, labels = _varied(augment, augment_key, step, Batch(images[chosen], labels[chosen], chosen, epoch))
         return images, labels, order
 
-    return Feed(jnp.arange(n), lambda order: store, store, load, None, None if augment else np.asarray(labels))
+    some = images[:: max(1, n // COMPARED)]
+    sums = [zlib.crc32(np.ascontiguousarray(part).tobytes()) for part in jax.device_get((some, labels))]
+    told = None if augment else np.asarray(labels)
+    return Feed(jnp.arange(n), lambda order: store, store, load, None, {"images": sums[0], "labels": sums[1]}, told)
 
 
 def _streamed(pieces: "_Pieces", key: Array, augment: Augment | None, place: Placement) -> Feed:

@@ -45,7 +45,7 @@ class Saves:
     def __init__(self, folder: str | os.PathLike[str], run: Mapping[str, Any]):
         _orbax()
         self.folder, self.run = Path(folder).absolute(), json.loads(json.dumps(dict(run)))
-        self.rest = contextlib.ExitStack()
+        self.rest, self.last = contextlib.ExitStack(), 0
 
     @functools.cached_property
     def manager(self) -> Any:
@@ -84,9 +84,16 @@ class Saves:
         record = {"run": self.run, "state": _described(state), "history": list(history), "sums": _sums(whole)}
         record["own"] = _own_sum(record)
         items = args.Composite(**{STATE: args.PyTreeSave(whole), RECORD: args.JsonSave(record)})
-        loss = {"loss": float(np.mean(history["loss"][-(step - self._before(step)) :]))}
+        loss, self.last = {"loss": float(np.mean(history["loss"][self.last - step :]))}, step
         try:
             self.manager.save(step, args=items, metrics=loss, force=True)
+        except Exception as error:
+            raise self._not_saved(error) from error
+
+    def wait(self) -> None:
+        """Waits until what was saved is on the disk. Raises an OSError if it cannot be."""
+        try:
+            self.manager.wait_until_finished()
         except Exception as error:
             raise self._not_saved(error) from error
 
@@ -106,7 +113,14 @@ class Saves:
             except Exception as error:  # whatever Orbax and what it builds on make of damaged files
                 damaged[step] = error
                 continue
+            for other in self._steps():  # no more than Orbax must read to go on
+                if other < step:
+                    try:
+                        self._loss(other)
+                    except Exception as error:
+                        damaged[other] = error
             self._set_aside(damaged, step)
+            self.last = step
             return step, jax.tree.map(_placed, whole["state"], like), whole["history"]
         if damaged:
             error = _line(next(iter(damaged.values())))
@@ -123,7 +137,10 @@ class Saves:
         if jax.process_index() == 0:
             for other, error in damaged.items():
                 log.warning("%s: damaged, set aside (%s)", self.folder / str(other), _line(error))
-                (self.folder / str(other)).rename(self.folder / f"damaged-{other}")
+                name = f"damaged-{other}"
+                while (self.folder / name).exists():
+                    name += "+"
+                (self.folder / str(other)).rename(self.folder / name)
         _agree(step, self.folder)  # all wait for the first
 
     def _read(self, step: int, like: Any) -> Any:
@@ -131,7 +148,7 @@ class Saves:
         record = json.loads((folder / RECORD / "metadata").read_text())
         if record.pop("own") != _own_sum(record):
             raise ValueError(f"{RECORD} is not what was saved")
-        float(json.loads((folder / "metrics" / "metrics").read_text())["loss"])
+        self._loss(step)
         found, own = record["run"], self.run
         for name in found | own:
             if found.get(name) != own.get(name):
@@ -150,8 +167,8 @@ class Saves:
             raise ValueError(f"{wrong[0]} is not what was saved")
         return whole
 
-    def _before(self, step: int) -> int:
-        return max((other for other in self._steps() if other < step), default=0)
+    def _loss(self, step: int) -> float:
+        return float(json.loads((self.folder / str(step) / "metrics" / "metrics").read_text())["loss"])
 
     def _not_saved(self, error: Exception) -> OSError:
         return OSError(f"{self.folder}: training is not saved ({_line(error)}); earlier saves are as they were")
@@ -170,7 +187,7 @@ def asked_to_stop() -> Iterator[Callable[[int], signal.Signals | None]]:
     """
     if jax.process_count() > 1:
         stop = multihost_utils.reached_preemption_sync_point
-        yield lambda step: signal.SIGTERM if stop(step) else None
+        yield functools.lru_cache(1)(lambda step: signal.SIGTERM if stop(step) else None)
         return
     asked: list[signal.Signals] = []
     kinds = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()

@@ -75,7 +75,8 @@ def fit(
       checkpoint_dir: a folder to save the run in and, where it holds an earlier part of it, to go on from, to the same
         end: parameters, optimizer state, place in the data, history. The two newest saves are kept and the one with the
         lowest loss since the save before it, as Orbax writes them. SIGTERM and SIGINT then end the run after a step,
-        saved. Needs the extra `experiments`.
+        saved. What functions do, those of net, optimizer, loss and augment, is not compared: it must be the same.
+        Needs the extra `experiments`.
       save_every: steps from one save to the next.
       mesh: devices, of this process or of several, that share every batch along all axes of the mesh: each takes its
         part, all hold the parameters, BatchNorm's statistics are the whole batch's. What is returned is on all of them.
@@ -94,7 +95,7 @@ def fit(
       OSError: the run cannot be saved.
       ValueError: images and labels of different lengths or fewer than a batch, images of a wrong rank, steps,
         batch_size, steps_per_call or save_every below 1; a checkpoint_dir with saves of another run (another key,
-        batch_size or arrays of other shapes), of more steps, or none of which is whole.
+        batch_size or data, or arrays of other shapes), of more steps, or none of which is whole.
       TypeError: data of another kind, counts that are not ints, a compute_dtype that is no floating dtype, `augment`
         beside a function that draws examples.
 
@@ -117,6 +118,7 @@ def fit(
     identity = {"key": np.asarray(jax.random.key_data(key)).tolist(), "batch_size": batch_size}
     with contextlib.ExitStack() as stack:
         feed = stack.enter_context(feeding(data, batch_size, data_key, augment, place))
+        identity["data"] = feed.identity
         at_once = min(at_once, feed.at_once or steps)
         example = jax.eval_shape(feed.load, feed.example, feed.order, jnp.int32(0))[0]
         fitted = net.init(init_key, example.shape[1:]) if params is None else params
@@ -243,7 +245,9 @@ def _loop(
             _check_parameters(own[0], sent)
             if saves:
                 saves.save(sent, _savable(own), _joined(history))
+                stop = stop or asked(sent)
             if saves and stop:
+                saves.wait()
                 raise KeyboardInterrupt(f"stopped by {stop.name} after step {sent}, saved in {saves.folder}")
     return own, _joined(history)
 

@@ -15,7 +15,7 @@ import numpy as np
 from cnn_jax.files import replacing
 from cnn_jax.progress import Progress
 
-from . import common
+from . import common, running
 
 PART, SOON = 1000, 60.0  # a part is written after so many pictures, or seconds
 Rows = list[dict[str, Any]]
@@ -35,7 +35,10 @@ def search_all(
     yields (file, matches or why). A folder with parts of another search is refused. Returns what was counted.
     """
     text, started = json.dumps(asked, sort_keys=True), time.monotonic()
-    done = searched(folder, text, resume)
+    if jax.process_index() == 0:
+        searched(folder, text, resume)
+    running.wait_for_all("parts are in order")
+    done = searched(folder, text, True)
     own = [file for i, file in enumerate(files) if i % jax.process_count() == jax.process_index()]
     left = [file for file in own if str(file) not in done]
     if len(left) < len(own):
@@ -67,7 +70,7 @@ def searched(folder: Path, asked: str, resume: bool) -> set[str]:
             path.unlink(missing_ok=True)
             continue
         try:
-            table = parquet.read_table(path, columns=["picture"])
+            table = parquet.read_table(path, page_checksum_verification=True)
         except Exception as error:  # whatever Arrow makes of a damaged file
             print(f"{path}: left out and searched anew ({common.complaint(error)})", file=sys.stderr)
             path.rename(path.with_suffix(".damaged"))
@@ -91,7 +94,7 @@ def write(folder: Path, rows: Rows, asked: str) -> None:
     columns = [("picture", pyarrow.string()), ("unread", pyarrow.string()), ("matches", pyarrow.list_(match))]
     schema = pyarrow.schema(columns, metadata={"asked": asked})
     with replacing(folder / f"part-{uuid.uuid4().hex}.parquet") as temporary:
-        _parquet().write_table(pyarrow.Table.from_pylist(rows, schema), temporary)
+        _parquet().write_table(pyarrow.Table.from_pylist(rows, schema), temporary, write_page_checksum=True)
 
 
 def digest(arrays: Sequence[np.ndarray | None]) -> str:

@@ -83,11 +83,11 @@ def start(config: Any) -> Iterator[Run]:
             yield run
         except BaseException:
             if first and not unfinished(run.saves):
-                shutil.rmtree(run.saves)
+                discard(run.saves)
             raise
         wait_for_all("done")
         if first:
-            shutil.rmtree(run.saves)
+            discard(run.saves)
 
 
 def through(config: Any, work: Callable[[Any, Run], Any]) -> Any:
@@ -105,7 +105,7 @@ def claim(saves: Path, config: Any) -> None:
     """Makes the folder of saves one of these options, or finds that it is."""
     asked = {name: value for name, value in settings(config).items() if name not in ELSEWHERE}
     if not config.resume or not unfinished(saves):
-        shutil.rmtree(saves, ignore_errors=True)
+        discard(saves)
         common.write_json(saves / "config.json", asked)
         return
     try:
@@ -116,6 +116,15 @@ def claim(saves: Path, config: Any) -> None:
         if found.get(name) != asked.get(name):
             given = f"{name} {found.get(name)}, this one has {asked.get(name)}"
             raise ValueError(f"{saves}: holds an unfinished run with {given}; expected another --out, or --no-resume")
+
+
+def discard(saves: Path) -> None:
+    """Deletes a folder of saves: one that was cut short in this is none any more."""
+    rest = saves.with_name(f"{saves.name}.done")
+    shutil.rmtree(rest, ignore_errors=True)
+    if saves.exists():
+        saves.rename(rest)
+        shutil.rmtree(rest)
 
 
 def fit(run: Run, name: str, net: cnn_jax.Layer, data: Any, *, steps: int, **options: Any) -> Trained:

@@ -8,7 +8,7 @@ import pytest
 from scripts import png, run, run_each
 
 from cnn_jax.data import images
-from experiments import find
+from experiments import find, find_many
 
 
 @pytest.fixture(scope="module")
@@ -141,5 +141,11 @@ def test_many_pictures_into_parts_that_a_restart_continues(pictures, tmp_path):
     out, err = run(pictures, "experiments.find", "shots", *options)
     assert out.startswith("1 pictures searched, 1 could not be, 1 matches; ")
     assert "left out and searched anew" in err
+    part = max((tmp_path / "matches").glob("*.parquet"), key=lambda path: path.stat().st_mtime)
+    data = part.read_bytes()
+    place = data.index(b"template.png")  # among the matches
+    part.write_bytes(data[:place] + b"T" + data[place + 1 :])
+    assert not find_many.searched(tmp_path / "matches", "{}", True) & {"shots/a.png", "shots/broken.png"}
+    assert part.with_suffix(".damaged").exists()
     _, err = run(pictures, "experiments.find", "shots", *options, "--min-score", "0.5", code=2)
     assert "holds a search with min_score 0.7, this one has 0.5" in err

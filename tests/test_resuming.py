@@ -18,10 +18,10 @@ IMAGES = np.random.default_rng(0).normal(size=(32, 2, 2)).astype(np.float32)
 LABELS = (IMAGES.sum((1, 2)) > 0).astype(np.int32)
 
 
-def run(folder, steps, **options):
+def run(folder, steps, data=(IMAGES, LABELS), **options):
     defaults = {"optimizer": optax.adam(0.1), "batch_size": 8, "key": jax.random.key(0), "save_every": 4}
     net = Chain(Flatten(), Dropout(0.5), Dense(2))
-    return fit(net, (IMAGES, LABELS), steps=steps, checkpoint_dir=folder, progress=False, **(defaults | options))
+    return fit(net, data, steps=steps, checkpoint_dir=folder, progress=False, **(defaults | options))
 
 
 def test_a_run_that_goes_on_ends_as_one_that_never_stopped(tmp_path):
@@ -38,6 +38,8 @@ def test_another_run_is_refused(tmp_path):
         run(tmp_path, 8, batch_size=16)
     with pytest.raises(ValueError, match="key"):
         run(tmp_path, 8, key=jax.random.key(1))
+    with pytest.raises(ValueError, match="data"):
+        run(tmp_path, 8, data=(IMAGES + 1, LABELS))
     with pytest.raises(ValueError, match=r"steps: .* 6 "):
         run(tmp_path, 5)
 
@@ -50,6 +52,23 @@ def test_a_damaged_save_is_set_aside_and_the_one_before_taken(tmp_path):
     gone_on, past = run(tmp_path, 10)
     jax.tree.map(np.testing.assert_array_equal, (gone_on, past), (params, history))
     assert (tmp_path / "damaged-8").is_dir()
+
+
+@pytest.mark.parametrize("loss", ["", "{}", None])
+def test_damage_of_an_older_save_does_not_stop_the_run(tmp_path, loss):
+    params, history = run(None, 16)
+    run(tmp_path, 8)
+    for _ in range(2):  # what is set aside a second time takes another name
+        metrics = tmp_path / "4" / "metrics" / "metrics"
+        metrics.unlink(missing_ok=True) if loss is None else metrics.write_text(loss)
+        shutil.copytree(tmp_path / "4", tmp_path / "copy")
+        run(tmp_path, 8)
+        shutil.move(tmp_path / "copy", tmp_path / "4")
+    gone_on, past = run(tmp_path, 16)
+    jax.tree.map(np.testing.assert_array_equal, (gone_on, past), (params, history))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names >= {"12", "16", "damaged-4", "damaged-4+", "damaged-4++"}
+    assert "4" not in names
 
 
 def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
@@ -131,13 +150,19 @@ def test_whatever_is_damaged_what_is_found_is_whole(tmp_path, damage):
     assert 1 in found
 
 
-def test_where_nothing_more_can_be_written_earlier_saves_stay(tmp_path):
+@pytest.mark.parametrize("stopped", [False, True])
+def test_where_nothing_more_can_be_written_earlier_saves_stay(tmp_path, stopped):
+    def loss(scores, label):
+        if stopped:
+            signal.raise_signal(signal.SIGTERM)
+        return optax.softmax_cross_entropy_with_integer_labels(scores, label)
+
     run(tmp_path, 8)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))  # as good as a full disk
     try:
         with pytest.raises(OSError, match=r"training is not saved .* earlier saves are as they were"):
-            run(tmp_path, 12)
+            run(tmp_path, 12, loss=loss)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     jax.tree.map(np.testing.assert_array_equal, run(tmp_path, 16), run(None, 16))

@@ -61,6 +61,19 @@ def test_other_options_are_refused(stopped):
     assert running.through(dataclasses.replace(other, resume=False), work).resumed == 0
 
 
+def test_what_was_cut_short_while_it_was_deleted_is_no_run(stopped, monkeypatch):
+    def killed(folder, **_):
+        if folder.exists():
+            raise SystemExit
+
+    monkeypatch.setattr(running.shutil, "rmtree", killed)
+    with pytest.raises(SystemExit):
+        running.discard(stopped.out / "saves")
+    monkeypatch.undo()
+    assert running.through(stopped, work).resumed == 0
+    assert list(stopped.out.iterdir()) == []
+
+
 def test_what_ends_before_a_save_leaves_nothing(tmp_path):
     def fail(config, run):
         raise ValueError("no")

@@ -146,6 +146,8 @@ class Stream:
             raise ValueError(f"tolerate: expected at least 0 and less than 1, got {tolerate}")
         self.source, self.workers, self.tolerate = source, count("workers", workers, least=0), tolerate
         self.corrupt: dict[str, str] = {}
+        self.identity = {"seed": seed, "pictures": len(source), "size": source.size, "classes": list(source.classes)}
+        self.identity["processes"] = jax.process_count()
         self.order = (
             _grain()
             .MapDataset.source(range(len(source)))
@@ -168,7 +170,7 @@ class Stream:
         grain, batch_size = _grain(), count("batch_size", batch_size)
         first = start // batch_size
         chunks = self.order.repeat(EPOCHS).map(_Reader(self.source)).batch(batch_size)[first:]
-        ahead = grain.ReadOptions(num_threads=4, prefetch_buffer_size=2)
+        ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
         read = chunks.to_iter_dataset(ahead)
         if self.workers:
             if not flags.FLAGS.is_parsed():  # by which Grain means to be run by Abseil
