@@ -45,7 +45,7 @@ class Saves:
     def __init__(self, folder: str | os.PathLike[str], run: Mapping[str, Any]):
         _orbax()
         self.folder, self.run = Path(folder).absolute(), json.loads(json.dumps(dict(run)))
-        self.rest, self.last = contextlib.ExitStack(), 0
+        self.last = 0
 
     @functools.cached_property
     def manager(self) -> Any:
@@ -60,19 +60,18 @@ class Saves:
         return orbax.CheckpointManager(self.folder, options=options)
 
     def __enter__(self) -> "Saves":
-        self.rest.enter_context(_late_answers_unheard())
+        _late_answers_unheard()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self.rest:
-            try:
-                if "manager" in self.__dict__:
-                    self.manager.close()
-            except Exception as failed:
-                if error is None:
-                    raise self._not_saved(failed) from failed
+        try:
+            if "manager" in self.__dict__:
+                self.manager.close()
+        except Exception as failed:
+            if error is None:
+                raise self._not_saved(failed) from failed
 
     def save(self, step: int, state: Any, history: Mapping[str, np.ndarray]) -> None:
         """Starts to write the state after a step, and the history until then, which has a "loss" that is compared.
@@ -217,21 +216,18 @@ def _agree(step: int, folder: Path) -> None:
             raise ValueError(f"{folder}: processes find saves of steps {sorted(steps)}; expected a disk that all share")
 
 
-@contextlib.contextmanager
-def _late_answers_unheard() -> Iterator[None]:
-    """Where one array cannot be read or written, Orbax does not wait for the others, whose answers then find nobody:
-    that is not for the user's eyes."""
+def _late_answers_unheard() -> None:
+    """Where one array cannot be read or written, Orbax does not wait for the others, whose answers then find nobody,
+    now or later: that is not for the user's eyes."""
     heard = sys.unraisablehook
+    if heard.__module__ == __name__:
+        return
 
     def hook(answer: Any) -> None:
-        if str(answer.exc_value) != "Event loop is closed":
+        if answer.object is not None or str(answer.exc_value) != "Event loop is closed":
             heard(answer)
 
     sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = heard
 
 
 def _orbax() -> Any:
