@@ -1,7 +1,6 @@
 """What a training learns from: arrays, a function that draws examples, or a stream; each gives batch after batch."""
 
 import contextlib
-import zlib
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -11,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int
 
-from .parallel import Placement, on_host
+from .parallel import Placement, checksum, on_host
 
 COMPARED = 1000  # images by which data are told from others
 
@@ -57,8 +56,8 @@ class Feed(NamedTuple):
     """Within a program: load(store, order, step) gives the images, the labels and the next order."""
     at_once: int | None
     """Steps that one store is enough for; None for any number."""
-    identity: Any = None
-    """What tells the data from others, as JSON knows it."""
+    identity: Callable[[], Any] = lambda: None
+    """Gives what tells the data from others, as JSON knows it."""
     labels: np.ndarray | None = None
     """All labels, where they are learned from as they are."""
 
@@ -70,7 +69,7 @@ def feeding(data: Data, batch_size: int, key: Array, augment: Augment | None, pl
         stream = cast(Stream, data)
         pieces = _Pieces(stream, batch_size, place)
         try:
-            yield _streamed(pieces, key, augment, place)._replace(identity=stream.identity)
+            yield _streamed(pieces, key, augment, place)._replace(identity=lambda: stream.identity)
         finally:
             pieces.close()
     elif callable(data):
@@ -117,10 +116,11 @@ def _stored(data: Any, batch_size: int, key: Array, augment: Augment | None, pla
         images, labels = _varied(augment, augment_key, step, Batch(images[chosen], labels[chosen], chosen, epoch))
         return images, labels, order
 
-    some = images[:: max(1, n // COMPARED)]
-    sums = [zlib.crc32(np.ascontiguousarray(part).tobytes()) for part in jax.device_get((some, labels))]
+    def identity() -> dict[str, int]:
+        return {"images": checksum(images[:: max(1, n // COMPARED)]), "labels": checksum(labels)}
+
     told = None if augment else np.asarray(labels)
-    return Feed(jnp.arange(n), lambda order: store, store, load, None, {"images": sums[0], "labels": sums[1]}, told)
+    return Feed(jnp.arange(n), lambda order: store, store, load, None, identity, told)
 
 
 def _streamed(pieces: "_Pieces", key: Array, augment: Augment | None, place: Placement) -> Feed:

@@ -1,6 +1,7 @@
 """Data-parallel training: every device of a mesh takes a share of each batch, and all of them hold the parameters."""
 
 import functools
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -62,6 +63,11 @@ def placed(array: Any, sharding: Sharding) -> jax.Array:
 def on_host(array: Any) -> np.ndarray:
     """A copy that no later step can write into; of a key its numbers, of what every device has this process's own."""
     return np.array(numbers(array).addressable_data(0))
+
+
+def checksum(array: Any) -> int:
+    """The CRC-32 of an array's bytes."""
+    return zlib.crc32(np.ascontiguousarray(array).tobytes())
 
 
 def is_key(array: Any) -> bool:

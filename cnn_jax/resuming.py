@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from .parallel import is_key, numbers, on_host, placed
+from .parallel import checksum, is_key, numbers, on_host, placed
 
 KEPT = 2  # newest saves, beside the one of the lowest loss
 STATE, RECORD = "state", "record"
@@ -252,7 +252,7 @@ def _described(tree: Any) -> dict[str, str]:
 
 
 def _sums(tree: Any) -> dict[str, int]:
-    return {path: zlib.crc32(np.ascontiguousarray(leaf).tobytes()) for path, leaf in _by_path(tree).items()}
+    return {path: checksum(leaf) for path, leaf in _by_path(tree).items()}
 
 
 def _own_sum(record: Mapping[str, Any]) -> int:

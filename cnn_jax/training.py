@@ -118,7 +118,6 @@ def fit(
     identity = {"key": np.asarray(jax.random.key_data(key)).tolist(), "batch_size": batch_size}
     with contextlib.ExitStack() as stack:
         feed = stack.enter_context(feeding(data, batch_size, data_key, augment, place))
-        identity["data"] = feed.identity
         at_once = min(at_once, feed.at_once or steps)
         example = jax.eval_shape(feed.load, feed.example, feed.order, jnp.int32(0))[0]
         fitted = net.init(init_key, example.shape[1:]) if params is None else params
@@ -136,7 +135,9 @@ def fit(
         def advance(own: Any, until: int) -> tuple[Any, dict[str, Array]]:
             return run(own, goal(until), feed.store(own[2]), step_key)
 
-        saves = stack.enter_context(Saves(checkpoint_dir, identity)) if checkpoint_dir is not None else None
+        saves = None
+        if checkpoint_dir is not None:
+            saves = stack.enter_context(Saves(checkpoint_dir, identity | {"data": feed.identity()}))
         bar = stack.enter_context(Progress("training", steps, show=progress))
         own, history = _loop(advance, own, steps, at_once, saves, count("save_every", save_every), bar)
     return own[0], history
