@@ -1,14 +1,15 @@
 """How well does each patch of an image match each feature, everywhere, at once, and what can be learned from it.
 
 Pure JAX functions for one image; `jax.vmap` gives batches. Rooms: `convolution`, `pooling`, `matching`, `warping`,
-`augment`, `search`, `layers`, `norms`, `initializers`, `nets`, `costs`, `optimizers`, `training`, `checkpoint`, `data`,
-`figures`.
+`augment`, `search`, `layers`, `norms`, `initializers`, `nets`, `costs`, `fields`, `explain`, `optimizers`, `training`,
+`checkpoint`, `data`, `figures`.
 """
 
-from . import augment, initializers, nets, optimizers
+from . import augment, explain, initializers, nets, optimizers
 from .checkpoint import export, load_params, save_params
 from .convolution import conv, window_sum
-from .costs import Cost, cost, receptive_field
+from .costs import Cost, cost
+from .fields import receptive_field
 from .layers import (
     Activation,
     AvgPool,
@@ -66,6 +67,7 @@ __all__ = [
     "cosine",
     "cost",
     "defined",
+    "explain",
     "export",
     "find",
     "fit",

@@ -1,14 +1,11 @@
-"""What a function or a network costs, and how far it sees: counted from what JAX traces, never guessed.
+"""What a function or a network costs: counted from what JAX traces, never guessed.
 
 A multiply-add is one multiplication whose product is added up. Three operations make them, and everything in the
 package that costs much is made of these: `lax.dot_general`, `lax.conv_general_dilated`, and the sliding dot product of
 `conv` and of all scores, which counts as its definition says, whatever algorithm computes it in the end.
 """
 
-import bisect
-import functools
 import math
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.extend.core.primitives import cond_p, conv_general_dilated_p, dot_general_p, scan_p
-from jaxtyping import Array
 
+from .fields import checked_function, parameter_shapes, whole_numbers
 from .layers import Layer
 from .sliding import slide_p
 
@@ -72,6 +69,7 @@ def cost(function_or_net: Callable[..., Any] | Layer, *args: Any) -> Cost:
 
     An image of 8 megapixels becomes one of 2, and the next 16 features of 9x9 pixels a fourth of the work:
 
+    >>> import functools
     >>> from cnn_jax import match, max_pool
     >>> image, features = jax.ShapeDtypeStruct((2448, 3264), "float32"), jax.ShapeDtypeStruct((16, 9, 9), "float32")
     >>> pooled = cost(max_pool, image)
@@ -92,8 +90,8 @@ def cost(function_or_net: Callable[..., Any] | Layer, *args: Any) -> Cost:
     if isinstance(function_or_net, Layer):
         if len(args) != 1:
             raise TypeError(f"args: expected one shape (H, W, C) for a Layer, got {len(args)} arguments")
-        return _net_cost(function_or_net, _shape_of_ints(args[0]))
-    function = _function(function_or_net)
+        return _net_cost(function_or_net, whole_numbers(args[0]))
+    function = checked_function(function_or_net)
     for leaf in jax.tree.leaves(args):
         if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")) and not isinstance(leaf, bool | int | float):
             raise TypeError(f"args: expected arrays or jax.ShapeDtypeStruct, got {leaf!r}; bind others by partial")
@@ -101,91 +99,8 @@ def cost(function_or_net: Callable[..., Any] | Layer, *args: Any) -> Cost:
     return Cost(0, *_work(_graph(closed)), _shape(out), {})
 
 
-def receptive_field(
-    function_or_net: Callable[[Array], Array] | Layer, shape: Sequence[int]
-) -> tuple[int, int] | dict[str, tuple[int, int]]:
-    """How many rows and columns of its image the middle of an output depends on, from the first to the last.
-
-    Found by experiment: NaN spreads through all that is computed from it, so that the widest borders of NaN that do
-    not reach the middle output frame what it depends on. Bisection finds them in some dozens of evaluations.
-
-    The middle is row H' // 2 and column W' // 2 of an output (H', W', ...), in all channels; a vector or a number, such
-    as the votes, counts whole. What would lie beyond the image's border is cut off: give a larger image, until the
-    answer stays the same.
-
-    Args:
-      function_or_net: a function of one float image, or a `Layer`.
-      shape: the image's, (H, W) or (H, W, C).
-
-    Returns:
-      (rows, columns) for a function; for a network a dict of them by stage, in order. (0, 0) depends on no pixel. A
-      function that swallows NaN, as a comparison or `jnp.where(x > 0, x, 0)` does, seems not to depend on them.
-
-    Raises:
-      TypeError: something else than a function or a `Layer`, a shape that is not ints, outputs that are not one array
-        of floats.
-      ValueError: a shape that is not an image's, or outputs that are NaN even for an image in [1/4, 1].
-
-    >>> from cnn_jax import max_pool, nets
-    >>> receptive_field(lambda image: max_pool(max_pool(image)), (64, 64))
-    (4, 4)
-    >>> fields = receptive_field(nets.xo_net(), (128, 128, 1))
-    >>> [fields[stage] for stage in ("conv1", "max_pool1", "conv2", "max_pool4", "dense1")]
-    [(3, 3), (4, 4), (8, 8), (46, 46), (128, 128)]
-    """
-    shape = _shape_of_ints(shape)
-    if len(shape) not in (2, 3):
-        raise ValueError(f"shape: expected that of an image, (H, W) or (H, W, C), got {shape}")
-    numbers = np.random.default_rng(0)
-
-    def some(like: Any) -> np.ndarray:
-        return numbers.uniform(0.25, 1, like.shape).astype(like.dtype)
-
-    if isinstance(function_or_net, Layer):
-        outputs = functools.partial(function_or_net.stages, jax.tree.map(some, _params(function_or_net, shape)))
-    else:
-        function = _function(function_or_net)
-
-        def outputs(image: Array) -> dict[str, Array]:
-            return {"": function(image)}
-
-    image = some(jax.ShapeDtypeStruct(shape, jnp.float32))
-    names = list(jax.eval_shape(outputs, image))
-
-    @jax.jit
-    def spoiled(image: Array) -> Array:
-        return jnp.stack([_middle_is_nan(stage) for stage in outputs(image).values()])
-
-    @functools.cache
-    def without(axis: int, before: int, after: int) -> np.ndarray:
-        """Which stages turn NaN in the middle when so many rows, or columns, do."""
-        framed, inside = np.full_like(image, np.nan), [slice(None), slice(None)]
-        inside[axis] = slice(before, shape[axis] - after)
-        framed[tuple(inside)] = image[tuple(inside)]
-        return np.asarray(spoiled(framed))
-
-    if without(0, 0, 0).any():
-        stages = ", ".join(repr(name) for name, bad in zip(names, without(0, 0, 0), strict=True) if bad)
-        raise ValueError(f"function_or_net: expected no NaN for an image in [1/4, 1], got some in {stages}")
-
-    def extent(axis: int, stage: int) -> int:
-        most = range(1, shape[axis] + 1)
-        before = bisect.bisect_left(most, True, key=lambda n: bool(without(axis, n, 0)[stage]))
-        after = bisect.bisect_left(most, True, key=lambda n: bool(without(axis, 0, n)[stage]))
-        return max(shape[axis] - before - after, 0)
-
-    fields = {name: (extent(0, stage), extent(1, stage)) for stage, name in enumerate(names)}
-    return fields if isinstance(function_or_net, Layer) else fields[""]
-
-
-def _middle_is_nan(out: Any) -> Array:
-    if not isinstance(out, jax.Array) or not jnp.issubdtype(out.dtype, jnp.floating):
-        raise TypeError(f"function_or_net: expected one array of floats from it, got {out}")
-    return jnp.isnan(out[out.shape[0] // 2, out.shape[1] // 2] if out.ndim > 1 else out).any()
-
-
 def _net_cost(net: Layer, shape: tuple[int, ...]) -> Cost:
-    params, image = _params(net, shape), jax.ShapeDtypeStruct(shape, jnp.float32)
+    params, image = parameter_shapes(net, shape), jax.ShapeDtypeStruct(shape, jnp.float32)
     closed, stages = jax.make_jaxpr(net.stages, return_shape=True)(params, image)
     graph, leaves = _graph(closed), jax.tree.leaves(params)
     left = {value: leaf.size for value, leaf in zip(graph.inputs, leaves, strict=False)}
@@ -195,10 +110,6 @@ def _net_cost(net: Layer, shape: tuple[int, ...]) -> Cost:
         costs[name] = Cost(sum(left.pop(value, 0) for value in read), work, traffic, _shape(stage), {})
     work, traffic, _ = _needed(graph, graph.outputs[-1:], set())
     return Cost(parameters, work, traffic, next(reversed(costs.values())).shape, costs)
-
-
-def _params(net: Layer, shape: tuple[int, ...]) -> Any:
-    return jax.eval_shape(lambda: net.init(jax.random.key(0), shape))
 
 
 class _Equation(NamedTuple):
@@ -338,25 +249,9 @@ def _taps(
     return total
 
 
-def _function(value: Any) -> Callable[..., Any]:
-    if not callable(value):
-        raise TypeError(f"function_or_net: expected a function or a Layer, got {value!r}")
-    return value
-
-
 def _shapes(atoms: Sequence[Any]) -> list[tuple[int, ...]]:
     return [atom.aval.shape for atom in atoms]
 
 
 def _shape(out: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.shape, out)
-
-
-def _shape_of_ints(shape: Any) -> tuple[int, ...]:
-    try:
-        out = tuple(operator.index(n) for n in shape)
-    except TypeError:
-        raise TypeError(f"shape: expected ints such as (H, W, C), got {shape!r}") from None
-    if min(out, default=1) < 1:
-        raise ValueError(f"shape: expected at least 1 of each, got {shape!r}")
-    return out

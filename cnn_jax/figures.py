@@ -12,6 +12,8 @@ from .files import replacing
 
 try:
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 except ImportError as error:
     raise ImportError("cnn_jax.figures needs matplotlib: pip install 'cnn_jax[experiments]'") from error
@@ -23,6 +25,7 @@ NUMBERS_UP_TO = 12
 WRITTEN_UP_TO = 40
 NAMED = 100
 LONGEST_SIDE = 20  # inches
+PALE = 0.4  # of the contrast of an image with something over it
 
 
 def tiles(
@@ -36,7 +39,7 @@ def tiles(
 ) -> Figure:
     """Images side by side on one scale, -limit black and limit white; `numbers` writes small images' values into them.
 
-    Images are (H, W), or (H, W, 3) of red, green and blue.
+    Images are (H, W) or (H, W, 1), or (H, W, 3) of red, green and blue.
 
     >>> tiles([np.eye(3), -np.eye(3)], ["a feature", "its negative"]).axes[0].get_title()
     'a feature'
@@ -63,6 +66,7 @@ def _tile(axes: Axes, image: np.ndarray, limit: float, numbers: bool) -> None:
     axes.axis("on")
     axes.set_xticks([])
     axes.set_yticks([])
+    image = image[..., 0] if image.shape[2:] == (1,) else image
     if image.ndim == 3:  # in colour
         axes.imshow(np.clip((image / limit + 1) / 2, 0, 1), interpolation="nearest")
         return
@@ -77,7 +81,8 @@ def _tile(axes: Axes, image: np.ndarray, limit: float, numbers: bool) -> None:
 def stages(named: Mapping[str, Float[np.ndarray, "H W C"]], *, title: str = "", columns: int = 8) -> Figure:
     """The stack of filtered images of a network, a row for each named stage and up to `columns` features in it.
 
-    Rows have scales of their own, from their largest magnitude; vectors and scores are left out.
+    Every row has a scale of its own, written beside it: its largest magnitude is white, or black if it is negative.
+    Vectors and scores are left out.
     """
     images = {name: np.asarray(stage) for name, stage in named.items() if np.ndim(stage) == 3}
     if not images:
@@ -90,8 +95,75 @@ def stages(named: Mapping[str, Float[np.ndarray, "H W C"]], *, title: str = "", 
             axes.axis("off")
             if i < stage.shape[2]:
                 _tile(axes, stage[..., i], limit, False)
-        row[0].set_ylabel(f"{name}\n{stage.shape[0]}x{stage.shape[1]}x{stage.shape[2]}", fontsize=8)
+        row[0].set_ylabel(f"{name}\n{stage.shape[0]}x{stage.shape[1]}x{stage.shape[2]}\n±{limit:.2g}", fontsize=8)
     figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def over(
+    image: Any,
+    maps: Mapping[str, Any],
+    *,
+    window: tuple[int, int] = (1, 1),
+    limit: float | None = None,
+    title: str = "",
+) -> Figure:
+    """Maps of scores laid over their image, side by side: orange is positive, purple negative, nothing where it is 0.
+
+    Args:
+      image: (H, W), (H, W, 1) or (H, W, 3), shown pale.
+      maps: (H', W') each, by name, stretched over the image.
+      window: how many rows and columns of the image a score looks at: of a map without padding (H - h + 1, W - w + 1),
+        (h, w), so that every score lies on the middle of its patch.
+      limit: the score that is shown in full colour; by default each map's largest magnitude.
+
+    >>> figure = over(np.zeros((9, 9)), {"match": np.eye(7)}, window=(3, 3))
+    >>> [axes.get_title() for axes in figure.axes[:2]]
+    ['image', 'match']
+    """
+    if not maps:
+        raise ValueError("maps: expected at least one, got none")
+    image = np.asarray(image, np.float32)
+    bottom, right = image.shape[0] - 1 - (window[0] - 1) / 2, image.shape[1] - 1 - (window[1] - 1) / 2
+    extent = ((window[1] - 1) / 2 - 0.5, right + 0.5, bottom + 0.5, (window[0] - 1) / 2 - 0.5)
+    figure = Figure(figsize=(3 * (len(maps) + 1), 3.2), layout="constrained")
+    grid = figure.subplots(1, len(maps) + 1, squeeze=False)[0]
+    _tile(grid[0], image, 1.0, False)
+    grid[0].set_title("image", fontsize=9)
+    for axes, (name, values) in zip(grid[1:], maps.items(), strict=True):
+        values = np.asarray(values, np.float32)
+        most = limit or max(float(np.nanmax(np.abs(values))), 1e-6)
+        _tile(axes, PALE * image, 1.0, False)
+        opacity = np.clip(np.abs(np.nan_to_num(values)) / most, 0, 1)
+        scale = ScalarMappable(Normalize(-most, most), "PuOr_r")
+        axes.imshow(scale.to_rgba(values, alpha=opacity), extent=extent, interpolation="nearest")
+        axes.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
+        axes.set_title(name, fontsize=9, parse_math=False)
+        figure.colorbar(scale, ax=axes, shrink=0.8)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def votes(scores: Mapping[str, float], *, xlabel: str = "score", title: str = "") -> Figure:
+    """The votes of the last layer, a bar for each class; the winner's is dark.
+
+    >>> votes({"X": 0.9, "O": 0.5}).axes[0].get_title()
+    'X'
+    """
+    if not scores:
+        raise ValueError("scores: expected at least one, got none")
+    winner = max(scores, key=scores.__getitem__)
+    figure = Figure(figsize=(5, 0.34 * len(scores) + 1), layout="constrained")
+    axes = figure.subplots()
+    colours = [COLOURS[0] if name == winner else COLOURS[5] for name in scores]
+    drawn = axes.barh(range(len(scores)), list(scores.values()), color=colours)
+    axes.bar_label(drawn, fmt="%.2f", padding=3, fontsize=9)
+    axes.set_yticks(range(len(scores)), list(scores), parse_math=False)
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.margins(x=0.15)
+    axes.set_xlabel(xlabel)
+    axes.set_title(title or winner, fontsize=11, parse_math=False)
     return figure
 
 
@@ -199,6 +271,29 @@ def confusion(matrix: Int[np.ndarray, "K K"], classes: Sequence[str], *, title: 
     axes.set_ylabel("is")
     axes.set_title(title, fontsize=11)
     return figure
+
+
+def mistakes(
+    images: Any, labels: Any, scores: Any, classes: Sequence[str], *, most: int = 40, title: str = ""
+) -> Figure:
+    """Images that were read wrong, each with its number, what it is and what it was read as, the surest first.
+
+    Args:
+      images: (N, H, W) or (N, H, W, C) in [-1, 1].
+      labels: (N,), the number of each image's class.
+      scores: (N, K), the larger the surer.
+      classes: K names.
+      most: how many to show at most.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    read_as = scores.argmax(-1)
+    wrong = np.flatnonzero(read_as != labels)
+    if not len(wrong):
+        raise ValueError("scores: expected at least one mistake, got none")
+    worst = wrong[np.argsort(scores[wrong, labels[wrong]])][:most]
+    titles = [f"{i}: {classes[labels[i]]}\nread {classes[read_as[i]]}" for i in worst]
+    title = title or f"The {len(worst)} surest of {len(wrong)} mistakes"
+    return tiles([images[i] for i in worst], titles, columns=8, title=title)
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:

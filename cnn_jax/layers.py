@@ -27,8 +27,14 @@ Params = dict[str, Any]
 Shape = tuple[int, ...]
 # A dict that keeps its order through jit and vmap, which sort the keys of plain ones.
 Stages = collections.OrderedDict[str, Array]
+Edit = Callable[[str, Array], Array]  # of a stage's name and output
 TINY = 1e-12  # lest a constant kernel be divided by 0
 he_normal = jax.nn.initializers.he_normal()
+
+
+def keep(name: str, value: Array) -> Array:
+    """An `edit` that changes nothing."""
+    return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +43,8 @@ class Layer:
 
     `init(key, shape)` makes the parameters for images of that shape, a nested dict of arrays (empty if there are none).
     `apply(params, image, *, train=False, key=None)` computes the output for one image.
-    `parts`, for layers made of layers, is `apply` that returns all named stages in order, the output last.
+    `parts`, for layers made of layers, is `apply` that returns all named stages in order, the output last; it may
+    take `edit` as `stages` does.
     """
 
     init: Callable[[Array, Shape], Params]
@@ -46,12 +53,28 @@ class Layer:
     parts: Callable[..., Stages] | None = None
 
     def stages(
-        self, params: Params, image: Float[Array, "..."], *, train: bool = False, key: Array | None = None
+        self,
+        params: Params,
+        image: Float[Array, "..."],
+        *,
+        train: bool = False,
+        key: Array | None = None,
+        edit: Edit = keep,
     ) -> Stages:
-        """Every stage's output by name, in order; those of a nested network as "residual1/conv1"."""
+        """Every stage's output by name, in order; those of a nested network as "residual1/conv1".
+
+        What `edit(name, value)` returns takes the place of that stage's output, for the stages after it too; it is not
+        asked about the statistics that BatchNorm shows.
+
+        >>> net = Chain(MaxPool(), Flatten())
+        >>> twice = net.stages({}, jnp.ones((4, 4, 1)), edit=lambda name, value: 2 * value if "pool" in name else value)
+        >>> twice["flatten1"]
+        Array([2., 2., 2., 2.], dtype=float32)
+        """
         if self.parts is not None:
-            return self.parts(params, image, train=train, key=key)
-        return Stages({self.name: self.apply(params, image, train=train, key=key)})
+            edited = {} if edit is keep else {"edit": edit}  # `parts` of others may not know of it
+            return self.parts(params, image, train=train, key=key, **edited)
+        return Stages({self.name: edit(self.name, self.apply(params, image, train=train, key=key))})
 
 
 def Conv(
@@ -257,7 +280,9 @@ def Chain(*layers: Layer) -> Layer:
             params |= {name: own} if own else {}
         return params
 
-    def parts(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Stages:
+    def parts(
+        params: Params, image: Array, *, train: bool = False, key: Array | None = None, edit: Edit = keep
+    ) -> Stages:
         if not isinstance(params, Mapping):
             raise TypeError(f"params: expected a dict, got {type(params).__name__}; apply takes (params, image)")
         if not params.keys() <= named.keys():
@@ -265,13 +290,14 @@ def Chain(*layers: Layer) -> Layer:
         stages = Stages()
         for i, (name, layer) in enumerate(named.items()):
             own = None if key is None else jax.random.fold_in(key, i)
+            within = keep if layer.parts is None or edit is keep else functools.partial(_edit_within, edit, name)
             try:
-                inner = layer.stages(params.get(name, {}), image, train=train, key=own)
+                inner = layer.stages(params.get(name, {}), image, train=train, key=own, edit=within)
             except KeyError as error:
                 raise ValueError(f"params: expected {error} for stage {name!r}, got {params.get(name, {})}") from error
             if layer.parts is not None:
                 stages |= Stages({f"{name}/{part}": value for part, value in inner.items()})
-            stages[name] = image = _last(inner)
+            stages[name] = image = edit(name, _last(inner))
         return stages
 
     return Layer(setup, _output_of(parts), "chain", parts)
@@ -286,12 +312,14 @@ def Residual(*layers: Layer) -> Layer:
     """
     body = Chain(*layers)
 
-    def parts(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Stages:
-        stages = body.stages(params, image, train=train, key=key)
+    def parts(
+        params: Params, image: Array, *, train: bool = False, key: Array | None = None, edit: Edit = keep
+    ) -> Stages:
+        stages = body.stages(params, image, train=train, key=key, edit=edit)
         change = _last(stages)
         if change.shape != image.shape:
             raise ValueError(f"Residual: expected layers that keep the shape {image.shape}, got {change.shape}")
-        return stages | Stages(sum=image + change)
+        return stages | Stages(sum=edit("sum", image + change))
 
     return Layer(body.init, _output_of(parts), "residual", parts)
 
@@ -306,6 +334,10 @@ def _number(layers: Sequence[Layer]) -> dict[str, Layer]:
         seen[layer.name] += 1
         named[f"{layer.name}{seen[layer.name]}"] = layer
     return named
+
+
+def _edit_within(edit: Edit, name: str, part: str, value: Array) -> Array:
+    return edit(f"{name}/{part}", value)
 
 
 def _last(stages: Stages) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from .layers import Layer, Params, Shape, Stages
+from .layers import Edit, Layer, Params, Shape, Stages, keep
 from .windows import accumulator, as_floats, check_shape, count, number, sizes
 
 Path = tuple[str, ...]
@@ -45,7 +45,9 @@ def BatchNorm(*, scale: bool = True, bias: bool = True, epsilon: float = 1e-5) -
         statistics = {"mean": jnp.zeros(channels, jnp.float32), "variance": jnp.ones(channels, jnp.float32)}
         return _scale_and_bias(channels, scale, bias) | statistics
 
-    def parts(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Stages:
+    def parts(
+        params: Params, image: Array, *, train: bool = False, key: Array | None = None, edit: Edit = keep
+    ) -> Stages:
         image, wide = _floats(image)
         if train:
             mean = _over_batch(_mean(wide))
@@ -57,7 +59,7 @@ def BatchNorm(*, scale: bool = True, bias: bool = True, epsilon: float = 1e-5) -
             seen = {"mean": own, "variance": _mean(_square(wide - _along(own, wide)))}
             centred, variance = wide - _along(params["mean"], wide), params["variance"]
         out = _scaled(centred * lax.rsqrt(_along(variance, wide) + epsilon), params)
-        return Stages(**seen, normalized=out.astype(image.dtype))
+        return Stages(**seen, normalized=edit("normalized", out.astype(image.dtype)))
 
     def apply(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Array:
         return parts(params, image, train=train, key=key)["normalized"]

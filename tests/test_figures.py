@@ -1,6 +1,8 @@
 """Figures: each one can be saved and shows something."""
 
+import io
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,36 +11,54 @@ from PIL import Image
 
 from cnn_jax import figures
 
-RNG = np.random.default_rng(0)
+NOISE = np.random.default_rng(0).normal(size=(8, 8, 8))
+COLOURED = np.stack([np.eye(4), 1 - np.eye(4), np.zeros((4, 4))], axis=-1)
+LINES = {"a": [1, 2, 3], "b": [3, 2, 1]}
+LAWS = {"pixels": {"a": ([1, 10], [2, 20], ([1, 10], [2.5, 25])), "b": ([1], [5], None)}}
 X = np.eye(3, dtype=np.float32) * 2 - 1
 BARS = {"the X": {"X": 1.0, "O": 0.5}, "the O": {"X": 0.5, "O": 1.0}}
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: figures.tiles([X, -X], ["one", "other"], title="two"),
-        lambda: figures.tiles(RNG.normal(size=(5, 8, 8)), columns=2, limit=3.0),
-        lambda: figures.tiles([X / 3, RNG.normal(size=(20, 20))], numbers=True),
-        lambda: figures.stages({"conv1": RNG.normal(size=(6, 6, 3)), "dense1": np.ones(2)}, columns=2),
-        lambda: figures.stages({"zero": np.zeros((4, 4, 1)), "conv1": np.ones((2, 2, 9))}, title="stages"),
-        lambda: figures.curves([1, 2, 3], {"a": [1, 2, 3], "b": [3, 2, 1]}, xlabel="x", ylabel="y", title="lines"),
-        lambda: figures.curves(np.arange(99), {"a": np.sin(np.arange(99))}, xlabel="x", ylabel="y"),
-        lambda: figures.bars(BARS, ylabel="votes", title="bars"),
-        lambda: figures.confusion(np.array([[9, 1], [0, 0]]), "XO", title="letters"),
-    ],
-    ids=[
-        "tiles",
-        "tiles_in_rows",
-        "tiles_with_numbers",
-        "stages",
-        "stages_of_nothing",
-        "curves",
-        "one_curve",
-        "bars",
-        "confusion",
-    ],
-)
+FIGURES = {
+    "tiles": lambda: figures.tiles([X, -X], ["one", "other"], title="two"),
+    "tiles_in_rows": lambda: figures.tiles(NOISE[:5], columns=2, limit=3.0),
+    "tiles_with_numbers": lambda: figures.tiles([X / 3, NOISE[0]], numbers=True),
+    "tiles_in_colour": lambda: figures.tiles([COLOURED, -COLOURED, X[..., None]]),
+    "stages": lambda: figures.stages({"conv1": NOISE[..., :3], "dense1": np.ones(2)}, columns=2),
+    "stages_of_nothing": lambda: figures.stages(
+        {"zero": np.zeros((4, 4, 1)), "conv1": np.ones((2, 2, 9))}, title="stages"
+    ),
+    "curves": lambda: figures.curves([1, 2, 3], LINES, xlabel="x", ylabel="y", title="lines"),
+    "one_curve": lambda: figures.curves(np.arange(99), {"a": np.sin(np.arange(99))}, xlabel="x", ylabel="y", log=True),
+    "panels": lambda: figures.panels({"x": ([1, 2, 3], LINES), "z": ([4, 5, 6], LINES)}, ylabel="y", title="panels"),
+    "power_laws": lambda: figures.power_laws(LAWS, ylabel="ms", title="laws"),
+    "bars": lambda: figures.bars(BARS, ylabel="votes", title="bars"),
+    "votes": lambda: figures.votes({"X": 2.5, "O": -1.0, "no letter": 0.0}),
+    "over": lambda: figures.over(NOISE[0] / 3, {"match": NOISE[1, 1:-1, :-1], "part": X}, window=(3, 2), title="over"),
+    "confusion": lambda: figures.confusion(np.array([[9, 1], [0, 0]]), "XO", title="letters"),
+    "mistakes": lambda: figures.mistakes(NOISE[:3] / 3, [0, 1, 0], [[0, 1], [0, 1], [0.2, 0.3]], "XO"),
+}
+
+
+BASELINE = Path(__file__).parent / "baseline"
+
+
+def picture(figure):
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=50)
+    return Image.open(file).convert("RGB")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_look_as_they_did(name):
+    """As far as one sees from afar: each matplotlib sets text a little differently. `python tests/test_figures.py`
+    makes the pictures anew that are compared with."""
+    with Image.open(BASELINE / f"{name}.png") as baseline:
+        now, then = (np.asarray(image.reduce(8), np.float64) for image in (picture(FIGURES[name]()), baseline))
+    assert np.sqrt(np.mean((now - then) ** 2)) < 0.45 * then.std()
+
+
+@pytest.mark.parametrize("make", FIGURES.values(), ids=FIGURES)
 def test_every_figure_is_saved_and_shows_something(tmp_path, make):
     figure = make()
     assert isinstance(figure, Figure)
@@ -83,7 +103,7 @@ def test_stages_show_up_to_columns_features_of_every_map():
     named = {"conv1": np.ones((4, 4, 3)), "flatten1": np.ones(9), "conv2": 5 * np.ones((2, 2, 1))}
     figure = figures.stages(named, columns=2)
     assert [len(axes.images) for axes in figure.axes] == [1, 1, 1, 0]
-    assert [figure.axes[i].get_ylabel() for i in (0, 2)] == ["conv1\n4x4x3", "conv2\n2x2x1"]
+    assert [figure.axes[i].get_ylabel() for i in (0, 2)] == ["conv1\n4x4x3\n±1", "conv2\n2x2x1\n±5"]
     assert [figure.axes[i].images[0].get_clim() for i in (0, 2)] == [(-1, 1), (-5, 5)]
 
 
@@ -100,6 +120,41 @@ def test_bars_have_their_heights():
     (axes,) = figures.bars(BARS, ylabel="votes").axes
     assert [bar.get_height() for bar in axes.patches] == [1.0, 0.5, 0.5, 1.0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["the X", "the O"]
+
+
+def test_votes_have_their_lengths_and_one_winner():
+    (axes,) = figures.votes({"X": -1.0, "O": 2.0}).axes
+    assert [bar.get_width() for bar in axes.patches] == [-1.0, 2.0]
+    assert axes.get_title() == "O"
+    assert axes.patches[0].get_facecolor() != axes.patches[1].get_facecolor()
+    with pytest.raises(ValueError, match=r"scores: .*none"):
+        figures.votes({})
+
+
+def test_maps_lie_on_the_middle_of_their_patches():
+    scores = np.zeros((6, 4))
+    scores[2, 1] = -0.5
+    figure = figures.over(np.zeros((8, 8)), {"match": scores, "half": np.ones((4, 4))}, window=(3, 5))
+    (_, shown), (_, other) = (axes.images for axes in figure.axes[1:3])
+    assert list(shown.get_extent()) == [1.5, 5.5, 6.5, 0.5]  # rows 1 to 6 and columns 2 to 5 are whole pixels
+    assert other.get_extent() == shown.get_extent()
+    colours = shown.get_array()
+    assert colours[2, 1, 3] == 1
+    assert colours[2, 1, 2] > colours[2, 1, 0]  # purple is negative
+    np.testing.assert_array_equal(colours[scores == 0, 3], 0)
+    (_, whole) = figures.over(np.zeros((8, 6)), {"a": np.ones((4, 3))}).axes[1].images
+    assert list(whole.get_extent()) == [-0.5, 5.5, 7.5, -0.5]
+    with pytest.raises(ValueError, match=r"maps: .*none"):
+        figures.over(np.zeros((3, 3)), {})
+
+
+def test_mistakes_are_shown_the_surest_first():
+    labels, scores = np.array([0, 1, 0, 0]), np.array([[0.4, 0.6], [0, 1], [0.1, 0.9], [1, 0]])
+    figure = figures.mistakes(NOISE[:4], labels, scores, ["cat", "dog"], most=1)
+    assert [axes.get_title() for axes in figure.axes] == ["2: cat\nread dog"]
+    assert figure.get_suptitle() == "The 1 surest of 2 mistakes"
+    with pytest.raises(ValueError, match=r"scores: .*none"):
+        figures.mistakes(NOISE[:1], [1], [[0, 1]], "XO")
 
 
 def test_confusion_counts_and_shares():
@@ -165,3 +220,8 @@ def test_power_laws_have_points_a_fit_and_the_slope_of_what_is_proportional():
         assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b", "proportional"]
         drawn = [tuple(line.get_ydata()) for line in axes.lines]
         assert drawn == [(2, 20), (2.5, 25), (5,), (2, 20)]
+
+
+if __name__ == "__main__":
+    for name, make in FIGURES.items():
+        picture(make()).save(BASELINE / f"{name}.png")
