@@ -14,10 +14,12 @@ import contextlib
 import dataclasses
 import sys
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import tyro
 
+import cnn_jax
 from cnn_jax.data import images, npz, xo
 from cnn_jax.data.labelled import Labelled
 from cnn_jax.progress import Progress
@@ -48,15 +50,20 @@ class Evaluate:
     """Folder for metrics.json, the confusion matrix and the mistakes."""
 
 
-def load_reader(path: Path | None) -> learning.Read:
-    """What reads framed letters by a model file; without a path by the last one, which is trained first if need be."""
+def load_model(path: Path | None) -> tuple[cnn_jax.Layer, Any]:
+    """A model file's network and parameters; without a path the last one's, which is trained first if need be."""
     if path is None:
         path = OUT / "model.safetensors"
         if not path.exists():
             print(f"no model at {path} yet: training one first", file=sys.stderr)
             with contextlib.redirect_stdout(sys.stderr):
                 running.through(Train(), train)
-    return learning.reader(*learning.load(path, "xo_net", (SIZE, SIZE, 1), len(xo.CLASSES)), VIEWS)
+    return learning.load(path, "xo_net", (SIZE, SIZE, 1), len(xo.CLASSES))
+
+
+def load_reader(path: Path | None) -> learning.Read:
+    """What reads framed letters by `load_model`."""
+    return learning.reader(*load_model(path), VIEWS)
 
 
 def classify(config: Classify) -> None:
@@ -64,11 +71,11 @@ def classify(config: Classify) -> None:
     learning.classify(config.pictures, lambda: (load_reader(config.model), open_letter, xo.CLASSES))
 
 
-def open_letter(file: Path) -> np.ndarray:
+def open_letter(file: Path | IO[bytes]) -> np.ndarray:
     """The letter on a picture, at the size and place that the network knows."""
     letter = images.frame(images.read_image(file), size=SIZE)
     if letter.max() < 0:
-        raise ValueError(f"{file}: nothing is drawn on it")
+        raise ValueError(f"{file if isinstance(file, Path) else 'picture'}: nothing is drawn on it")
     return letter
 
 

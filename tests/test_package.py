@@ -24,7 +24,7 @@ FLOORS = {
     3: ("patches",),
     4: ("matching", "augment", "data"),
     5: ("layers", "search"),
-    6: ("norms", "resuming"),
+    6: ("fields", "norms", "resuming"),
     7: ("nets", "costs", "explain", "training", "checkpoint"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -14,7 +14,7 @@ from jaxtyping import Float, Num, UInt8
 from ..windows import count
 
 try:
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
     from scipy import ndimage
     from scipy.spatial import ConvexHull
 except ImportError as error:
@@ -94,7 +94,9 @@ def _read(path: str | os.PathLike[str] | IO[bytes], convert: Callable[[Image.Ima
     except Exception as error:  # Pillow's readers each have their own for a damaged file
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ValueError(f"{path}: not a picture that can be read ({error})") from error
+        name = path if is_path else getattr(path, "name", "picture")
+        why = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        raise ValueError(f"{name}: not a picture that can be read{why}") from error
 
 
 def _colours(picture: Image.Image) -> Float[np.ndarray, "H W 4"]:
