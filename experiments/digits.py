@@ -168,8 +168,9 @@ def main(config: Digits, run: running.Run) -> dict[str, Any]:
         "epochs": epochs,
         "config": running.settings(config),
     }
+    pictures = "generated pictures" if config.smoke else config.data
     line = (
-        f"{config.data}, {config.net}, {metrics['parameters']:,} parameters: {100 * metrics['accuracy']:.2f} % "
+        f"{pictures}, {config.net}, {metrics['parameters']:,} parameters: {100 * metrics['accuracy']:.2f} % "
         f"(mean of {len(seeds)}), {100 * metrics['together']:.2f} % together"
     )
     came_out = [line, learning.by_seed(seeds, metrics)]

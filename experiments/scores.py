@@ -217,11 +217,12 @@ def main(config: Scores, run: running.Run) -> dict[str, Any]:
         name: (values, {kind: 100 * np.mean(row["robustness"][name], 0) for kind, row in rows.items()})
         for name, values in strengths.items()
     }
-    figure = figures.panels(panels, ylabel="accuracy, %", title=f"{config.data}: read under a change of light")
+    pictures = "generated pictures" if config.smoke else config.data
+    figure = figures.panels(panels, ylabel="accuracy, %", title=f"{pictures}: read under a change of light")
     figures.save(figure, run.out / "robustness.png")
     metrics = {"kinds": rows, "strengths": strengths, "config": running.settings(config)}
     common.write_json(run.out / "metrics.json", metrics | common.versions())
-    came_out = [f"Accuracy on {config.data}, means over {len(seeds)} seeds:", table(rows)]
+    came_out = [f"Accuracy on {pictures} (mean of {len(seeds)}):", table(rows)]
     report.write(run.out, "scores", config, came_out, FIGURES)
     print(report.text(came_out))
     return metrics
