@@ -29,7 +29,7 @@ from cnn_jax import nets
 from cnn_jax.data import images, xo
 from cnn_jax.windows import count, number
 
-from . import common, running
+from . import common, report, running
 from .contest import medians
 
 SIZE, BATCH, FEATURES = 28, 1024, 16
@@ -63,7 +63,7 @@ class Billion:
     settle: float = 0.1
     """Seconds of a turn of timing."""
     out: Path = Path("runs/billion")
-    """Folder for metrics.json and report.md."""
+    """Folder for report.html and metrics.json."""
 
 
 def measure(settle: float) -> dict[str, float]:
@@ -128,23 +128,24 @@ def main(config: Billion) -> dict[str, Any]:
     numbers = [count("devices", devices) for devices in config.devices]
     out = common.make_writable(config.out)
     rates = measure(config.settle)
-    rows, lines = [], ["| job | devices | images/s | time | waits for | next |", "|---|---:|---:|---:|---|---|"]
+    rows, table = [], [["job", "devices", "images/s", "time", "waits for", "next"]]
     for job in JOBS:
         for devices in numbers:
             passed = sorted(limits(config, rates, job, devices).items(), key=lambda limit: limit[1])
             (first, rate), (second, other) = passed[:2]
             rows.append({"job": job, "devices": devices, "limits": dict(passed), "seconds": config.images / rate})
-            lines.append(
-                f"| {job} | {devices:,} | {rate:,.0f} | {duration(config.images / rate)} | {first} | {second}, "
-                f"{other / rate:.1f} times as fast |"
-            )
-    table = "\n".join(lines)
-    common.write_text(out / "report.md", f"# {config.images:,} images\n\n{table}\n")
+            taken, faster = duration(config.images / rate), f"{second}, {other / rate:.1f} times as fast"
+            table.append([job, f"{devices:,}", f"{rate:,.0f}", taken, first, faster])
     metrics = {"rates": rates, "rows": rows, "config": running.settings(config)}
     common.write_json(out / "metrics.json", metrics | common.versions())
     each = ", ".join(f"{job} {rates[job]:,.0f}" for job in JOBS)
-    print(f"images a second of the device here: {each}; pictures that a core decodes: {rates['decoding']:,.0f}")
-    print(table)
+    came_out = [
+        f"Images a second of the device here: {each}; pictures that a core decodes: {rates['decoding']:,.0f}",
+        f"{config.images:,} images:",
+        table,
+    ]
+    report.write(out, "billion", config, came_out)
+    print(report.text(came_out))
     return metrics
 
 

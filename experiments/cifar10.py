@@ -67,7 +67,7 @@ class Cifar10(running.Options):
     smoke: bool = False
     """A few steps of a small network on generated pictures, to see that everything works."""
     out: Path = Path("runs/cifar10")
-    """Folder for the models, metrics.json and the figures."""
+    """Folder for report.html, the models, metrics.json and the figures."""
     data_dir: Path | None = None
     """Folder with cifar-10-batches-bin or its archive, in place of CNN_JAX_DATA."""
 
@@ -148,7 +148,8 @@ def load(config: Cifar10) -> tuple[Labelled, Labelled]:
 
 def main(config: Cifar10, run: running.Run) -> dict[str, Any]:
     """Trains the networks, reads the test set, writes everything; returns what metrics.json holds."""
-    seeds, epochs = count("seeds", config.seeds), 2 if config.smoke else count("epochs", config.epochs)
+    seeds = range(config.seed, config.seed + count("seeds", config.seeds))
+    epochs = 2 if config.smoke else count("epochs", config.epochs)
     batch_size = 50 if config.smoke else count("batch_size", config.batch_size)
     train, test = load(config)
     options: dict[str, Any] = {"features": (8, 8, 8) if config.smoke else config.features}
@@ -176,7 +177,7 @@ def main(config: Cifar10, run: running.Run) -> dict[str, Any]:
         )
 
     first, scores, metrics = learning.train_each(
-        range(config.seed, config.seed + seeds),
+        seeds,
         run.out,
         train_one,
         lambda path, trained: cnn_jax.save_params(path, trained.params, net="speedrun_net", options=options),
@@ -192,11 +193,13 @@ def main(config: Cifar10, run: running.Run) -> dict[str, Any]:
         "petaflop": 6e-15 * work * steps * batch_size,
         "config": running.settings(config),
     }
-    learning.report(run.out, first, test, scores[0], metrics)
-    print(
+    line = (
         f"{metrics['parameters']:,} parameters, {metrics['petaflop']:.2f} PFLOP: {100 * metrics['accuracy']:.2f} % "
-        f"(mean of {seeds}); everything is in {config.out}"
+        f"(mean of {len(seeds)})"
     )
+    came_out = [line, learning.by_seed(seeds, metrics)]
+    learning.write_up("cifar10", config, run.out, first, test, scores[0], metrics, came_out)
+    print(f"{line}; everything is in {config.out}")
     return metrics
 
 

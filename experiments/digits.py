@@ -87,7 +87,7 @@ class Digits(running.Options):
     smoke: bool = False
     """A few steps on generated pictures, to see that everything works."""
     out: Path = Path("runs/digits")
-    """Folder for the models, metrics.json and the figures."""
+    """Folder for report.html, the models, metrics.json and the figures."""
     data_dir: Path | None = None
     """Folder with downloaded data sets, in place of CNN_JAX_DATA."""
 
@@ -129,7 +129,8 @@ def load(config: Digits) -> tuple[Labelled, Labelled]:
 
 def main(config: Digits, run: running.Run) -> dict[str, Any]:
     """Trains the networks, reads the test set, writes everything; returns what metrics.json holds."""
-    seeds, batch_size = count("seeds", config.seeds), count("batch_size", config.batch_size)
+    seeds = range(config.seed, config.seed + count("seeds", config.seeds))
+    batch_size = count("batch_size", config.batch_size)
     batch_size = SMOKE_BATCH if config.smoke else batch_size
     train, test = load(config)
     recipe = RECIPES[config.net]
@@ -153,7 +154,7 @@ def main(config: Digits, run: running.Run) -> dict[str, Any]:
         )
 
     first, scores, metrics = learning.train_each(
-        range(config.seed, config.seed + seeds),
+        seeds,
         run.out,
         train_one,
         lambda path, trained: cnn_jax.save_params(path, trained.params, net=recipe.net, options=options),
@@ -167,11 +168,14 @@ def main(config: Digits, run: running.Run) -> dict[str, Any]:
         "epochs": epochs,
         "config": running.settings(config),
     }
-    learning.report(run.out, first, test, together, metrics)
-    print(
-        f"{config.data}, {config.net}, {metrics['parameters']:,} parameters: {100 * metrics['accuracy']:.2f} % "
-        f"(mean of {seeds}), {100 * metrics['together']:.2f} % together; everything is in {config.out}"
+    pictures = "generated pictures" if config.smoke else config.data
+    line = (
+        f"{pictures}, {config.net}, {metrics['parameters']:,} parameters: {100 * metrics['accuracy']:.2f} % "
+        f"(mean of {len(seeds)}), {100 * metrics['together']:.2f} % together"
     )
+    came_out = [line, learning.by_seed(seeds, metrics)]
+    learning.write_up("digits", config, run.out, first, test, together, metrics, came_out)
+    print(f"{line}; everything is in {config.out}")
     return metrics
 
 

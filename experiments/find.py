@@ -31,11 +31,17 @@ from cnn_jax.figures import COLOURS
 from cnn_jax.files import replacing
 from cnn_jax.progress import Progress
 
-from . import common, find_demo, find_many, running
+from . import common, find_demo, find_many, report, running
 
 SCORES = {"zncc": cnn_jax.zncc, "cosine": cnn_jax.cosine, "match": cnn_jax.match}
 MOST, AT_ONCE = 8, 4_000_000  # pictures of one size searched together, and the numbers in them
 WAITING = 50_000_000  # numbers in pictures that wait for others of their size
+SHOWN = 6  # pictures in report.html
+FORMATS = {"y": ".3f", "x": ".3f", "scale": "g", "angle": "g", "score": ".4f"}
+DEMONSTRATION = {
+    "picture.png": "The picture: three hand-drawn shapes in noise",
+    "found.png": "What was found: outlines, a colour for each shape, and scores",
+}
 ASKED = ("scales", "angles", "score", "min_score", "top_k", "max_overlap", "seed")
 
 
@@ -74,7 +80,7 @@ class Find:
     seed: int = 0
     """Of the picture that the script draws."""
     out: Path = Path("runs/find")
-    """Folder for copies of the pictures with boxes drawn, and metrics.json."""
+    """Folder for report.html, metrics.json and copies of the pictures with boxes drawn."""
 
 
 def main(config: Find) -> dict[str, Any]:
@@ -113,7 +119,7 @@ def search_files(config: Find) -> dict[str, Any]:
     )
     if config.parquet:
         return search_many(config, files, searched, find_many.digest([*features, *masks]))
-    found, unread = {}, {}
+    found, unread, drawn = {}, {}, {}
     with Progress("searching", len(files), show=len(files) > 1) as bar:
         for path, matches in searched(files):
             if isinstance(matches, str):
@@ -121,11 +127,18 @@ def search_files(config: Find) -> dict[str, Any]:
             else:
                 found[path] = matches
                 boxed = draw_boxes(on_white(images.read_colours(path)), matches, features, names)
-                save_picture(boxed, out / f"{len(found) + len(unread):04d}_{path.stem[:50]}.png")
+                drawn[str(path)] = f"{len(found) + len(unread):04d}_{path.stem[:50]}.png"
+                save_picture(boxed, out / drawn[str(path)])
             bar.update(len(found) + len(unread))
     found = {str(path): found[path] for path in files if path in found}
     metrics = {"found": found, "unread": {str(path): why for path, why in unread.items()}}
-    report(metrics | options(config), config)
+    first = list(found)[:SHOWN]
+    said = came_out({name: found[name] for name in first})
+    if len(found) > SHOWN:
+        said.append(f"These are the first {SHOWN} of {len(found)} pictures; {len(found) - SHOWN} more are in {out}.")
+    if unread:
+        said.append([["pictures that could not be searched"], *([why] for why in unread.values())])
+    finish(config, metrics, said, {drawn[name]: f"{name}: {len(found[name])} found" for name in first})
     if unread:
         sys.stdout.flush()
         for why in unread.values():
@@ -163,6 +176,8 @@ def search_many(
     metrics = find_many.search_all(files, folder, asked, searched, resume=config.resume)
     if jax.process_index() == 0:
         common.write_json(config.out / "metrics.json", metrics | options(config))
+        counted = [[name.replace("_", " ") for name in metrics], [f"{value:,.6g}" for value in metrics.values()]]
+        report.write(config.out, "find", config, [counted])
     print(
         f"{metrics['searched']} pictures searched, {metrics['unread']} could not be, {metrics['matches']} matches; "
         f"{metrics['pictures_per_s']:.1f} pictures a second; everything is in {folder}"
@@ -188,12 +203,13 @@ def demonstrate(config: Find) -> dict[str, Any]:
     save_picture(draw_boxes(image, found, features, names), out / "found.png")
     precision = {"median": np.median(errors), "largest": max(errors)} if errors else {}
     metrics = {"placed": len(placed), "right": len(errors), "false": len(rest), "error_pixels": precision}
-    report(metrics | {"found": {"demonstration": found}} | options(asked), config)
+    metrics |= {"found": {"demonstration": found}}
+    said = [f"{len(errors)} of {len(placed)} found with the right shape, scale and angle, {len(rest)} false"]
+    if errors:
+        said.append(f"Off by {precision['median']:.3f} pixels (median), {precision['largest']:.3f} at most")
+    finish(asked, metrics, [*said, *came_out(metrics["found"])], DEMONSTRATION)
     if not config.json:
-        print(f"{len(errors)} of {len(placed)} found with the right shape, scale and angle, {len(rest)} false")
-        if errors:
-            print(f"off by {precision['median']:.3f} pixels (median), {precision['largest']:.3f} at most")
-        print(f"pictures in {out}")
+        print("\n".join([*said, f"pictures in {out}"]))
     return metrics
 
 
@@ -357,18 +373,22 @@ def options(config: Find) -> dict[str, Any]:
     return {"options": {name: asked[name] for name in ASKED}} | common.versions()
 
 
-def report(metrics: dict[str, Any], config: Find) -> None:
-    """Writes metrics.json, and prints the matches as JSON or as a table."""
-    common.write_json(config.out / "metrics.json", metrics)
-    if config.json:
-        print(json.dumps(metrics["found"], indent=2))
-        return
-    for picture, found in metrics["found"].items():
-        print(f"{picture}: {len(found)} found")
-        if found:
-            print("  ".join(["template".ljust(20), *(name.rjust(8) for name in list(found[0])[1:])]))
-        for match in found:
-            print("  ".join([match["template"][:20].ljust(20), *(f"{value:8g}" for value in list(match.values())[1:])]))
+def finish(config: Find, metrics: dict[str, Any], said: Sequence[str | report.Table], figures: dict[str, str]) -> None:
+    """Writes metrics.json and report.html, and prints the matches as JSON or as tables."""
+    common.write_json(config.out / "metrics.json", metrics | options(config))
+    report.write(config.out, "find", config, said, figures)
+    print(json.dumps(metrics["found"], indent=2) if config.json else report.text(came_out(metrics["found"])))
+
+
+def came_out(found: dict[str, list[dict[str, Any]]]) -> list[str | report.Table]:
+    """How many matches each picture has, and a table of them."""
+    blocks: list[str | report.Table] = []
+    for picture, matches in found.items():
+        blocks.append(f"{picture}: {len(matches)} found")
+        if matches:
+            rows = [[format(value, FORMATS.get(name, "")) for name, value in match.items()] for match in matches]
+            blocks.append([list(matches[0]), *rows])
+    return blocks
 
 
 if __name__ == "__main__":

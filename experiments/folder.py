@@ -57,7 +57,7 @@ class Train(running.Options):
     smoke: bool = False
     """A few steps on generated pictures, to see that everything works."""
     out: Path = OUT
-    """Folder for the model, metrics.json and the figures."""
+    """Folder for report.html, the model, metrics.json and the figures."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +114,12 @@ def train(config: Train, run: running.Run) -> dict[str, Any]:
         "training_seconds": trained.seconds,
         "config": running.settings(config),
     }
-    learning.report(run.out, trained, kept, scores, metrics)
-    print(
+    line = (
         f"{len(known.classes)} classes: {100 * metrics['accuracy']:.1f} % of {metrics['images']} pictures that were "
-        f"kept apart; everything is in {config.out}"
+        "kept apart"
     )
+    learning.write_up("folder", config, run.out, trained, kept, scores, metrics, [line])
+    print(f"{line}; everything is in {config.out}")
     return metrics
 
 

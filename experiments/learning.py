@@ -14,11 +14,20 @@ import cnn_jax
 from cnn_jax import figures, nets
 from cnn_jax.data.labelled import Labelled
 
-from . import common, running
+from . import common, report, running
 
 READ = 250  # images read at a time
 CALIBRATED = 5000  # images, or up to twice as many, that BatchNorm's statistics are taken from
 SHOWN = 40  # mistakes
+# What `mistakes` and `draw_training` draw.
+MISTAKES = {
+    "confusion.png": "Confusion matrix: how often images of each class (rows) were read as each class (columns)",
+    "mistakes.png": "The surest mistakes: above each image its number, its class and what it was read as",
+}
+TRAINING = {
+    "curves.png": "Training: the loss and the share of images read wrong, both running means on a logarithmic scale",
+    "features.png": "First features: the kernels of the first layer, black the most negative, white the most positive",
+}
 View = Callable[[jax.Array], jax.Array]
 Read = Callable[[Any], np.ndarray]
 
@@ -230,11 +239,35 @@ def draw_training(out: Path, params: Any, history: dict[str, np.ndarray]) -> Non
     )
 
 
-def report(out: Path, trained: running.Trained, test: Labelled, scores: np.ndarray, metrics: dict[str, Any]) -> None:
-    """Writes metrics.json and the figures: curves, confusion, mistakes, first features."""
+def write_up(
+    name: str,
+    config: Any,
+    out: Path,
+    trained: running.Trained,
+    test: Labelled,
+    scores: np.ndarray,
+    metrics: dict[str, Any],
+    came_out: Sequence[str | report.Table],
+) -> None:
+    """Writes metrics.json, the figures (curves, confusion, mistakes, first features) and report.html."""
     common.write_json(out / "metrics.json", metrics | common.versions())
-    mistakes(out, test, scores, "What was read as what")
+    matrix, _ = mistakes(out, test, scores, "What was read as what")
     draw_training(out, trained.params, trained.history)
+    report.write(out, name, config, [*came_out, by_class(test.classes, matrix)], MISTAKES | TRAINING)
+
+
+def by_class(classes: Sequence[str], matrix: np.ndarray) -> report.Table:
+    """What was read right of each class."""
+    rows = zip(classes, matrix.diagonal(), matrix.sum(axis=1), strict=True)
+    shares = [[name, f"{of:,}", f"{right:,}", f"{100 * right / max(of, 1):.2f} %"] for name, right, of in rows]
+    return [["class", "images", "read right", "share"], *shares]
+
+
+def by_seed(seeds: Sequence[int], metrics: dict[str, Any]) -> report.Table:
+    """How well and how fast the network of each seed learned, by the metrics of `train_each`."""
+    each = zip(seeds, metrics["accuracies"], metrics["training_seconds"], strict=True)
+    rows = [[str(seed), f"{100 * accuracy:.2f} %", f"{seconds:.0f}"] for seed, accuracy, seconds in each]
+    return [["seed", "read right", "seconds"], *rows]
 
 
 def load(path: Path, name: str, shape: tuple[int, int, int], classes: int) -> tuple[cnn_jax.Layer, Any]:

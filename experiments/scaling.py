@@ -29,12 +29,17 @@ from cnn_jax import figures
 from cnn_jax.progress import Progress
 from cnn_jax.sliding import METHODS, SHIFT_PRODUCTS
 
-from . import common
+from . import common, report
 
 # A call this many times as long as one that does nothing is more than overhead.
 ABOVE_OVERHEAD = 10
 # Short calls are repeated until they take this many seconds together.
 LONG_ENOUGH = 0.005
+FIGURES = {
+    "laws.png": "The three laws: time of a bank of features by each method while one size grows, lines of the fitted "
+    "exponents, and dotted what is proportional",
+    "pooling.png": "Pooling: multiply-adds and time, as shares of the next layer's on maps as they are",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Scaling:
     """How time and multiply-adds grow with image pixels, feature pixels and features; and what pooling saves."""
 
     out: Path = Path("runs/scaling")
-    """Folder for the figures and metrics.json."""
+    """Folder for report.html, metrics.json and the figures."""
     quick: bool = False
     """Fewer and smaller sizes, for a first look."""
     rounds: int = 0
@@ -182,25 +187,24 @@ def pooling(config: Scaling, rounds: int) -> dict[str, Any]:
     }
 
 
-def table(measured: dict[str, Any]) -> str:
-    """The exponents and what pooling saves, as text."""
-    lines = [f"{'grows with':24}{'':15}{'exponent':>8} ± s.e.   {'R²':>6}  points"]
+def tables(measured: dict[str, Any]) -> list[report.Table]:
+    """The exponents, and what pooling saves."""
+    exponents = [["grows with", "what", "exponent ± s.e.", "R²", "points"]]
     for law, of in measured["laws"].items():
         fits = {"multiply-adds": of["multiply_adds_fit"]} | {name: each["fit"] for name, each in of["methods"].items()}
-        for i, (name, fit) in enumerate(fits.items()):
-            values = (
-                f"{'too few':>8}{'':19}"
-                if fit["exponent"] is None
-                else f"{fit['exponent']:8.3f} ± {fit['standard_error']:.3f}  {fit['r_squared']:6.3f}  "
-            )
-            lines.append(f"{'' if i else law:24}{name:15}{values}{fit['points']:6}")
+        for name, fit in fits.items():
+            if fit["exponent"] is None:
+                values = "-", "-"
+            else:
+                values = f"{fit['exponent']:.3f} ± {fit['standard_error']:.3f}", f"{fit['r_squared']:.3f}"
+            exponents.append([law, name, *values, str(fit["points"])])
     calls = measured["pooling"]["calls"]
-    whole = calls["next layer"]
-    lines += ["", f"{'':24}{'multiply-adds':>15}{'time (ms)':>12}{'of the next layer':>20}"]
+    whole = calls["next layer"]["seconds"]
+    saved = [["call", "multiply-adds", "time (ms)", "of the next layer"]]
     for name, call in calls.items():
-        share = call["seconds"] / whole["seconds"]
-        lines.append(f"{name:24}{call['multiply_adds']:15,}{1e3 * call['seconds']:12.3f}{share:20.3f}")
-    return "\n".join(lines)
+        taken = call["seconds"]
+        saved.append([name, f"{call['multiply_adds']:,}", f"{1e3 * taken:.3f}", f"{taken / whole:.3f}"])
+    return [exponents, saved]
 
 
 def draw(measured: dict[str, Any]) -> dict[str, Any]:
@@ -242,7 +246,9 @@ def main(config: Scaling) -> dict[str, Any]:
     for name, figure in draw(measured).items():
         figures.save(figure, out / f"{name}.png")
     common.write_json(out / "metrics.json", metrics)
-    print(table(measured))
+    came_out = tables(measured)
+    report.write(out, "scaling", config, came_out, FIGURES)
+    print(report.text(came_out))
     return metrics
 
 

@@ -35,7 +35,7 @@ from cnn_jax.data import idx
 from cnn_jax.data.labelled import Labelled, split
 from cnn_jax.windows import count
 
-from . import common, learning, running
+from . import common, learning, report, running
 from .contest import medians
 
 SMOKE_BATCH = 40
@@ -78,6 +78,8 @@ CHANGES: Mapping[str, tuple[Callable[[jax.Array, float], jax.Array], tuple[float
     ),
 }
 
+FIGURES = {"robustness.png": "Under a change of light: accuracy of each kind of layer, means over seeds, by strength"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Scores(running.Options):
@@ -100,7 +102,7 @@ class Scores(running.Options):
     smoke: bool = False
     """A few steps on generated pictures, to see that everything works."""
     out: Path = Path("runs/scores")
-    """Folder for metrics.json, the table and the figure."""
+    """Folder for report.html, metrics.json and the figure."""
     data_dir: Path | None = None
     """Folder with downloaded data sets, in place of CNN_JAX_DATA."""
 
@@ -166,12 +168,11 @@ def images_per_second(readers: Mapping[str, learning.Read], images: np.ndarray) 
     return {kind: 1e3 * len(batch) / taken for kind, taken in medians(calls, settle=SETTLE).items()}
 
 
-def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """The comparison as a Markdown table of means over seeds."""
+def table(rows: Mapping[str, Mapping[str, Any]]) -> report.Table:
+    """The comparison: means over seeds."""
     changes = [(name, i, s) for name, (_, strengths) in CHANGES.items() for i, s in enumerate(strengths) if i]
     heads = ["layer", "parameters", "rate", "as it is", *(f"{name} {s:g}" for name, _, s in changes), "images/s"]
-    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1)]
-    lines += [
+    return [heads] + [
         [
             kind,
             f"{row['parameters']:,}",
@@ -182,7 +183,6 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
         ]
         for kind, row in rows.items()
     ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def main(config: Scores, run: running.Run) -> dict[str, Any]:
@@ -217,13 +217,14 @@ def main(config: Scores, run: running.Run) -> dict[str, Any]:
         name: (values, {kind: 100 * np.mean(row["robustness"][name], 0) for kind, row in rows.items()})
         for name, values in strengths.items()
     }
-    figure = figures.panels(panels, ylabel="accuracy, %", title=f"{config.data}: read under a change of light")
+    pictures = "generated pictures" if config.smoke else config.data
+    figure = figures.panels(panels, ylabel="accuracy, %", title=f"{pictures}: read under a change of light")
     figures.save(figure, run.out / "robustness.png")
-    text = table(rows)
-    common.write_text(run.out / "report.md", f"# Kinds of layers\n\n{text}\n\n![robustness](robustness.png)\n")
     metrics = {"kinds": rows, "strengths": strengths, "config": running.settings(config)}
     common.write_json(run.out / "metrics.json", metrics | common.versions())
-    print(text)
+    came_out = [f"Accuracy on {pictures} (mean of {len(seeds)}):", table(rows)]
+    report.write(run.out, "scores", config, came_out, FIGURES)
+    print(report.text(came_out))
     return metrics
 
 

@@ -26,7 +26,7 @@ import cnn_jax
 from cnn_jax import im2col, sliding
 from cnn_jax.progress import Progress
 
-from . import common, networks, peers
+from . import common, networks, peers, report
 from .contest import Contest, confine, measure, peaks
 from .peers import Call
 
@@ -87,7 +87,7 @@ class Throughput:
     quick: bool = False
     """Only two small cases a task, and shorter turns: under a minute in all."""
     out: Path = Path("runs/throughput")
-    """Folder for throughput.json."""
+    """Folder for report.html and throughput.json."""
 
 
 # The tasks: what is run side by side.
@@ -228,14 +228,13 @@ GROUPS = {
 # What is said of it.
 
 
-def table(rows: Sequence[Mapping[str, Any]], peak: Mapping[str, float]) -> str:
-    """The rows as a Markdown table, times in ms."""
+def table(rows: Sequence[Mapping[str, Any]], peak: Mapping[str, float]) -> report.Table:
+    """The rows, times in ms."""
     others = list(dict.fromkeys(name for row in rows for name in row["peers"]))
     methods = list(dict.fromkeys(name for row in rows for name in row["methods"]))
     heads = ["task", "images, features", "ours", *others, "best peer / ours", *methods, "auto"]
     heads += ["images/s", "GFLOP/s", "GB/s"]
-    lines = [heads, ["---"] * 2 + ["---:"] * (len(heads) - 2)]
-    lines += [
+    return [heads] + [
         [
             row["task"],
             row["case"],
@@ -249,7 +248,6 @@ def table(rows: Sequence[Mapping[str, Any]], peak: Mapping[str, float]) -> str:
         ]
         for row in rows
     ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def number(value: float | None) -> str:
@@ -273,12 +271,11 @@ def summaries(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def report(found: Mapping[str, Any]) -> str:
+def came_out(found: Mapping[str, Any]) -> list[str | report.Table]:
     """What throughput.json holds, to be read."""
     rows, peak = found["rows"], found["peaks"]
-    lines = []
-    for _, together in itertools.groupby(rows, key=lambda row: TASKS[row["task"]][0]):
-        lines += [table(list(together), peak), ""]
+    groups = itertools.groupby(rows, key=lambda row: TASKS[row["task"]][0])
+    lines: list[str | report.Table] = [table(list(together), peak) for _, together in groups]
     lines += [f"{row['task']} {row['case']}: {name} {why}" for row in rows for name, why in row["skipped"].items()]
     lines += [
         f"{task}: the best takes {ratio['geometric_mean']:.2f} times as long as ours (geometric mean), "
@@ -292,13 +289,13 @@ def report(found: Mapping[str, Any]) -> str:
     ]
     lines += [
         f"scan: a step of ours, of {SCANNED} in one lax.scan; jax: JAX alone, jax scan: its step, of {SLOWLY_SCANNED}",
-        "GFLOP/s of the direct algorithm, whose work Fourier transforms save; GB/s of inputs and outputs, each once;",
+        "GFLOP/s of the direct algorithm, whose work Fourier transforms save; GB/s of inputs and outputs, each once; "
         f"in brackets of this machine's peaks: {peak['gflops']:.0f} GFLOP/s (matrix product) and "
         f"{peak['gbytes_per_s']:.1f} GB/s (sum)",
     ]
     if found["load_before"] > BUSY:
         lines.append(f"something else was running (load {found['load_before']:.1f}): do not trust these times")
-    return "\n".join(lines)
+    return lines
 
 
 def main(config: Throughput) -> dict[str, Any]:
@@ -332,7 +329,9 @@ def main(config: Throughput) -> dict[str, Any]:
         "libraries": {name: module.__version__ for name, module in modules.items()},
     } | common.versions()
     common.write_json(out / "throughput.json", found)
-    print(report(found))
+    said = came_out(found)
+    report.write(out, "throughput", config, [*said, *missing])
+    print(report.text(said))
     return found
 
 

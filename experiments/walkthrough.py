@@ -18,7 +18,7 @@ import tyro
 import cnn_jax
 from cnn_jax import figures
 
-from . import common
+from . import common, report
 
 THE_X = """
 . . . . . . . . .
@@ -49,6 +49,17 @@ FEATURES = {
 }
 # Which of the twelve last numbers each letter listens to; in a real network training finds them.
 LISTENS = {"X": [0, 3, 4, 9, 10], "O": [1, 2, 8, 11]}
+FIGURES = {
+    "1_image.png": "Pictures: the X and a deformed X; compared pixel by pixel they do not match",
+    "2_features.png": "Features: pieces of an X that every X has, wherever it is drawn",
+    "3_multiplication.png": "Multiplication: a patch against a feature, pixel by pixel; the mean of the products is 1 "
+    "where all pixels are alike",
+    "4_match.png": "Match: how well the patch around each pixel of the X fits each feature",
+    "5_relu.png": "ReLU: what does not fit counts as nothing",
+    "6_pooled.png": "Pooling: the best fit in each window, so that it no longer matters where exactly it was",
+    "7_pooled_twice.png": "Pooling again: twelve numbers are left",
+    "8_votes.png": "Votes: each letter's is the mean of the numbers that it listens to",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +67,7 @@ class Walkthrough:
     """The article's worked example, step by step: image, features, matching, ReLU, pooling, votes."""
 
     out: Path = Path("runs/walkthrough")
-    """Folder for the figures and metrics.json."""
+    """Folder for report.html, metrics.json and the figures."""
 
 
 def picture(text: str) -> np.ndarray:
@@ -108,9 +119,9 @@ def main(config: Walkthrough) -> dict[str, Any]:
 
     metrics = {"votes": outcome, "steps": computed} | common.versions()
     common.write_json(out / "metrics.json", metrics)
-    for name, vote in outcome.items():
-        print(f"{name}: " + ", ".join(f"{letter} {value:.4f}" for letter, value in vote.items()))
-    print(f"{len(drawn)} figures in {out}")
+    table = [["votes", *LISTENS]] + [[name, *(f"{vote:.4f}" for vote in won.values())] for name, won in outcome.items()]
+    report.write(out, "walkthrough", config, [table], FIGURES)
+    print(f"{report.text([table])}\n{len(drawn)} figures in {out}")
     return metrics
 
 

@@ -24,7 +24,7 @@ from cnn_jax.data import images, npz, xo
 from cnn_jax.data.labelled import Labelled
 from cnn_jax.progress import Progress
 
-from . import common, learning, running
+from . import common, learning, report, running
 from .xo_training import OUT, SIZE, VIEWS, Train, train
 
 
@@ -47,7 +47,7 @@ class Evaluate:
     model: Path | None = None
     """Model file, in place of runs/xo/model.safetensors (which is trained first if it is not there)."""
     out: Path = OUT / "evaluate"
-    """Folder for metrics.json, the confusion matrix and the mistakes."""
+    """Folder for report.html, metrics.json, the confusion matrix and the mistakes."""
 
 
 def load_model(path: Path | None) -> tuple[cnn_jax.Layer, Any]:
@@ -98,10 +98,11 @@ def evaluate(config: Evaluate) -> None:
     accuracy = learning.accuracy(scores, labels)
     metrics = {"accuracy": accuracy, "images": len(labels), "confusion": matrix, "mistakes": wrong}
     common.write_json(out / "metrics.json", metrics | {"file": str(config.file)} | common.versions())
-    print("is \\ read as  " + "  ".join(f"{letter:>6}" for letter in xo.CLASSES))
-    for letter, row in zip(xo.CLASSES, matrix, strict=True):
-        print(f"{letter:>12}  " + "  ".join(f"{count:6d}" for count in row))
-    print(f"accuracy {accuracy:.4f} ({len(labels)})")
+    table = [["is", *(f"read as {letter}" for letter in xo.CLASSES)]]
+    table += [[letter, *map(str, row)] for letter, row in zip(xo.CLASSES, matrix, strict=True)]
+    came_out = [table, f"accuracy {accuracy:.4f} ({len(labels)})"]
+    report.write(out, "xo", config, came_out, learning.MISTAKES)
+    print(report.text(came_out))
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from cnn_jax.data import images, omniglot, xo
 from cnn_jax.progress import Progress
 from cnn_jax.windows import count
 
-from . import common, learning, running
+from . import common, learning, report, running
 
 OUT = Path("runs/xo")
 SIZE = 28
@@ -33,6 +33,14 @@ DISTORTIONS = {
     "all": tuple(xo.CLEAN),
 }
 READERS = ("whole image", "hand-made features", "trained network")
+FIGURES = {
+    "letters.png": "Fresh letters: as the program draws them, a row for each distortion",
+    "strength.png": "Accuracy by strength: all distortions together, from none to twice what the network learned from",
+    "omniglot.png": "Real drawings: Omniglot's X's and O's, as framed for the network, and what each was read as",
+    "stages_X.png": "An X, stage by stage: what the network makes of one, each row on a scale of its own",
+    "stages_O.png": "An O, stage by stage: what the network makes of one, each row on a scale of its own",
+    **learning.TRAINING,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +48,7 @@ class Train(running.Options):
     """Train on drawn letters, then compare three readers on fresh ones."""
 
     out: Path = OUT
-    """Folder for the model, metrics.json, report.md and the figures."""
+    """Folder for report.html, the model, metrics.json and the figures."""
     steps: int = 2500
     """Training steps."""
     batch_size: int = 128
@@ -129,11 +137,14 @@ def train(config: Train, run: running.Run) -> dict[str, Any]:
     draw_figures(params, net, metrics, trained.history, out, config.seed)
     metrics["seconds"] = time.monotonic() - started
     common.write_json(out / "metrics.json", metrics)
-    report = write_up(metrics)
-    common.write_text(out / "report.md", report)
-    print(table(rows))
-    print(metrics["omniglot"]["line"])
-    print(f"{metrics['parameters']:,} parameters, {metrics['seconds']:.0f} s in all; everything is in {config.out}")
+    came_out = [
+        f"Read right, of {config.test_images:,} fresh letters each:",
+        table(rows),
+        metrics["omniglot"]["line"],
+        f"{metrics['parameters']:,} parameters, {trained.seconds:.0f} s of training, {metrics['seconds']:.0f} s in all",
+    ]
+    report.write(out, "xo", config, came_out, FIGURES)
+    print(f"{report.text(came_out)}; everything is in {config.out}")
     return metrics
 
 
@@ -231,28 +242,6 @@ def draw_figures(params: Any, net: cnn_jax.Layer, metrics: dict, history: dict, 
         )
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """The comparison as a Markdown table."""
-    lines = ["| letters | " + " | ".join(READERS) + " |", "|---|" + "---|" * len(READERS)]
-    lines += [
-        f"| {name} | " + " | ".join(f"{100 * row[r]:.2f} %" for r in READERS) + " |" for name, row in rows.items()
-    ]
-    return "\n".join(lines)
-
-
-def write_up(metrics: dict[str, Any]) -> str:
-    """The report of a training run, as Markdown."""
-    config = ", ".join(f"{name} {value}" for name, value in metrics["config"].items())
-    pictures = ("letters", "strength", "features", "stages_X", "stages_O", "curves")
-    return "\n\n".join(
-        [
-            "# Telling X from O",
-            f"Read right, of {metrics['config']['test_images']} fresh letters each:",
-            table(metrics["accuracy"]),
-            f"{metrics['omniglot']['line']}. {metrics['parameters']:,} parameters, trained on drawn letters alone in "
-            f"{metrics['training_seconds']:.0f} s.",
-            *(f"![{name}]({name}.png)" for name in pictures),
-            f"Made by `python -m experiments.xo` with {config}; Python {metrics['python']}, JAX {metrics['jax']} on "
-            f"{metrics['device']}.\n",
-        ]
-    )
+def table(rows: dict[str, dict[str, float]]) -> report.Table:
+    """The comparison: what each reader reads right of each kind of letters."""
+    return [["letters", *READERS]] + [[name, *(f"{100 * row[r]:.2f} %" for r in READERS)] for name, row in rows.items()]

@@ -1,12 +1,16 @@
 """Scripts run as a user runs them."""
 
+import base64
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import html5lib
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -66,6 +70,48 @@ def run_each(folder, lines, *, code=0):
         assert ended == code, f"{line}: {err}"
         assert "Traceback" not in err, f"{line}: {err}"
     return [(out, err) for _, out, err in results]
+
+
+def inlined(source):
+    """The picture in a data URI."""
+    start, data = source.split(",")
+    assert start == "data:image/png;base64"
+    return Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+
+
+def check_report(folder, *, figures):
+    """That the folder's report.html is valid and whole, loads nothing, and has so many figures. Returns its elements'
+    texts, by tag."""
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert len(page.encode()) <= 5_000_000
+    root = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page)
+    texts = {}
+    for element in root.iter():
+        assert element.tag not in ("script", "link", "iframe", "object", "embed", "base", "form", "svg")
+        assert not element.attrib.keys() & {"style", "srcset", "background", "data", "poster", "action"}
+        assert not any(name.startswith("on") for name in element.attrib)
+        texts.setdefault(element.tag, []).append("".join(element.itertext()))
+    assert not re.search(r"url\(|@import", texts["style"][0])
+
+    assert root.get("lang") == "en"
+    metas = [meta.attrib for meta in root.iter("meta")]
+    assert {"charset": "utf-8"} in metas
+    assert {"viewport", "color-scheme"} <= {meta.get("name") for meta in metas}
+    headings = [int(element.tag[1]) for element in root.iter() if re.fullmatch("h[1-6]", element.tag)]
+    assert headings[0] == 1
+    assert set(headings[1:]) == {2}
+    assert texts["title"] == texts["h1"]
+    assert texts["h1"][0].endswith("?")
+
+    images, captions = list(root.iter("img")), texts.get("figcaption", [])
+    assert len(images) == len(captions) == figures
+    for image, caption in zip(images, captions, strict=True):
+        inlined(image.get("src")).load()
+        assert image.get("alt").strip()
+        assert image.get("alt") in caption
+    assert any(text.startswith("python -m experiments.") for text in texts["pre"][-1:])
+    assert {"out", "python", "jax", "device", "cores", "processor"} <= set(texts["dt"])
+    return texts
 
 
 def png(path, image):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from scripts import run
+from scripts import check_report, run
 
 from experiments import billion
 
@@ -28,7 +28,8 @@ def test_the_script(tmp_path):
     assert [row["job"] for row in found["rows"]] == list(billion.JOBS)
     row = found["rows"][0]
     assert row["seconds"] == pytest.approx(1e9 / min(row["limits"].values()))
-    assert out.count("| 3 |") == 3
+    assert out.count(" 3 |") == 3
+    assert len(check_report(tmp_path / "runs" / "billion", figures=0)["tr"]) == 1 + 3
 
 
 def test_wrong_numbers_are_refused_before_the_work(tmp_path):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from scripts import png, run, run_each
+from scripts import check_report, png, run, run_each
 
 from cnn_jax import load_params, nets, save_params
 from cnn_jax.data import xo
@@ -41,7 +41,10 @@ def test_walkthrough(tmp_path):
     assert metrics["votes"]["the X"] == pytest.approx({"X": 1, "O": 5 / 9})
     assert metrics["votes"]["a deformed X"] == pytest.approx({"X": 37 / 45, "O": 20 / 36})
     assert len(list((tmp_path / "w").glob("*.png"))) == 8
-    assert "the X: X 1.0000, O 0.5556" in out
+    assert "| the X        | 1.0000 | 0.5556 |" in out
+    texts = check_report(tmp_path / "w", figures=8)
+    assert texts["td"] == ["1.0000", "0.5556", "0.8222", "0.5556"]
+    assert texts["pre"] == ["python -m experiments.walkthrough --out w"]
 
 
 def test_what_was_compiled_is_kept_for_the_next_run(trained):
@@ -60,15 +63,17 @@ def test_training_writes_everything_and_reports_three_readers(trained):
     runs = folder / "runs/xo"
     names = {path.name for path in runs.iterdir()}
     figures = {f"{name}.png" for name in ("letters", "strength", "curves", "features", "stages_X", "stages_O")}
-    assert figures | {"metrics.json", "model.safetensors", "report.md"} <= names
+    assert figures | {"metrics.json", "model.safetensors", "report.html"} <= names
     assert not any(name.startswith(".") for name in names)
     metrics = json.loads((runs / "metrics.json").read_text())
     assert list(metrics["accuracy"]) == ["clean", "shifted", "shrunken", "rotated", "deformed", "all"]
     assert metrics["accuracy"]["clean"]["whole image"] == 1
     assert metrics["accuracy"]["all"]["trained network"] > metrics["accuracy"]["all"]["whole image"]
     assert metrics["parameters"] <= 50_000
-    assert "| all |" in out
-    assert "| all |" in (runs / "report.md").read_text()
+    assert "| all  " in out
+    texts = check_report(runs, figures=len(figures) + (runs / "omniglot.png").exists())
+    assert "all" in texts["th"]
+    assert "--batch-size 64" in texts["pre"][-1]
 
 
 def test_the_reader_sees_a_letter_the_same_mirrored_and_turned():
@@ -121,6 +126,7 @@ def test_evaluate_prints_accuracy_last(trained, letters, tmp_path):
     assert np.trace(metrics["confusion"]) == round(12 * metrics["accuracy"]) >= 11
     assert (tmp_path / "out/confusion.png").exists()
     assert (tmp_path / "out/mistakes.png").exists() == (metrics["accuracy"] < 1)
+    check_report(tmp_path / "out", figures=1 + (metrics["accuracy"] < 1))
 
 
 def npz(**arrays):

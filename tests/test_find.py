@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
-from scripts import png, run, run_each
+from scripts import check_report, png, run, run_each
 
 from cnn_jax.data import images
 from experiments import find, find_many
@@ -41,6 +41,9 @@ def test_the_demonstration_reaches_its_bar(tmp_path):
     picture, found = (images.read_colours(tmp_path / f"runs/find/{name}.png") for name in ("picture", "found"))
     assert picture.shape == found.shape
     assert (np.ptp(picture[..., :3], axis=-1).max(), np.ptp(found[..., :3], axis=-1).max() > 1) == (0, True)
+    texts = check_report(tmp_path / "runs/find", figures=2)
+    assert len(texts["tr"]) == 1 + 40
+    assert texts["pre"][-1] == "python -m experiments.find"
 
 
 def test_a_folder_is_searched_whole_though_one_file_is_broken(pictures, tmp_path):
@@ -55,6 +58,8 @@ def test_a_folder_is_searched_whole_though_one_file_is_broken(pictures, tmp_path
     assert out.count("1 found") == 3
     drawn = sorted(path.name[5:] for path in tmp_path.glob("*.png"))
     assert drawn == ["a.png", "b.png", "c.png"]
+    texts = check_report(tmp_path, figures=3)
+    assert any("shots/broken.png: not a picture" in text for text in texts["th"])
 
 
 def test_json_masks_and_colours(pictures, tmp_path):
@@ -127,6 +132,7 @@ def test_many_pictures_into_parts_that_a_restart_continues(pictures, tmp_path):
     options = "--template", "template.png", "--parquet", "--devices", 2, "--out", tmp_path
     out, _ = run(pictures, "experiments.find", "shots/a.png", "shots/broken.png", *options)
     assert out.startswith("1 pictures searched, 1 could not be, 1 matches; ")
+    check_report(tmp_path, figures=0)
     (first,) = (tmp_path / "matches").iterdir()
     out, err = run(pictures, "experiments.find", "shots", *options)
     assert out.startswith("2 pictures searched, 0 could not be, 2 matches; ")

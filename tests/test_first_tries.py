@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from scripts import run_each
+from scripts import check_report, run_each
 
 from cnn_jax import load_params, nets
 
@@ -27,6 +27,7 @@ def test_first_tries_of_digits(tmp_path):
         assert found["accuracy"] == pytest.approx(np.mean(found["accuracies"]))
         saved = load_params(tmp_path / net / "model_0.safetensors")
         assert getattr(nets, saved.net)(**saved.options)
+        check_report(tmp_path / net, figures=3 + (tmp_path / net / "mistakes.png").exists())
     assert len(metrics(tmp_path / "compact")["accuracies"]) == 2
 
 
@@ -37,3 +38,4 @@ def test_first_tries_in_colour(tmp_path):
         found = metrics(tmp_path / "runs" / name)
         assert {path.name for path in (tmp_path / "runs" / name).iterdir()} >= FIGURES
         assert found["accuracy"] > 0.5  # three or ten classes that differ much
+        check_report(tmp_path / "runs" / name, figures=3 + (tmp_path / "runs" / name / "mistakes.png").exists())

@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from scripts import SHORT, run
+from scripts import SHORT, check_report, run
 
 from experiments import running, scores
 
@@ -14,7 +14,7 @@ def test_a_first_try(tmp_path):
     run(tmp_path, "experiments.scores", "--smoke", "--learning-rates", "0.003", "--seeds", "1", **SHORT)
     found = json.loads((tmp_path / "runs" / "scores" / "metrics.json").read_text())
     assert list(found["kinds"]) == list(scores.KINDS)
-    assert (tmp_path / "runs" / "scores" / "robustness.png").is_file()
+    check_report(tmp_path / "runs" / "scores", figures=1)
     for row in found["kinds"].values():
         assert np.shape(row["robustness"]["noise"]) == (1, 4)
     zncc = found["kinds"]["zncc"]["robustness"]
