@@ -27,10 +27,10 @@ import tyro
 from PIL import Image
 
 import cnn_jax
-from cnn_jax import explain
+from cnn_jax import explain, figures
 from cnn_jax.data import images, xo
 
-from . import common, draw_view, learning
+from . import common, draw_view, learning, report
 from .walkthrough import DEFORMED_X, THE_X, picture
 from .xo import load_model, open_letter
 from .xo_training import VIEWS
@@ -52,7 +52,7 @@ class Draw:
     port: int = 7860
     """Port of 127.0.0.1 to serve at."""
     out: Path = Path("runs/draw")
-    """Folder for metrics.json: how the article's two pictures are read, and how long that takes."""
+    """Folder for metrics.json and report.html: how the article's two pictures are read, and how soon."""
 
 
 class Seen(NamedTuple):
@@ -166,7 +166,7 @@ def page(read: Callable[[str], str]) -> Any:
 
 
 def main(config: Draw) -> dict[str, Any]:
-    """Reads the examples, writes metrics.json, then serves until it is interrupted."""
+    """Reads the examples and reports on that, then serves until it is interrupted; returns what metrics.json holds."""
     check_free(config.port)
     out = common.make_writable(config.out)
     see = seeing(*load_model(config.model))
@@ -174,25 +174,35 @@ def main(config: Draw) -> dict[str, Any]:
     for image in (*EXAMPLES.values(), np.zeros((SHOWN, SHOWN), np.float32)):  # compile before anybody waits
         for size in FEATURES:
             matched(image, np.zeros((size, size), np.float32))
-    found = {}
-    for name, image in EXAMPLES.items():
-        data = draw_view.png(image)
-        read(data)
-        started = time.perf_counter()
-        read(data)
-        milliseconds = 1e3 * (time.perf_counter() - started)
-        shares = see(open_letter(opened(data))).shares
-        found[name] = dict(zip(xo.CLASSES, shares.tolist(), strict=True)) | {"milliseconds": milliseconds}
+    found = {name: rehearse(name, image, see, read, out) for name, image in EXAMPLES.items()}
     metrics = {"read": found, "config": {"model": str(config.model), "port": config.port}} | common.versions()
     blocks = page(read)
     serve(blocks, config.port)
     common.write_json(out / "metrics.json", metrics)
+    rows = [[name, f"{one['X']:.4f}", f"{one['O']:.4f}", f"{one['milliseconds']:.0f}"] for name, one in found.items()]
+    pictures = {f"{name}.png": f"{name}: every filtered and pooled image, a scale for each row" for name in found}
+    report.write(out, "draw", config, [["picture", "X", "O", "milliseconds"], *rows], pictures)
     print(f"draw at http://{HOST}:{config.port} (Ctrl-C ends it)", flush=True)
     try:
         threading.Event().wait()
     finally:
         blocks.close(verbose=False)
     return metrics
+
+
+def rehearse(
+    name: str, image: np.ndarray, see: Callable[[np.ndarray], Seen], read: Callable[[str], str], out: Path
+) -> dict[str, float]:
+    """How a picture is read and how soon, its stages drawn."""
+    data = draw_view.png(image)
+    letter = open_letter(opened(data))
+    seen = see(letter)
+    named = {"image": letter[..., None]} | seen.stages
+    figures.save(figures.stages(named, title=name), out / f"{name}.png")
+    started = time.perf_counter()
+    read(data)
+    milliseconds = 1e3 * (time.perf_counter() - started)
+    return dict(zip(xo.CLASSES, seen.shares.tolist(), strict=True)) | {"milliseconds": milliseconds}
 
 
 def check_free(port: int) -> None:

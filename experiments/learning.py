@@ -11,14 +11,13 @@ import numpy as np
 import optax
 
 import cnn_jax
-from cnn_jax import figures, nets
+from cnn_jax import explain, figures, nets
 from cnn_jax.data.labelled import Labelled
 
 from . import common, report, running
 
 READ = 250  # images read at a time
 CALIBRATED = 5000  # images, or up to twice as many, that BatchNorm's statistics are taken from
-SHOWN = 40  # mistakes
 # What `mistakes` and `draw_training` draw.
 MISTAKES = {
     "confusion.png": "Confusion matrix: how often images of each class (rows) were read as each class (columns)",
@@ -209,13 +208,9 @@ def mistakes(out: Path, test: Labelled, scores: np.ndarray, title: str) -> tuple
     figures.save(figures.confusion(matrix, test.classes, title=title), out / "confusion.png")
 
     wrong = np.flatnonzero(read_as != test.labels)
-    worst = wrong[np.argsort(scores[wrong, test.labels[wrong]])][:SHOWN]
-    if len(worst):
-        titles = [f"{i}: {test.classes[test.labels[i]]}\nread {test.classes[read_as[i]]}" for i in worst]
-        shown = np.asarray(scaled(test.images[worst]))
-        shown = shown[..., 0] if shown.shape[-1] == 1 else shown
-        title = f"The {len(worst)} surest of {len(wrong)} mistakes"
-        figures.save(figures.tiles(shown, titles, columns=8, title=title), out / "mistakes.png")
+    if len(wrong):
+        shown = np.asarray(scaled(test.images))
+        figures.save(figures.mistakes(shown, test.labels, scores, test.classes), out / "mistakes.png")
     else:
         (out / "mistakes.png").unlink(missing_ok=True)
     return matrix, wrong
@@ -230,13 +225,10 @@ def draw_training(out: Path, params: Any, history: dict[str, np.ndarray]) -> Non
     figure = figures.curves(steps, smooth, xlabel="step", ylabel=f"mean of {width} steps", title="Training", log=True)
     figures.save(figure, out / "curves.png")
 
-    kernel = next(leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 4)
-    kernel = np.moveaxis(np.asarray(kernel), -1, 0)
-    limit = float(np.abs(kernel).max())
-    kernel = kernel[..., 0] if kernel.shape[-1] == 1 else kernel
-    figures.save(
-        figures.tiles(kernel, columns=8, limit=limit, title="Features of the first layer"), out / "features.png"
+    features = figures.tiles(
+        np.asarray(explain.features_as_images(params)), columns=8, title="Features of the first layer"
     )
+    figures.save(features, out / "features.png")
 
 
 def write_up(

@@ -14,8 +14,9 @@ import optax
 import optax.contrib
 
 import cnn_jax
-from cnn_jax import figures, nets, optimizers
+from cnn_jax import explain, figures, nets, optimizers
 from cnn_jax.data import images, omniglot, xo
+from cnn_jax.layers import Stages
 from cnn_jax.progress import Progress
 from cnn_jax.windows import count
 
@@ -39,8 +40,12 @@ FIGURES = {
     "omniglot.png": "Real drawings: Omniglot's X's and O's, as framed for the network, and what each was read as",
     "stages_X.png": "An X, stage by stage: what the network makes of one, each row on a scale of its own",
     "stages_O.png": "An O, stage by stage: what the network makes of one, each row on a scale of its own",
+    "counted_X.png": "What counted for the X: five ways to ask which pixels its score comes from",
+    "counted_O.png": "What counted for the O: five ways to ask which pixels its score comes from",
+    "patches.png": "What features look for: the letters' patches that each of eight features answers most strongly",
     **learning.TRAINING,
 }
+CAM_STAGE, PATCHES_STAGE = "relu3", "relu2"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,12 +239,38 @@ def draw_figures(params: Any, net: cnn_jax.Layer, metrics: dict, history: dict, 
     figures.save(figure, out / "strength.png")
 
     learning.draw_training(out, params, history)
-    for label, letter in enumerate(xo.CLASSES):
-        image = shown[-16:][label]  # a deformed letter
-        named = {"image": image[..., None]} | jax.jit(net.stages)(params, image[..., None])
-        figures.save(
-            figures.stages(named, title=f"What the network makes of an {letter}"), out / f"stages_{letter}.png"
+    draw_explanations(params, net, np.stack(shown)[..., None], out)
+
+
+def draw_explanations(params: Any, net: cnn_jax.Layer, letters: np.ndarray, out: Path) -> None:
+    """What the network makes of the last letters, an X and an O: every stage, what counted, and the patches of all
+    letters that features of a middle stage answer most."""
+
+    @jax.jit
+    def counted(params: Any, image: jax.Array) -> Stages:
+        return Stages(
+            {
+                "saliency": explain.saliency(net, params, image),
+                "SmoothGrad": explain.smooth_grad(jax.random.key(0), net, params, image),
+                "integrated gradients": explain.integrated_gradients(net, params, image)[..., 0],
+                "occlusion": explain.occlusion(net, params, image),
+                "Grad-CAM": explain.grad_cam(net, params, image, stage=CAM_STAGE),
+            }
         )
+
+    stages = jax.jit(net.stages)
+    for letter, image in zip(xo.CLASSES, letters[-8:], strict=False):
+        named = {"image": image} | stages(params, image)
+        title = f"What the network makes of an {letter}"
+        figures.save(figures.stages(named, title=title), out / f"stages_{letter}.png")
+        maps = counted(params, image)
+        figures.save(figures.over(image, maps, title=f"What counted for the {letter}"), out / f"counted_{letter}.png")
+
+    best = jax.jit(lambda params, letters: explain.best_patches(net, params, letters, stage=PATCHES_STAGE, count=8))
+    patches = np.asarray(best(params, letters).patches[:8])
+    titles = [f"feature {k // 8 + 1}" if k % 8 == 0 else "" for k in range(64)]
+    tiles = figures.tiles(patches.reshape(64, *patches.shape[2:]), titles, columns=8)
+    figures.save(tiles, out / "patches.png")
 
 
 def table(rows: dict[str, dict[str, float]]) -> report.Table:

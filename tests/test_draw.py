@@ -225,9 +225,7 @@ def test_answers_without_a_browser():
     whole = draw.match({"feature": diagonal, "picture": "the X"})
     assert "Best match 1.00" in whole
     assert whole.count("<td>") == 49
-    assert "<table>" not in draw.match(
-        {"feature": diagonal, "picture": picture}
-    )  # 94 x 94 numbers
+    assert "<table>" not in draw.match({"feature": diagonal, "picture": picture})  # 94 x 94 numbers
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,20 @@ def test_training_writes_everything_and_reports_three_readers(trained):
     folder, out = trained
     runs = folder / "runs/xo"
     names = {path.name for path in runs.iterdir()}
-    figures = {f"{name}.png" for name in ("letters", "strength", "curves", "features", "stages_X", "stages_O")}
+    figures = {
+        f"{name}.png"
+        for name in (
+            "letters",
+            "strength",
+            "curves",
+            "features",
+            "stages_X",
+            "stages_O",
+            "counted_X",
+            "counted_O",
+            "patches",
+        )
+    }
     assert figures | {"metrics.json", "model.safetensors", "report.html"} <= names
     assert not any(name.startswith(".") for name in names)
     metrics = json.loads((runs / "metrics.json").read_text())
@@ -190,7 +203,7 @@ def test_training_refuses_wrong_numbers_and_writes_nothing(tmp_path):
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-NAMES = ("walkthrough", "find", "scaling", "throughput", "xo", "digits", "cifar10", "scores")
+NAMES = ("walkthrough", "find", "scaling", "throughput", "xo", "digits", "cifar10", "scores", "draw")
 SCRIPTS = [f"experiments.{name}" for name in NAMES]
 
 

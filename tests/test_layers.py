@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import cnn_jax
 from cnn_jax import matching, nets, pooling
 from cnn_jax.convolution import conv
 from cnn_jax.layers import (
@@ -326,3 +327,36 @@ def test_xo_net_options():
     stages = jax.eval_shape(net.stages, params, jax.ShapeDtypeStruct((9, 9, 1), jnp.float32))
     assert [stage.shape for name, stage in stages.items() if "max_pool" in name] == [(5, 5, 2), (3, 3, 3)]
     assert stages["dense1"].shape == (5,)
+
+
+def test_what_edit_returns_goes_on():
+    net = cnn_jax.Chain(
+        cnn_jax.Conv(2, padding="SAME"),
+        cnn_jax.BatchNorm(),
+        cnn_jax.Residual(cnn_jax.Conv(2, padding="SAME")),
+        cnn_jax.Flatten(),
+    )
+    params, image = net.init(jax.random.key(0), (4, 5, 1)), jax.random.normal(jax.random.key(1), (4, 5, 1))
+    seen = []
+
+    def remember(name, value):
+        seen.append(name)
+        return value
+
+    plain = net.stages(params, image, edit=remember)
+    statistics = {"batch_norm1/mean", "batch_norm1/variance"}
+    assert seen == [name for name in plain if name not in statistics]
+    jax.tree.map(np.testing.assert_array_equal, plain, net.stages(params, image))
+
+    def without(stage):
+        return net.stages(params, image, edit=lambda name, value: 0 * value if name == stage else value)
+
+    cut = without("residual1/conv1")
+    np.testing.assert_array_equal(cut["residual1/conv1"], 0)
+    np.testing.assert_array_equal(cut["flatten1"], plain["batch_norm1"].ravel())  # what the residual block is given
+    np.testing.assert_array_equal(without("residual1/sum")["flatten1"], 0)
+    np.testing.assert_array_equal(without("batch_norm1/normalized")["batch_norm1"], 0)
+    np.testing.assert_array_equal(without("conv1")["conv1"], 0)
+    assert float(jnp.abs(without("conv1")["batch_norm1"]).max()) == 0  # its mean is 0, too
+    single = cnn_jax.MaxPool().stages({}, image, edit=lambda name, value: value + 1)
+    np.testing.assert_array_equal(single["max_pool"], cnn_jax.max_pool(image) + 1)
