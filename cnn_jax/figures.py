@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from .files import replacing
 
@@ -78,8 +78,8 @@ def _tile(axes: Axes, image: np.ndarray, limit: float, numbers: bool) -> None:
             axes.text(x, y, text, ha="center", va="center", fontsize=90 / max(image.shape[1] + 4, 8), color=colour)
 
 
-def stages(named: Mapping[str, Float[np.ndarray, "H W C"]], *, title: str = "", columns: int = 8) -> Figure:
-    """The stack of filtered images of a network, a row for each named stage and up to `columns` features in it.
+def stages(named: Mapping[str, Any], *, title: str = "", columns: int = 8) -> Figure:
+    """The stack of filtered images of a network: a row for each named stage (H, W, K), up to `columns` images in it.
 
     Every row has a scale of its own, written beside it: its largest magnitude is white, or black if it is negative.
     Vectors and scores are left out.

@@ -93,7 +93,7 @@ def measure(settle: float) -> dict[str, float]:
     files = []
     for letter in np.asarray(batch[:DECODED, ..., 0]):
         files.append(io.BytesIO())
-        Image.fromarray(np.uint8((letter + 1) * 127.5)).save(files[-1], "PNG")
+        Image.fromarray(common.levels(letter)).save(files[-1], "PNG")
     started = time.perf_counter()
     for file in files:
         images.read_square(file, size=SIZE)

@@ -80,6 +80,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, default=lambda value: np.asarray(value).tolist()) + "\n")
 
 
+def levels(pixels: np.ndarray) -> np.ndarray:
+    """Pixels in [-1, 1] as bytes; what is NaN is grey."""
+    return np.round(np.clip(np.nan_to_num(pixels) * 127.5 + 127.5, 0, 255)).astype(np.uint8)
+
+
 def versions() -> dict[str, str]:
     """What a figure depends on: the versions of Python and libraries, and the device."""
     device = jax.devices()[0]

@@ -181,7 +181,7 @@ def main(config: Draw) -> dict[str, Any]:
     common.write_json(out / "metrics.json", metrics)
     rows = [[name, f"{one['X']:.4f}", f"{one['O']:.4f}", f"{one['milliseconds']:.0f}"] for name, one in found.items()]
     pictures = {f"{name}.png": f"{name}: every filtered and pooled image, a scale for each row" for name in found}
-    report.write(out, "draw", config, [["picture", "X", "O", "milliseconds"], *rows], pictures)
+    report.write(out, "draw", config, [[["picture", "X", "O", "milliseconds"], *rows]], pictures)
     print(f"draw at http://{HOST}:{config.port} (Ctrl-C ends it)", flush=True)
     try:
         threading.Event().wait()

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .common import levels
+
 COLUMNS = 16  # filtered images side by side
 TILE = 36  # pixels of the screen that one is wide
 LARGE = 224  # pixels of the screen that a picture is wide
@@ -97,11 +99,6 @@ def over(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     grey = levels(PALE * image).astype(np.float32)[..., None]
     colour = np.where(values[..., None] > 0, FOR, AGAINST)
     return np.round(grey * (1 - share) + colour * share).astype(np.uint8)
-
-
-def levels(image: np.ndarray) -> np.ndarray:
-    """Pixels in [-1, 1] as bytes."""
-    return np.round(np.clip(image * 127.5 + 127.5, 0, 255)).astype(np.uint8)
 
 
 def png(image: np.ndarray) -> str:

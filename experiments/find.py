@@ -344,8 +344,7 @@ def draw_boxes(
     picture: np.ndarray, found: Sequence[dict[str, Any]], features: Sequence[np.ndarray], names: Sequence[str]
 ) -> np.ndarray:
     """A copy of the picture, in colours, with the outline of each match, a colour a template, and its score."""
-    levels = np.uint8(np.clip(np.nan_to_num(picture) * 127.5 + 127.5, 0, 255))
-    copy = Image.fromarray(levels).convert("RGB")
+    copy = Image.fromarray(common.levels(picture)).convert("RGB")
     pen = ImageDraw.Draw(copy)
     for match in found:
         number = names.index(match["template"])
@@ -362,7 +361,7 @@ def draw_boxes(
 
 def save_picture(picture: np.ndarray, path: Path) -> None:
     """Writes a picture of levels 0 to 255, or of -1 to 1."""
-    levels = picture if picture.dtype == np.uint8 else np.uint8(np.clip(picture * 127.5 + 127.5, 0, 255))
+    levels = picture if picture.dtype == np.uint8 else common.levels(picture)
     with replacing(path) as temporary:
         Image.fromarray(levels).save(temporary)
 

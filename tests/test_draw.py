@@ -7,7 +7,6 @@ import itertools
 import json
 import math
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,10 +22,7 @@ from PIL import Image
 import cnn_jax as cnn
 from cnn_jax.data import xo
 from experiments import draw, draw_view, walkthrough
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-SIDE = 280  # of the canvas
+from experiments.gallery import CHROMIUM, FLAGS, free_port
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +41,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(model):
     """The address of the page, served by the script, and the folder that it writes to."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "experiments.draw", "--model", model, "--port", port]
     environment = os.environ | {"PYTHONPATH": str(scripts.ROOT), "JAX_COMPILATION_CACHE_DIR": scripts.COMPILED.name}
     options = {"cwd": model.parent, "env": environment, "text": True}
