@@ -30,6 +30,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error")
 
 
+# The files that take longest, which go first: so all workers end at about the same time.
+LONGEST = ("scores", "killed", "experiments", "convolution", "search", "first_tries", "kinds_of_layers", "incumbents")
+LONGEST += ("training", "throughput", "learning", "find", "readme", "scaling")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()  # what is loaded by now stays: the collector need not look through it again and again
 
