@@ -56,7 +56,7 @@ CASES = (
     Case(1, (2048, 2048), 8, (11, 11)),
     Case(1, (2448, 3264), 4, (31, 31)),
 )
-SMALL_CASES: tuple[Case, ...] = (Case(16, (28, 28), 4, (3, 3)), Case(2, (96, 96), 2, (24, 24)))
+SMALL_CASES: tuple[Case, ...] = (Case(16, (28, 28), 4, (3, 3)), Case(2, (48, 48), 2, (12, 12)))
 
 
 class NetCase(NamedTuple):
@@ -310,7 +310,7 @@ def main(config: Throughput) -> dict[str, Any]:
         print(line)
 
     settle = 0.01 if config.quick else 0.1
-    peak = peaks(settle)
+    peak = peaks(settle, 512 if config.quick else 2048)
     work = [(task, case) for task, (_, cases, small) in TASKS.items() for case in (small if config.quick else cases)]
     rows = []
     with Progress("throughput", len(work)) as bar:

@@ -1,9 +1,9 @@
-"""experiments.billion: the calculation by hand, and the script as a user runs it."""
+"""experiments.billion: the calculation by hand, and what few pictures measure. How it starts: test_experiments.py."""
 
 import json
 
 import pytest
-from scripts import check_report, run
+from scripts import check_report
 
 from experiments import billion
 
@@ -22,14 +22,16 @@ def test_the_calculation_by_hand():
     assert (many["devices"], many["decoding"]) == (6400, 1920)
 
 
-def test_the_script(tmp_path):
-    out, _ = run(tmp_path, "experiments.billion", "--devices", "3", "--settle", "0.001")
-    found = json.loads((tmp_path / "runs" / "billion" / "metrics.json").read_text())
+def test_what_is_measured_written_and_printed(tmp_path, monkeypatch, capsys):
+    for name in ("BATCH", "DECODED"):
+        monkeypatch.setattr(billion, name, 16)
+    billion.main(billion.Billion(devices=(3,), settle=0.001, out=tmp_path))
+    found = json.loads((tmp_path / "metrics.json").read_text())
     assert [row["job"] for row in found["rows"]] == list(billion.JOBS)
     row = found["rows"][0]
     assert row["seconds"] == pytest.approx(1e9 / min(row["limits"].values()))
-    assert out.count(" 3 |") == 3
-    assert len(check_report(tmp_path / "runs" / "billion", figures=0)["tr"]) == 1 + 3
+    assert capsys.readouterr().out.count(" 3 |") == 3
+    assert len(check_report(tmp_path, figures=0)["tr"]) == 1 + 3
 
 
 def test_wrong_numbers_are_refused_before_the_work(tmp_path):

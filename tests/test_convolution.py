@@ -42,6 +42,7 @@ def test_auto_equals_the_reference_on_both_sides_of_its_choice(shape):
     np.testing.assert_array_equal(cnn.conv(image, kernel), reference.conv(image, kernel))
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("method", METHODS)
 def test_conv_of_noise_is_accurate(method):
     image, kernel = noise(0, 9, 8, 3), noise(1, 5, 5, 3, 4)

@@ -43,8 +43,12 @@ def served(model):
     """The address of the page, served by the script, and the folder that it writes to."""
     port = free_port()
     command = [sys.executable, "-m", "experiments.draw", "--model", model, "--port", port]
-    environment = os.environ | {"PYTHONPATH": str(scripts.ROOT), "JAX_COMPILATION_CACHE_DIR": scripts.COMPILED.name}
-    options = {"cwd": model.parent, "env": environment, "text": True}
+    environment = {
+        "PYTHONPATH": str(scripts.ROOT),
+        "JAX_COMPILATION_CACHE_DIR": scripts.COMPILED.name,
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",  # its answers are timed
+    }
+    options = {"cwd": model.parent, "env": os.environ | environment, "text": True}
     with subprocess.Popen(map(str, command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options) as process:
         line = process.stdout.readline()
         try:

@@ -166,6 +166,7 @@ def assert_accurate(image, feature, mask=None):
         np.testing.assert_allclose(got[name], want, rtol=2e-6, atol=4e-6 * scale, err_msg=name)
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("channels", [(), (3,)])
 def test_random_images_are_scored_as_the_formulas_say(dtype, channels):
@@ -179,6 +180,7 @@ def test_random_images_are_scored_as_the_formulas_say(dtype, channels):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.abs(patches).max() * np.abs(centred).mean())
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_masked_scores_are_as_the_formulas_say(dtype):
     """8-bit masks are on or off, those of floats are weights."""

@@ -1,6 +1,7 @@
 """Runs that end by force: killed at random moments, they go on to the same end; several processes end together."""
 
 import json
+import os
 import random
 import re
 import signal
@@ -21,6 +22,7 @@ def start(**options):
     """A process of tests/worker.py."""
     environment = {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": COMPILED.name, "PATH": ""}
     environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONFAULTHANDLER": ""}
+    environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]}
     command = [sys.executable, ROOT / "tests" / "worker.py", json.dumps(options, default=str)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
@@ -57,9 +59,9 @@ def wait_for_saves(folder, processes, more_than=0):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("net", ["xo", "cifar"])
-def test_killed_at_random_moments_a_run_ends_as_one_that_was_not(tmp_path, net):
-    options = {"net": net, "steps": 60 * KILLS + 20}
+@pytest.mark.parametrize(("net", "steps"), [("xo", 60), ("cifar", 20)])
+def test_killed_at_random_moments_a_run_ends_as_one_that_was_not(tmp_path, net, steps):
+    options = {"net": net, "steps": steps * KILLS + 20}
     whole = run(**options, result=tmp_path / "whole.npz")
     options |= {"folder": tmp_path / "saves", "save_every": 3, "result": tmp_path / "killed.npz"}
     moments, last = random.Random(0), 0

@@ -11,7 +11,8 @@ from experiments import running, scores
 
 
 def test_a_first_try(tmp_path):
-    run(tmp_path, "experiments.scores", "--smoke", "--learning-rates", "0.003", "--seeds", "1", **SHORT)
+    options = "--features", 4, 8, "--learning-rates", 0.003, "--seeds", 1
+    run(tmp_path, "experiments.scores", "--smoke", *options, **SHORT)
     found = json.loads((tmp_path / "runs" / "scores" / "metrics.json").read_text())
     assert list(found["kinds"]) == list(scores.KINDS)
     check_report(tmp_path / "runs" / "scores", figures=1)
@@ -22,7 +23,7 @@ def test_a_first_try(tmp_path):
 
 
 def test_the_rate_that_reads_most_is_chosen(tmp_path):
-    config = scores.Scores(smoke=True, learning_rates=(1e-9, 0.01))
+    config = scores.Scores(smoke=True, features=(4, 8), learning_rates=(1e-9, 0.01))
     rate, read = scores.choose("conv", scores.load(config)[0], config, running.Run(tmp_path, tmp_path / "saves", None))
     assert rate == 0.01
     assert read["0.01"] > read["1e-09"]
