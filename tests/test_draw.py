@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -27,7 +28,9 @@ from experiments.gallery import CHROMIUM, FLAGS, free_port
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A small network that has learned to read letters."""
+    """The model file that CNN_JAX_MODEL names, or that of a small network that learns to read letters here."""
+    if "CNN_JAX_MODEL" in os.environ:
+        return Path(os.environ["CNN_JAX_MODEL"]).absolute()
     options = {"features": [8, 16, 16, 32]}
     net, steps = cnn.nets.xo_net(**options), 400
     rate = optax.cosine_decay_schedule(3e-3, steps)
@@ -39,8 +42,9 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def served(model):
+def served(model, tmp_path_factory):
     """The address of the page, served by the script, and the folder that it writes to."""
+    folder = tmp_path_factory.mktemp("served")
     port = free_port()
     command = [sys.executable, "-m", "experiments.draw", "--model", model, "--port", port]
     environment = {
@@ -48,12 +52,12 @@ def served(model):
         "JAX_COMPILATION_CACHE_DIR": scripts.COMPILED.name,
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",  # its answers are timed
     }
-    options = {"cwd": model.parent, "env": os.environ | environment, "text": True}
+    options = {"cwd": folder, "env": os.environ | environment, "text": True}
     with subprocess.Popen(map(str, command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options) as process:
         line = process.stdout.readline()
         try:
             assert line.startswith(f"draw at http://127.0.0.1:{port} "), line + process.stdout.read()
-            yield line.split()[2], model.parent / "runs/draw"
+            yield line.split()[2], folder / "runs/draw"
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(timeout=30)
@@ -215,6 +219,7 @@ def test_metrics_say_how_the_examples_are_read(served):
     for read in found["read"].values():
         assert read["X"] > 0.9
         assert read["milliseconds"] > 0
+    assert "a deformed X" in scripts.check_report(served[1], figures=2)["th"]
 
 
 def test_answers_without_a_browser():

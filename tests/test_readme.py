@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments import gallery
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -53,3 +55,15 @@ def test_commands_name_what_there_is(line):
             assert done.returncode == 0, done.stderr
             options = [word for word in arguments if word.startswith("--")]
             assert all(option in done.stdout for option in options)
+
+
+def test_pictures_are_those_that_the_gallery_makes():
+    pictures = {}
+    for path in (ROOT / "README.md", ROOT / "experiments" / "README.md"):
+        links = re.findall(r"\]\(([^)]+\.png)\)", path.read_text())
+        assert links
+        pictures |= {link: path.parent / link for link in links}
+    assert all(path.is_file() for path in pictures.values())
+    shown = {path.name for path in pictures.values()}
+    assert shown == {*gallery.PICTURES, *gallery.SCREENSHOTS}
+    assert shown == {path.name for path in gallery.HERE.iterdir()}
