@@ -23,7 +23,7 @@ import numpy as np
 import tyro
 
 import cnn_jax
-from cnn_jax import im2col, sliding
+from cnn_jax import explain, im2col, nets, sliding
 from cnn_jax.progress import Progress
 
 from . import common, networks, peers, report
@@ -70,6 +70,16 @@ class NetCase(NamedTuple):
     def __str__(self) -> str:
         shape = (self.images, self.size, self.size, self.channels)
         return f"{'x'.join(map(str, shape))}, {'-'.join(map(str, self.features))}"
+
+
+class Explained(NamedTuple):
+    """A network, one image of which is covered at every pixel."""
+
+    net: str
+    side: int
+
+    def __str__(self) -> str:
+        return f"{self.side**2}x{self.side}x{self.side}, {self.net}"
 
 
 STAGES = (NetCase(256, 28, 1, (16,)), NetCase(256, 16, 32, (64,)), NetCase(256, 8, 64, (128,)))
@@ -194,6 +204,35 @@ def part(task: str, case: NetCase, modules: Mapping[str, Any], threads: int) -> 
     )
 
 
+def explaining(task: str, case: Explained, modules: Mapping[str, Any], threads: int) -> Contest:
+    """All covered images of an occlusion map in one batch, beside a loop over them."""
+    net, side, window = getattr(nets, case.net)(), case.side, 5
+    params = jax.jit(lambda key: net.init(key, (side, side, 1)))(jax.random.key(0))
+    image = np.random.default_rng(0).uniform(-1, 1, (side, side, 1)).astype(np.float32)
+    ours = jax.jit(functools.partial(explain.occlusion, net, label=0, window=window))
+    apply = jax.jit(net.apply)
+
+    def loop() -> np.ndarray:
+        falls = np.empty((side, side), np.float32)
+        for y, x in np.ndindex(side, side):
+            covered = image.copy()
+            covered[max(y - window // 2, 0) : y + window // 2 + 1, max(x - window // 2, 0) : x + window // 2 + 1] = -1
+            falls[y, x] = apply(params, covered)[0]
+        return apply(params, image)[0] - falls
+
+    cost = cnn_jax.cost(ours, params, image)
+    return Contest(
+        ours=lambda: jax.block_until_ready(ours(params, image)),
+        peers={"jax loop": loop},
+        methods={},
+        auto=None,
+        multiply_adds=cost.multiply_adds,
+        bytes=cost.bytes,
+        skipped={},
+        images=side * side,
+    )
+
+
 def noise(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Images of noise in [-1, 1], and features cut from them."""
     generator = np.random.default_rng(0)
@@ -216,6 +255,7 @@ TASKS: Mapping[str, tuple[Callable[..., Contest], Sequence[Any], Sequence[Any]]]
     "train_step": (training, NETS, [SMALL_NET]),
     "inference": (training, [*NETS, *BATCHES], [SMALL_NET]),
     **{task: (part, STAGES, [SMALL_NET]) for task in networks.PARTS},
+    "occlusion": (explaining, [Explained("xo_net", 28), Explained("lenet5", 28)], [Explained("xo_net", 8)]),
 }
 # Whom the networks' tasks are judged against.
 GROUPS = {
@@ -288,7 +328,8 @@ def came_out(found: Mapping[str, Any]) -> list[str | report.Table]:
         if row["task"] == "train_step"
     ]
     lines += [
-        f"scan: a step of ours, of {SCANNED} in one lax.scan; jax: JAX alone, jax scan: its step, of {SLOWLY_SCANNED}",
+        f"scan: a step of ours, of {SCANNED} in one lax.scan; jax: JAX alone, jax scan: its step, of {SLOWLY_SCANNED}; "
+        "jax loop: one covered image after the other",
         "GFLOP/s of the direct algorithm, whose work Fourier transforms save; GB/s of inputs and outputs, each once; "
         f"in brackets of this machine's peaks: {peak['gflops']:.0f} GFLOP/s (matrix product) and "
         f"{peak['gbytes_per_s']:.1f} GB/s (sum)",

@@ -43,6 +43,7 @@ def check_rows(found):
         *SCORES[1:] * 2,
         *NETWORKS,
         *networks.PARTS,
+        "occlusion",
     ]
     assert found["peaks"].keys() == {"gflops", "gbytes_per_s"}
     assert {"threads", "libraries", "jax", "device"} <= found.keys()
@@ -55,7 +56,8 @@ def check_rows(found):
             assert row["methods"][row["auto"]] > 0
         best = min(row["peers"].values(), default=None)
         assert row["ratio"] == (None if best is None else pytest.approx(best / row["ours_ms"]))
-    training, inference, *parts = found["rows"][4:]
+    training, inference, *parts, occlusion = found["rows"][4:]
+    assert occlusion["peers"].keys() == {"jax loop"}
     assert training["methods"]["scan"] > 0
     assert {"jax", "jax scan"} <= training["peers"].keys()
     assert "jax" in inference["peers"]
