@@ -12,6 +12,7 @@ import binascii
 import dataclasses
 import functools
 import html
+import importlib.util
 import io
 import socket
 import threading
@@ -141,10 +142,7 @@ matched = jax.jit(cnn_jax.match)
 
 def page(read: Callable[[str], str]) -> Any:
     """The page, ready to be launched."""
-    try:
-        import gradio
-    except ImportError as error:
-        raise ValueError("experiments.draw needs gradio: pip install 'cnn_jax[draw]'") from error
+    import gradio
 
     def part(name: str, function: Callable[..., str], **props: Any) -> None:
         gradio.HTML(
@@ -167,6 +165,8 @@ def page(read: Callable[[str], str]) -> Any:
 
 def main(config: Draw) -> dict[str, Any]:
     """Reads the examples and reports on that, then serves until it is interrupted; returns what metrics.json holds."""
+    if importlib.util.find_spec("gradio") is None:
+        raise ValueError("experiments.draw needs gradio: pip install 'cnn_jax[draw]'")
     check_free(config.port)
     out = common.make_writable(config.out)
     see = seeing(*load_model(config.model))
