@@ -169,10 +169,11 @@ def compare(params: Any, net: cnn_jax.Layer, config: Train, key: jax.Array) -> t
     """Accuracy of the three readers on the same fresh letters, for each distortion and by strength of all together."""
     exemplars = jnp.stack([xo.draw(key, size=SIZE, label=label, **xo.CLEAN)[0] for label in range(2)])
     features, letters = pieces(np.asarray(exemplars))
+    batch = min(BATCH, config.test_images)
 
     @jax.jit
     def right(key: jax.Array, strengths: dict[str, jax.Array]) -> jax.Array:
-        drawn, labels = jax.vmap(lambda key: xo.draw(key, size=SIZE, **strengths))(jax.random.split(key, BATCH))
+        drawn, labels = jax.vmap(lambda key: xo.draw(key, size=SIZE, **strengths))(jax.random.split(key, batch))
         scores = (
             jax.vmap(whole_image, (0, None))(drawn, exemplars),
             jax.vmap(lambda image: hand_made(image, jnp.asarray(features), letters))(drawn),
@@ -181,7 +182,7 @@ def compare(params: Any, net: cnn_jax.Layer, config: Train, key: jax.Array) -> t
         return jnp.stack([jnp.argmax(score, axis=-1) == labels for score in scores])
 
     def accuracy(key: jax.Array, strengths: dict[str, float], count: int) -> dict[str, float]:
-        batches = [right(own, strengths) for own in jax.random.split(key, -(-count // BATCH))]
+        batches = [right(own, strengths) for own in jax.random.split(key, -(-count // batch))]
         return dict(zip(READERS, np.concatenate(batches, axis=1)[:, :count].mean(axis=1).tolist(), strict=True))
 
     levels = np.linspace(0, 2, 9)

@@ -25,6 +25,7 @@ import contextlib, io, json, runpy, sys, traceback
 results = []
 for module, *arguments in json.load(sys.stdin):
     sys.argv, code, out, err = ["", *arguments], 0, io.StringIO(), io.StringIO()
+    sys.modules.pop(module, None)  # another script may have imported it
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -31,10 +31,12 @@ def model(tmp_path_factory):
     if "CNN_JAX_MODEL" in os.environ:
         return Path(os.environ["CNN_JAX_MODEL"]).absolute()
     options = {"features": [8, 16, 16, 32]}
-    net, steps = cnn.nets.xo_net(**options), 400
+    net, steps = cnn.nets.xo_net(**options), 300
     rate = optax.cosine_decay_schedule(3e-3, steps)
-    letters = {"steps": steps, "batch_size": 64, "key": jax.random.key(0), "progress": False}
-    params, _ = cnn.fit(net, functools.partial(xo.draw, size=28), optimizer=optax.adam(rate), **letters)
+    how = {"optimizer": optax.adam(rate), "steps": steps, "batch_size": 64, "key": jax.random.key(0), "progress": False}
+    jax.config.update("jax_disable_most_optimizations", False)  # it has more to do than its compiler
+    params, _ = cnn.fit(net, functools.partial(xo.draw, size=28), **how)
+    jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0")
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     cnn.save_params(path, params, net="xo_net", options=options)
     return path

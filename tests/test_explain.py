@@ -72,25 +72,22 @@ def test_everything_runs_under_jit_and_vmap(name):
             jax.vmap(lambda images: explain.best_patches(net, params, images, count=2))(images[None]),
         )
 
-    maps, features, patches = everything(images, jnp.array([0, 1, 1]))
-    alone = jax.jit(one)(images[1], 1)
-    rows, columns, channels = images.shape[1:]
-    jax.tree.map(
-        lambda many, single: np.testing.assert_allclose(
-            many[1], single, rtol=1e-3, atol=1e-4 * float(jnp.abs(single).max()) + 1e-7
-        ),
-        maps,
-        alone,
-    )
-    stages = jax.jit(net.stages)(params, images[1])
-    assert list(alone["stages"]) == [name for name, stage in stages.items() if stage.ndim == 3]
-    for name, stage in alone["stages"].items():
+    labels = jnp.array([0, 1, 1])
+    maps, features, patches = everything(images, labels)
+    back, _, other = everything(images[::-1], labels[::-1])  # images of a batch do not know of each other
+    jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two[::-1], rtol=1e-3, atol=1e-5), maps, back)
+    np.testing.assert_allclose(patches.values, other.values, rtol=1e-5)
+
+    count, rows, columns, _ = images.shape
+    stages = jax.jit(jax.vmap(net.stages, (None, 0)))(params, images)
+    assert list(maps["stages"]) == [name for name, stage in stages.items() if stage.ndim == 4]
+    for name, stage in maps["stages"].items():
         np.testing.assert_allclose(stage, stages[name], rtol=1e-4, atol=1e-5)
-    last = next(reversed(alone["stages"].values()))
-    assert alone["grad_cam"].shape == last.shape[:-1]
-    assert alone["saliency"].shape == alone["smooth_grad"].shape == (rows, columns)
-    assert alone["integrated_gradients"].shape == (rows, columns, channels)
-    assert alone["occlusion"].shape == (-(-rows // 7), -(-columns // 7))
+    last = next(reversed(maps["stages"].values()))
+    assert maps["grad_cam"].shape == last.shape[:-1]
+    assert maps["saliency"].shape == maps["smooth_grad"].shape == (count, rows, columns)
+    assert maps["integrated_gradients"].shape == images.shape
+    assert maps["occlusion"].shape == (count, -(-rows // 7), -(-columns // 7))
     assert patches.values.shape == (1, last.shape[-1], 2)
     np.testing.assert_allclose(features[0], features[1], rtol=1e-6)
 

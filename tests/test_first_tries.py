@@ -8,6 +8,7 @@ from scripts import check_report, run_each
 
 from cnn_jax import load_params, nets
 
+pytestmark = pytest.mark.slow
 FIGURES = {"confusion.png", "curves.png", "features.png", "metrics.json"}
 
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 from scripts import COMPILED, ROOT
 
+pytestmark = pytest.mark.slow
 KILLS = 20 if settings().max_examples > 100 else 1  # with --hypothesis-profile=thorough
 
 

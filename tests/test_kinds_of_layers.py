@@ -10,6 +10,7 @@ from scripts import SHORT, check_report, run
 from experiments import running, scores
 
 
+@pytest.mark.slow
 def test_a_first_try(tmp_path):
     options = "--features", 4, 8, "--learning-rates", 0.003, "--seeds", 1
     run(tmp_path, "experiments.scores", "--smoke", *options, **SHORT)

@@ -64,6 +64,7 @@ def check_rows(found):
     assert all(row["peers"].keys() == {"jax"} for row in parts)
 
 
+@pytest.mark.slow
 def test_with_what_is_installed(tmp_path):
     out, _ = run(tmp_path, "--quick")
     found = json.loads((tmp_path / "runs/throughput/throughput.json").read_text())
