@@ -6,19 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_costs import NESTED
 
 import cnn_jax as cnn
 from cnn_jax import fields, nets, receptive_field
-
-NESTED = cnn.Chain(
-    cnn.Conv(4, 3, padding="SAME"),
-    cnn.Residual(cnn.Conv(4, 3, padding="SAME"), cnn.Activation(jax.nn.relu), cnn.Conv(4, 1)),
-    cnn.MaxPool(),
-    cnn.Dropout(0.5),
-    cnn.Match(5, 3),
-    cnn.Flatten(),
-    cnn.Dense(2),
-)
 
 
 def field(*steps):
