@@ -1,6 +1,6 @@
 """What a network saw: its stages, the patches its features look for, and the pixels its scores come from.
 
-Every function takes one image (H, W, C) and a network `net` of `cnn_jax.layers` with its `params`, is pure, and runs
+Most functions take one image (H, W, C) and a network `net` of `cnn_jax.layers` with its `params`, are pure, and run
 under `jax.jit` and `jax.vmap`. They explain one score, before any softmax: that of `label`, by default of the class
 that scores most. A map that says how much each pixel counts is (H, W); only `integrated_gradients` keeps the channels.
 
@@ -12,18 +12,21 @@ that scores most. A map that says how much each pixel counts is (H, W); only `in
 """
 
 import functools
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from .fields import receptive_field, windows
 from .layers import Layer, Params, Stages
-from .windows import as_floats, check_shape, count, number, pair
+from .windows import as_floats, check_shape, number, pair
+from .windows import count as checked_count
 
 __all__ = [
     "Patches",
@@ -58,7 +61,7 @@ def saliency(net: Layer, params: Params, image: Float[Array, "H W C"], *, label:
     """How fast the score changes with each pixel:  max over channels of |∂ score / ∂ image|, at least 0.
 
     Raises a ValueError for an image that is not (H, W, C), a network whose output is no vector of scores, and a label
-    that it has not.
+    that it has not (but for a traced one, which is clipped); a TypeError for a label that is no int.
 
     Source: Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks" (2013).
     """
@@ -87,7 +90,10 @@ def smooth_grad(
 
     Source: Smilkov, Thorat, Kim, Viégas and Wattenberg, "SmoothGrad" (2017).
     """
-    samples, noise = count("samples", samples), number("noise", noise, "a number of at least 0", lambda n: n >= 0)
+    samples, noise = (
+        checked_count("samples", samples),
+        number("noise", noise, "a number of at least 0", lambda n: n >= 0),
+    )
     image, score = _image(image), _score(net, params, image, label)
     copies = image[None] + noise * jnp.ptp(image) * jax.random.normal(key, (samples, *image.shape), image.dtype)
     return jnp.abs(jax.vmap(jax.grad(score))(copies).mean(axis=0)).max(axis=-1)
@@ -106,8 +112,10 @@ def integrated_gradients(
 
         (image - baseline) × mean over t in (0, 1) of ∂ score / ∂ image at baseline + t (image - baseline)
 
-    The mean is one of `steps` gradients. By how much the sum over all numbers then misses score(image) -
-    score(baseline) is shared out in proportion to their magnitudes, so that this sum is exact.
+    They add up to score(image) - score(baseline). The mean is one of `steps` gradients, and what it misses of that sum,
+    which kinks of ReLU make as large as 5 % in a network that has not learned, is shared out in proportion to the
+    numbers' magnitudes, which the paper does not do. So the sum holds unless all gradients are 0, and does not tell
+    whether `steps` are enough: compare with more of them. Where few miss much, signs may change.
 
     Args:
       net, params, image, label: as in `saliency`; the label is that of the image.
@@ -121,7 +129,7 @@ def integrated_gradients(
     >>> integrated_gradients(net, params, jnp.array([[[0.0, 1.0]]]))
     Array([[[2., 6.]]], dtype=float32)
     """
-    steps = count("steps", steps)
+    steps = checked_count("steps", steps)
     image, score = _image(image), _score(net, params, image, label)
     (start,) = as_floats(baseline=baseline)
     if start.shape not in ((), image.shape):
@@ -131,8 +139,9 @@ def integrated_gradients(
     gradients = jax.vmap(lambda share: jax.grad(score)(start + share * (image - start)))(shares)
     each = (image - start) * gradients.mean(axis=0)
     missed = score(image) - score(start) - each.sum()
-    weights = jnp.abs(each)
-    return each + missed * weights / jnp.maximum(weights.sum(), jnp.finfo(each.dtype).tiny)
+    weights = jnp.abs(lax.stop_gradient(each))  # shares alone, so that derivatives are finite where all are 0
+    total = weights.sum()
+    return each + missed * weights / jnp.where(total > 0, total, 1)
 
 
 def occlusion(
@@ -186,7 +195,8 @@ def grad_cam(
 
     Args:
       net, params, image, label: as in `saliency`.
-      stage: a name of `stages(net, params, image)`; by default the last one.
+      stage: a name of `stages(net, params, image)`; by default the last one that is not pooled. The later a stage, the
+        fewer pixels it has: an early one shows more exactly where, a late one what for.
 
     Raises a ValueError that names the stages for another name.
 
@@ -227,24 +237,28 @@ def best_patches(
 ) -> Patches:
     """The patches of a data set, at most one an image, that each feature of a stage answers most strongly.
 
+    Where a feature answers everywhere alike, as one that ReLU silences does with 0, the first place stands for all:
+    look at `values`.
+
     Args:
       net, params: the network.
       images: the data set; of these some are in work at a time, so that N may be large.
-      stage: a name of `stages(net, params, image)`; by default the last one.
+      stage: a name of `stages(net, params, image)`; by default the last one that is not pooled.
       count: patches for each feature, at most N.
 
-    Raises a ValueError for another stage's name, and for fewer than `count` images.
+    Raises a ValueError for another stage's name, for fewer than `count` images, and for a stage that seems to depend on
+    no pixel: patches are found as `receptive_field` finds them.
 
     Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks" (2013), whose figures show them.
     """
     (images,) = as_floats(images=images)
     if images.ndim != 4:
         raise ValueError(f"images: expected shape (N, H, W, C), got {images.shape}")
-    if not 1 <= count <= len(images):
+    if checked_count("count", count) > len(images):
         raise ValueError(f"count: expected 1 to {len(images)}, as many as there are images, got {count}")
     _, *shape = images.shape
     stage, (_, columns, _), _ = _stage(net, params, jax.ShapeDtypeStruct(shape, images.dtype), stage)
-    size, down, across = windows(net, shape, stage)
+    size, down, across = windows(net, tuple(shape), stage)
 
     def best(image: Array) -> tuple[Array, Array]:
         """Each feature's largest answer, and where it is."""
@@ -271,7 +285,8 @@ def features_as_images(params: Params, *, stage: str | None = None) -> Float[Arr
 
     Args:
       params: of a network.
-      stage: the layer's name, "conv2" or "residual1/conv1"; by default that of the first features among the parameters.
+      stage: the layer's name, "conv2" or "residual1/conv1"; by default the first that has features (of the names in
+        alphabetical order, under `jax.jit` and `jax.vmap`).
 
     Raises a ValueError where there are none.
 
@@ -279,11 +294,7 @@ def features_as_images(params: Params, *, stage: str | None = None) -> Float[Arr
     >>> bank.shape, bank.min().item(), bank.max().item()
     ((2, 3, 3, 1), 0.0, 1.0)
     """
-    found = {
-        "/".join(str(key.key) for key in path[:-1]): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if jnp.ndim(leaf) == 4
-    }
+    found = dict(_banks(params))
     if stage is None:
         stage = next(iter(found), None)
     if stage not in found:
@@ -291,6 +302,15 @@ def features_as_images(params: Params, *, stage: str | None = None) -> Float[Arr
     features = jnp.moveaxis(found[stage], -1, 0)
     largest = jnp.abs(features).max()
     return features / jnp.where(largest > 0, largest, 1)
+
+
+def _banks(params: Params, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Array]]:
+    """The features of every layer that has some, by the layer's name."""
+    for name, value in params.items():
+        if isinstance(value, dict):
+            yield from _banks(value, (*path, name))
+        elif jnp.ndim(value) == 4:
+            yield "/".join(path), value
 
 
 def _image(image: Any) -> Array:
@@ -310,17 +330,30 @@ def _pick(net: Layer, params: Params, image: Array, label: Label) -> Callable[[A
     shape = jax.eval_shape(functools.partial(net.apply, params), image).shape
     if len(shape) != 1:
         raise ValueError(f"net: expected one that gives scores (K,), got shape {shape}")
-    if label is None:
-        label = jnp.argmax(net.apply(params, image))
-    elif isinstance(label, int | np.integer) and not 0 <= label < shape[0]:
-        raise ValueError(f"label: expected 0 to {shape[0] - 1}, got {label}")
+    label = jnp.argmax(net.apply(params, image)) if label is None else _label(label, shape[0])
     return lambda scores: scores[label]
+
+
+def _label(label: Any, classes: int) -> Any:
+    """A label that there is; one that is traced, whose value nobody knows yet, is taken as it is."""
+    if isinstance(label, Tracer) and jnp.issubdtype(label.dtype, jnp.integer) and label.shape == ():
+        return label
+    if isinstance(label, bool | np.bool_ | Tracer):
+        raise TypeError(f"label: expected an int from 0 to {classes - 1}, got {label!r}")
+    try:
+        number = operator.index(label)
+    except TypeError:
+        raise TypeError(f"label: expected an int from 0 to {classes - 1}, got {label!r}") from None
+    if not 0 <= number < classes:
+        raise ValueError(f"label: expected 0 to {classes - 1}, got {number}")
+    return number
 
 
 def _stage(net: Layer, params: Params, image: Any, name: str | None) -> tuple[str, tuple[int, ...], Any]:
     """The name, shape and dtype of a stage of images."""
     seen = {name: stage for name, stage in jax.eval_shape(net.stages, params, image).items() if stage.ndim == 3}
-    wanted = next(reversed(seen), "") if name is None else name
+    unpooled = [name for name in seen if "pool" not in name] or list(seen)
+    wanted = "".join(unpooled[-1:]) if name is None else name
     if wanted not in seen:
         raise ValueError(f"stage: expected one of images, of {list(seen)}, got {name!r}")
     return wanted, seen[wanted].shape, seen[wanted].dtype

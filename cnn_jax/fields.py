@@ -104,8 +104,12 @@ class Windows(NamedTuple):
     columns: np.ndarray
 
 
-def windows(net: Layer, shape: Sequence[int], stage: str) -> Windows:
-    """Where the patches are that a stage's outputs (H', W', K) look at, for images of this shape."""
+@functools.lru_cache(maxsize=32)  # two programs are compiled for it
+def windows(net: Layer, shape: tuple[int, ...], stage: str) -> Windows:
+    """Where the patches are that a stage's outputs (H', W', K) look at, for images of this shape.
+
+    Raises a ValueError for a stage that seems to depend on no pixel. Outputs that look at none are given some patch.
+    """
     params, image = _some(parameter_shapes(net, shape)), _some(jax.ShapeDtypeStruct(shape, jnp.float32))
 
     def along(axis: int) -> tuple[int, np.ndarray]:
@@ -120,8 +124,10 @@ def windows(net: Layer, shape: Sequence[int], stage: str) -> Windows:
 
         with jax.ensure_compile_time_eval():
             seen = np.asarray(spoiled())  # (rows of the image, rows of the stage)
+        if not seen.any():
+            raise ValueError(f"stage: expected one that depends on the image, got {stage!r}, which NaN does not reach")
         first, last = seen.argmax(0), shape[axis] - 1 - seen[::-1].argmax(0)
-        size = int((last - first).max()) + 1
+        size = int((last - first)[seen.any(0)].max()) + 1
         return size, np.where(first > 0, first, last - size + 1)  # the image's first row may cut a patch off
 
     (height, rows), (width, columns) = along(0), along(1)

@@ -13,7 +13,7 @@ from .files import replacing
 try:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
     from matplotlib.figure import Figure
 except ImportError as error:
     raise ImportError("cnn_jax.figures needs matplotlib: pip install 'cnn_jax[experiments]'") from error
@@ -21,6 +21,8 @@ except ImportError as error:
 # Okabe and Ito's colours, told apart by the colour-blind too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^v*P"
+# What speaks for and against; the colour-blind tell these apart too.
+FOR, AGAINST = (0.90, 0.38, 0.0), (0.37, 0.24, 0.60)
 NUMBERS_UP_TO = 12
 WRITTEN_UP_TO = 40
 NAMED = 100
@@ -58,7 +60,7 @@ def tiles(
     for i, (axes, image) in enumerate(zip(grid.flat, images, strict=False)):
         _tile(axes, np.asarray(image, np.float32), limit, numbers)
         axes.set_title(titles[i] if titles is not None else "", fontsize=9, parse_math=False)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
 
 
@@ -95,8 +97,10 @@ def stages(named: Mapping[str, Any], *, title: str = "", columns: int = 8) -> Fi
             axes.axis("off")
             if i < stage.shape[2]:
                 _tile(axes, stage[..., i], limit, False)
-        row[0].set_ylabel(f"{name}\n{stage.shape[0]}x{stage.shape[1]}x{stage.shape[2]}\n±{limit:.2g}", fontsize=8)
-    figure.suptitle(title, fontsize=11)
+        row[0].set_ylabel(
+            f"{name}\n{stage.shape[0]}x{stage.shape[1]}x{stage.shape[2]}\n±{limit:.2g}", fontsize=8, parse_math=False
+        )
+    figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
 
 
@@ -108,14 +112,17 @@ def over(
     limit: float | None = None,
     title: str = "",
 ) -> Figure:
-    """Maps of scores laid over their image, side by side: orange is positive, purple negative, nothing where it is 0.
+    """Maps laid over their image: orange where positive, purple where negative, the fuller the larger the magnitude,
+    nothing where 0. The scale of a map that is nowhere negative begins at 0.
 
     Args:
       image: (H, W), (H, W, 1) or (H, W, 3), shown pale.
-      maps: (H', W') each, by name, stretched over the image.
+      maps: (H', W') or (H', W', 1) each, by name, stretched over the image.
       window: how many rows and columns of the image a score looks at: of a map without padding (H - h + 1, W - w + 1),
         (h, w), so that every score lies on the middle of its patch.
-      limit: the score that is shown in full colour; by default each map's largest magnitude.
+      limit: the magnitude that is shown in full colour; by default each map's largest.
+
+    Raises a ValueError for no maps, and names one of another shape.
 
     >>> figure = over(np.zeros((9, 9)), {"match": np.eye(7)}, window=(3, 3))
     >>> [axes.get_title() for axes in figure.axes[:2]]
@@ -126,22 +133,36 @@ def over(
     image = np.asarray(image, np.float32)
     bottom, right = image.shape[0] - 1 - (window[0] - 1) / 2, image.shape[1] - 1 - (window[1] - 1) / 2
     extent = ((window[1] - 1) / 2 - 0.5, right + 0.5, bottom + 0.5, (window[0] - 1) / 2 - 0.5)
-    figure = Figure(figsize=(3 * (len(maps) + 1), 3.2), layout="constrained")
-    grid = figure.subplots(1, len(maps) + 1, squeeze=False)[0]
-    _tile(grid[0], image, 1.0, False)
-    grid[0].set_title("image", fontsize=9)
-    for axes, (name, values) in zip(grid[1:], maps.items(), strict=True):
-        values = np.asarray(values, np.float32)
-        most = limit or max(float(np.nanmax(np.abs(values))), 1e-6)
+    columns = min(len(maps) + 1, 3)
+    rows = -(-(len(maps) + 1) // columns)
+    figure = Figure(figsize=(3 * columns, 2.8 * rows + 0.3), layout="constrained")
+    first, *grid = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in grid[len(maps) :]:
+        axes.axis("off")
+    _tile(first, image, 1.0, False)
+    first.set_title("image", fontsize=10)
+    for axes, (name, values) in zip(grid, maps.items(), strict=False):
+        values = np.nan_to_num(np.asarray(values, np.float32))
+        values = values[..., 0] if values.shape[2:] == (1,) else values
+        if values.ndim != 2:
+            raise ValueError(f"maps: expected (H', W') each, got shape {values.shape} of {name!r}")
+        most = limit or max(float(np.abs(values).max()), 1e-6)
         _tile(axes, PALE * image, 1.0, False)
-        opacity = np.clip(np.abs(np.nan_to_num(values)) / most, 0, 1)
-        scale = ScalarMappable(Normalize(-most, most), "PuOr_r")
-        axes.imshow(scale.to_rgba(values, alpha=opacity), extent=extent, interpolation="nearest")
+        colours = np.where(values[..., None] > 0, FOR, AGAINST)
+        opacity = np.clip(np.abs(values) / most, 0, 1)
+        axes.imshow(np.dstack([colours, opacity]), extent=extent, interpolation="nearest")
         axes.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
-        axes.set_title(name, fontsize=9, parse_math=False)
-        figure.colorbar(scale, ax=axes, shrink=0.8)
-    figure.suptitle(title, fontsize=11)
+        axes.set_title(name, fontsize=10, parse_math=False)
+        lowest = 0 if values.min() >= 0 else -most
+        figure.colorbar(ScalarMappable(Normalize(lowest, most), scale(lowest)), ax=axes, shrink=0.8)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
+
+
+def scale(lowest: float) -> LinearSegmentedColormap:
+    """What `over` makes of magnitudes on a grey ground: from AGAINST to FOR, or from nothing to FOR."""
+    ground = (0.5, 0.5, 0.5)
+    return LinearSegmentedColormap.from_list("over", [AGAINST, ground, FOR] if lowest < 0 else [ground, FOR])
 
 
 def votes(scores: Mapping[str, float], *, xlabel: str = "score", title: str = "") -> Figure:
@@ -195,9 +216,9 @@ def panels(each: Mapping[str, tuple[Any, Mapping[str, Any]]], *, ylabel: str, ti
         axes.grid(alpha=0.3)
     grid[0].set_ylabel(ylabel)
     if len(each) == 1:
-        grid[0].set_title(title, fontsize=11)
+        grid[0].set_title(title, fontsize=11, parse_math=False)
     else:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(title, fontsize=11, parse_math=False)
     if any(len(lines) > 1 for _, lines in each.values()):
         grid[-1].legend(frameon=False)
     return figure
@@ -225,7 +246,7 @@ def power_laws(panels: Mapping[str, Mapping[str, tuple[Any, Any, Any]]], *, ylab
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     grid[0].set_ylabel(ylabel)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
 
 
@@ -243,7 +264,7 @@ def bars(groups: Mapping[str, Mapping[str, float]], *, ylabel: str, title: str =
         axes.bar_label(drawn, fmt="%.2f")
     axes.set_xticks(range(len(groups)), list(groups))
     axes.set_ylabel(ylabel)
-    axes.set_title(title, fontsize=11)
+    axes.set_title(title, fontsize=11, parse_math=False)
     axes.legend(frameon=False)
     axes.margins(y=0.15)
     return figure
@@ -269,7 +290,7 @@ def confusion(matrix: Int[np.ndarray, "K K"], classes: Sequence[str], *, title: 
     axes.set_yticks(named, names, parse_math=False)
     axes.set_xlabel("read as")
     axes.set_ylabel("is")
-    axes.set_title(title, fontsize=11)
+    axes.set_title(title, fontsize=11, parse_math=False)
     return figure
 
 
@@ -281,7 +302,7 @@ def mistakes(
     Args:
       images: (N, H, W) or (N, H, W, C) in [-1, 1].
       labels: (N,), the number of each image's class.
-      scores: (N, K), the larger the surer.
+      scores: (N, K), such as log-probabilities: the larger that of the class read, the surer.
       classes: K names.
       most: how many to show at most.
     """
@@ -290,7 +311,7 @@ def mistakes(
     wrong = np.flatnonzero(read_as != labels)
     if not len(wrong):
         raise ValueError("scores: expected at least one mistake, got none")
-    worst = wrong[np.argsort(scores[wrong, labels[wrong]])][:most]
+    worst = wrong[np.argsort(-scores[wrong, read_as[wrong]], kind="stable")][:most]
     titles = [f"{i}: {classes[labels[i]]}\nread {classes[read_as[i]]}" for i in worst]
     title = title or f"The {len(worst)} surest of {len(wrong)} mistakes"
     return tiles([images[i] for i in worst], titles, columns=8, title=title)

@@ -14,6 +14,7 @@ import functools
 import html
 import importlib.util
 import io
+import os
 import socket
 import threading
 import time
@@ -41,6 +42,7 @@ PAGE = Path(__file__).with_name("page")
 EXAMPLES = {"the X": picture(THE_X), "a deformed X": picture(DEFORMED_X)}
 COVERED = 5  # rows and columns of the square that shows what counted
 SHOWN = 96  # rows and columns that a picture is made, to match features on it
+LARGEST = 28_000_000  # characters of a picture; base64 makes 20 MB a third more
 FEATURES = (3, 5)  # rows and columns of a feature
 
 
@@ -83,7 +85,9 @@ def seeing(net: cnn_jax.Layer, params: Any) -> Callable[[np.ndarray], Seen]:
 
 def opened(data: str) -> io.BytesIO:
     """The file in a data URL."""
-    head, _, body = data.partition(",")
+    if len(str(data)) > LARGEST:
+        raise ValueError(f"picture: expected at most {LARGEST // 10**6} million characters, got {len(data):,}")
+    head, _, body = str(data).partition(",")
     if not (head.startswith("data:") and head.endswith(";base64")):
         raise ValueError("picture: expected a picture file, got something else")
     try:
@@ -110,7 +114,7 @@ def answering(answer: Callable[[Any], str]) -> Callable[[Any], str]:
     def safe(asked: Any) -> str:
         try:
             return answer(asked)
-        except (ValueError, TypeError, KeyError, OSError, MemoryError) as error:
+        except Exception as error:  # whatever is asked, the page says what was wrong with it
             return f'<p class="problem">{html.escape(common.complaint(error))}</p>'
 
     return safe
@@ -208,6 +212,8 @@ def rehearse(
 def check_free(port: int) -> None:
     """Raises a ValueError if nothing can be served at a port."""
     try:
+        if port < 1:
+            raise OverflowError("ports are from 1 to 65535")
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((HOST, port))
@@ -218,10 +224,31 @@ def check_free(port: int) -> None:
 def serve(blocks: Any, port: int) -> None:
     """Serves the page in the background, with nothing that a network would be needed for."""
     from gradio import themes
+    from starlette.middleware import Middleware
 
+    for name in ("NO_PROXY", "no_proxy"):  # Gradio asks its own page whether it is there
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), HOST)))
     plain = themes.Base(font=("system-ui", "sans-serif"), font_mono=("monospace",))
-    options = {"share": False, "quiet": True, "footer_links": [], "prevent_thread_lock": True, "theme": plain}
-    blocks.launch(server_name=HOST, server_port=port, **options)
+    own = {"middleware": [Middleware(OwnPageOnly, port=port)]}
+    options = {"share": False, "quiet": True, "footer_links": [], "prevent_thread_lock": True, "max_file_size": "20mb"}
+    blocks.launch(server_name=HOST, server_port=port, theme=plain, app_kwargs=own, **options)
+
+
+class OwnPageOnly:
+    """Refuses what other sites' pages, open in the same browser, ask of this server."""
+
+    def __init__(self, app: Any, port: int) -> None:
+        self.app, self.hosts = app, {f"{host}:{port}" for host in (HOST, "localhost")}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from starlette.responses import PlainTextResponse
+
+        headers = dict(scope.get("headers", ()))
+        host, origin = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin"))
+        if scope["type"] != "http" or (host in self.hosts and origin in ("", f"http://{host}")):
+            await self.app(scope, receive, send)
+        else:
+            await PlainTextResponse("asked from another page", status_code=403)(scope, receive, send)
 
 
 if __name__ == "__main__":

@@ -8,34 +8,35 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cnn_jax import figures
+
 from .common import levels
 
 COLUMNS = 16  # filtered images side by side
 TILE = 36  # pixels of the screen that one is wide
 LARGE = 224  # pixels of the screen that a picture is wide
 WRITTEN = 12  # rows and columns of the largest map whose scores are written out
-# What counts for, and against: of the same colours as in `cnn_jax.figures.over`, told apart by the colour-blind.
-FOR, AGAINST = np.array([[230, 97, 1], [94, 60, 153]], np.float32)
-PALE = 0.4  # of the contrast of a picture with something over it
 
 
 def reading(letter: np.ndarray, seen: Any, classes: Sequence[str]) -> str:
     """What the network makes of a framed letter, as `draw.seeing` gives it."""
     winner = int(np.argmax(seen.shares))
     spread = np.kron(seen.falls, np.ones((2, 2)))[: letter.shape[0], : letter.shape[1]]
-    most = float(seen.falls.max())
+    counted = over(letter, spread, max(float(np.abs(seen.falls).max()), 1e-6))
+    most = f"covered there, {classes[winner]} has up to {seen.falls.max():.1f} votes less"
     parts = [
         f'<p class="read"><b>{classes[winner]}</b> {100 * seen.shares[winner]:.1f} % sure</p>',
-        "<p>From the letter as it is, mirrored and turned by quarters.</p>",
-        "<h3>Votes of the last layer, for the letter as it is</h3>",
+        "<p>Between X and O, that is: it must choose one, whatever is drawn. The mean of its opinions of the letter as "
+        "it is, mirrored and turned by quarters.</p>",
+        "<h2>Votes of the last layer, for the letter as it is</h2>",
         votes(dict(zip(classes, seen.votes.tolist(), strict=True)), classes[winner]),
-        "<h3>What counted</h3>",
+        "<h2>What counted</h2>",
         '<div class="pair">',
         figure(png(letter), "the letter, framed", LARGE),
-        figure(png(over(letter, spread)), f"covered there, {classes[winner]} has up to {most:.1f} votes less", LARGE),
+        figure(png(counted), most, LARGE),
         "</div>",
         f"<p>Orange spoke for {classes[winner]}, purple against it.</p>",
-        "<h3>Filtered and pooled images</h3>",
+        "<h2>Filtered and pooled images</h2>",
     ]
     parts += [stage(name, maps) for name, maps in seen.stages.items()]
     return "\n".join(parts)
@@ -44,18 +45,20 @@ def reading(letter: np.ndarray, seen: Any, classes: Sequence[str]) -> str:
 def matching(image: np.ndarray, scores: np.ndarray, feature: np.ndarray) -> str:
     """How well a feature matches everywhere in a picture."""
     y, x = np.unravel_index(scores.argmax(), scores.shape)
-    best = f"Best match {scores[y, x]:.2f}, with the feature's top left corner at row {y + 1}, column {x + 1}."
+    same = int(np.sum(scores > scores.max() - 1e-6))
+    where = f"row {y + 1}, column {x + 1}" + (f", and {same - 1} more as good" if same > 1 else "")
+    best = f"Best match {scores[y, x]:.2f}, with the feature's top left corner at {where}."
     border = [(size // 2, size // 2) for size in feature.shape]
     parts = [
         f'<p class="read">{best}</p>',
         '<div class="pair">',
         figure(png(image), "the picture", LARGE),
-        figure(png(over(image, np.pad(scores, border))), "the match over it", LARGE),
+        figure(png(over(image, np.pad(scores, border), 1.0)), "over it: orange 1, purple -1", LARGE),
         figure(png(scores), "the match map, 1 white and -1 black", LARGE),
         "</div>",
     ]
     if max(scores.shape) <= WRITTEN:
-        rows = ("".join(f"<td>{value:.2f}</td>" for value in row) for row in scores)
+        rows = ("".join(f"<td>{np.round(value, 2) + 0.0:.2f}</td>" for value in row) for row in scores)
         parts.append("<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>")
     return "\n".join(parts)
 
@@ -83,22 +86,22 @@ def stage(name: str, maps: np.ndarray) -> str:
         top, left = k // across * (rows + 1), k % across * (columns + 1)
         sheet[top : top + rows, left : left + columns, 0] = levels(maps[..., k] / limit)
         sheet[top : top + rows, left : left + columns, 1] = 255
-    caption = f"{name}: {features} images of {rows}×{columns}, white {limit:.2g}, black -{limit:.2g}"
+    lowest = f"black -{limit:.2g}" if maps.min() < 0 else "grey 0"
+    caption = f"{name}: {features} images of {rows}×{columns}, white {limit:.2g}, {lowest}"
     return f'<div class="stage">{figure(png(sheet), caption, across * TILE)}</div>'
 
 
 def figure(source: str, caption: str, width: int) -> str:
     """A picture and what it is."""
-    image = f'<img src="{source}" alt="{caption}" style="width: {width}px">'
+    image = f'<img src="{source}" alt="" style="width: {width}px">'  # the caption says it
     return f"<figure><figcaption>{caption}</figcaption>{image}</figure>"
 
 
-def over(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A picture, pale, with what speaks for and against laid over it: bytes (H, W, 3)."""
-    share = np.clip(np.abs(values) / max(float(np.abs(values).max()), 1e-6), 0, 1)[..., None]
-    grey = levels(PALE * image).astype(np.float32)[..., None]
-    colour = np.where(values[..., None] > 0, FOR, AGAINST)
-    return np.round(grey * (1 - share) + colour * share).astype(np.uint8)
+def over(image: np.ndarray, values: np.ndarray, limit: float) -> np.ndarray:
+    """`figures.over` of values as many as pixels, for bytes (H, W, 3)."""
+    share = np.clip(np.abs(values) / limit, 0, 1)[..., None]
+    colour = 2 * np.where(values[..., None] > 0, figures.FOR, figures.AGAINST) - 1
+    return levels(figures.PALE * image[..., None] * (1 - share) + colour * share)
 
 
 def png(image: np.ndarray) -> str:

@@ -64,9 +64,9 @@ def run(name: str, out: Path) -> None:
 
 
 def small(source: Path, target: Path) -> None:
-    """Writes a picture with a palette of 256 colours, which takes a third of the space."""
+    """Writes a picture, packed as well as PNG can."""
     with replacing(target) as temporary, Image.open(source) as picture:
-        picture.convert("RGB").quantize(256).save(temporary, "PNG", optimize=True)
+        picture.convert("RGB").save(temporary, "PNG", optimize=True)
 
 
 def screenshots(out: Path, pictures: Path) -> None:

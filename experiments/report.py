@@ -30,8 +30,10 @@ ROWS = 200  # of a table
 LONGEST = 2000  # characters of an option's value
 SIDE = 2000  # pixels along each side of a figure
 BYTES = 2_500_000  # of all figures together, which take a third more as text
-NUMBER = re.compile(r"-|[-+]?[\d,.]+(e[-+]?\d+)?( ± [\d.]+)?( ?%| \w+)?( \(.*\))?")
-NO_TEXT = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")  # names may have it
+NUMBER = re.compile(r"-|nan|[-+]?inf|[-+]?[\d,.]+(e[-+]?\d+)?( ± [\d.]+)?( ?%| \w+)?( \(.*\))?")
+NO_TEXT = re.compile(
+    "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
+)  # names may have it
 
 Table = Sequence[Sequence[str]]
 """Rows of cells, the heads first."""
@@ -68,7 +70,7 @@ def text(came_out: Sequence[str | Table]) -> str:
 
 def markdown(table: Table) -> str:
     """A table in Markdown, its columns in line."""
-    columns = list(zip(*table, numeric(table), strict=True))
+    columns = list(zip(*([plain(cell) for cell in row] for row in table), numeric(table), strict=True))
     wide = [max(3, *map(len, cells)) for *cells, _ in columns]
     rule = ["-" * (width - right) + ":" * right for width, (*_, right) in zip(wide, columns, strict=True)]
     aligned = [
@@ -77,6 +79,11 @@ def markdown(table: Table) -> str:
     ]
     heads, *rows = zip(*aligned, strict=True)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows))
+
+
+def plain(cell: str) -> str:
+    """A cell whose text does not end it."""
+    return " ".join(cell.split("\n")).replace("|", "\\|")
 
 
 def numeric(table: Table) -> list[bool]:

@@ -40,9 +40,12 @@ FIGURES = {
     "omniglot.png": "Real drawings: Omniglot's X's and O's, as framed for the network, and what each was read as",
     "stages_X.png": "An X, stage by stage: what the network makes of one, each row on a scale of its own",
     "stages_O.png": "An O, stage by stage: what the network makes of one, each row on a scale of its own",
-    "counted_X.png": "What counted for the X: five ways to ask which pixels its score comes from",
-    "counted_O.png": "What counted for the O: five ways to ask which pixels its score comes from",
-    "patches.png": "What features look for: the letters' patches that each of eight features answers most strongly",
+    "counted_X.png": "What counted for the X: how fast its score changes with each pixel (saliency, SmoothGrad, without a "
+    "sign), what each adds to it (integrated gradients), how much it falls where a window is covered (occlusion), and "
+    "where features speak for it (Grad-CAM); orange for, purple against",
+    "counted_O.png": "What counted for the O: the same five ways to ask",
+    "patches.png": "What features look for: of the letters above, the patches that eight features of the second layer "
+    "answer most strongly, a row each",
     **learning.TRAINING,
 }
 CAM_STAGE, PATCHES_STAGE = "relu3", "relu2"
@@ -268,10 +271,11 @@ def draw_explanations(params: Any, net: cnn_jax.Layer, letters: np.ndarray, out:
         figures.save(figures.over(image, maps, title=f"What counted for the {letter}"), out / f"counted_{letter}.png")
 
     best = jax.jit(lambda params, letters: explain.best_patches(net, params, letters, stage=PATCHES_STAGE, count=8))
-    patches = np.asarray(best(params, letters).patches[:8])
-    titles = [f"feature {k // 8 + 1}" if k % 8 == 0 else "" for k in range(64)]
-    tiles = figures.tiles(patches.reshape(64, *patches.shape[2:]), titles, columns=8)
-    figures.save(tiles, out / "patches.png")
+    found = jax.device_get(best(params, letters))
+    patches = found.patches[found.values[:, -1] > 0][:8]  # of features that answer something
+    shown = patches.reshape(-1, *patches.shape[2:])
+    if len(shown):
+        figures.save(figures.tiles(shown, columns=8, title="A row for each feature"), out / "patches.png")
 
 
 def table(rows: dict[str, dict[str, float]]) -> report.Table:

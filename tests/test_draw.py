@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import http.client
 import io
 import itertools
 import json
@@ -20,6 +21,7 @@ import scripts
 from PIL import Image
 
 import cnn_jax as cnn
+from cnn_jax import figures
 from cnn_jax.data import xo
 from experiments import draw, draw_view, walkthrough
 from experiments.gallery import CHROMIUM, FLAGS, free_port
@@ -58,7 +60,7 @@ def served(model, tmp_path_factory):
         line = process.stdout.readline()
         try:
             assert line.startswith(f"draw at http://127.0.0.1:{port} "), line + process.stdout.read()
-            yield line.split()[2], folder / "runs/draw"
+            yield line.split()[2], folder / "runs/draw", process
         finally:
             process.terminate()
 
@@ -196,7 +198,9 @@ def test_a_drawn_feature_is_matched_live(page):
     page.click("role=tab[name='Match a feature']")
     page.wait_for_selector(".grid button:visible")
     text, _ = answered(page, lambda: page.click("[data-preset='diagonal']"))
-    assert text.startswith("Best match 1.00, with the feature's top left corner at row 2, column 2.")
+    assert text.startswith(
+        "Best match 1.00, with the feature's top left corner at row 2, column 2, and 3 more as good."
+    )
     cells = [float(cell) for cell in page.locator(".answer:visible td").all_inner_texts()]
     article = np.asarray(cnn.match(draw.EXAMPLES["the X"], walkthrough.picture(walkthrough.FEATURES["diagonal"])))
     np.testing.assert_allclose(np.reshape(cells, (7, 7)), article, atol=0.0051)
@@ -210,6 +214,28 @@ def test_a_drawn_feature_is_matched_live(page):
     text, _ = answered(page, lambda: page.click("[data-picture='drawing']"))
     assert text.startswith("Best match")
     assert page.wrong == []
+
+
+def test_another_sites_page_is_refused(served):
+    address = served[0].removeprefix("http://")
+    for headers, status in (
+        ({}, 200),
+        ({"Origin": served[0]}, 200),
+        ({"Origin": "https://elsewhere.example"}, 403),
+        ({"Host": "elsewhere.example"}, 403),
+    ):
+        connection = http.client.HTTPConnection(address)
+        connection.request("GET", "/", headers=headers)
+        assert connection.getresponse().status == status, headers
+        connection.close()
+
+
+def test_a_picture_that_is_ready_late_does_not_come_back(page):
+    page.click("role=tab[name='Read a letter']")
+    page.evaluate("document.querySelector('[data-example]').click(); document.querySelector('.clear').click()")
+    page.wait_for_timeout(300)
+    drawn = "[...document.querySelector('canvas').getContext('2d').getImageData(0, 0, 280, 280).data]"
+    assert page.evaluate(f"{drawn}.filter((_, i) => i % 4 !== 3).every((level) => level === 0)")
 
 
 def test_metrics_say_how_the_examples_are_read(served):
@@ -237,9 +263,11 @@ def test_answers_without_a_browser():
         ([[1, 2, 3]] * 3, "the X", "feature: expected"),
         ([[float("nan")] * 3] * 3, "the X", "feature: expected"),
         ("<script>", "the X", "could not convert"),
+        ([[10**400] * 3] * 3, "the X", "too large"),
         ([[1, 1, 1]] * 3, "a letter", "picture: expected a picture file"),
         ([[1, 1, 1]] * 3, "data:image/png;base64,???", "picture: expected a picture file"),
         ([[1, 1, 1]] * 3, None, "picture: expected a picture file"),
+        ([[1, 1, 1]] * 3, "data:image/png;base64," + "A" * draw.LARGEST, "picture: expected at most 28 million"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(feature, picture, complaint):
@@ -258,9 +286,9 @@ def test_a_wide_picture_keeps_its_shape():
 
 def test_what_is_laid_over_a_picture():
     letter, values = np.full((2, 2), 1.0, np.float32), np.array([[1.0, 0.0], [-1.0, 0.5]])
-    shown = draw_view.over(letter, values)
-    assert shown[0, 0].tolist() == draw_view.FOR.tolist()
-    assert shown[1, 0].tolist() == draw_view.AGAINST.tolist()
+    shown = draw_view.over(letter, values, 1.0)
+    np.testing.assert_allclose(shown[0, 0] / 255, figures.FOR, atol=0.01)
+    np.testing.assert_allclose(shown[1, 0] / 255, figures.AGAINST, atol=0.01)
     assert len(set(shown[0, 1].tolist())) == 1  # grey
     url = draw_view.png(letter).removeprefix("data:image/png;base64,")
     with Image.open(io.BytesIO(base64.b64decode(url))) as image:
@@ -276,3 +304,12 @@ def test_wrong_arguments_end_in_one_line(tmp_path, model):
         port = taken.getsockname()[1]
         _, err = scripts.run(tmp_path, "experiments.draw", "--model", model, "--port", port, code=2)
     assert err.splitlines()[-1].startswith(f"error: port: expected a free one, got {port}")
+
+
+def test_the_page_says_when_nothing_serves_it(page, served):
+    """The last test: it ends the script."""
+    served[2].terminate()
+    served[2].wait(timeout=30)
+    text, _ = answered(page, lambda: page.click("[data-example='the X']"))
+    assert text == "No answer: is experiments.draw still running?"
+    assert page.locator("[role=status]").first.inner_text() == text

@@ -83,12 +83,12 @@ def test_everything_runs_under_jit_and_vmap(name):
     assert list(maps["stages"]) == [name for name, stage in stages.items() if stage.ndim == 4]
     for name, stage in maps["stages"].items():
         np.testing.assert_allclose(stage, stages[name], rtol=1e-4, atol=1e-5)
-    last = next(reversed(maps["stages"].values()))
-    assert maps["grad_cam"].shape == last.shape[:-1]
+    *_, unpooled = (stage for name, stage in maps["stages"].items() if "pool" not in name)
+    assert maps["grad_cam"].shape == unpooled.shape[:-1]
     assert maps["saliency"].shape == maps["smooth_grad"].shape == (count, rows, columns)
     assert maps["integrated_gradients"].shape == images.shape
     assert maps["occlusion"].shape == (count, -(-rows // 7), -(-columns // 7))
-    assert patches.values.shape == (1, last.shape[-1], 2)
+    assert patches.values.shape == (1, unpooled.shape[-1], 2)
     np.testing.assert_allclose(features[0], features[1], rtol=1e-6)
 
 
@@ -142,9 +142,12 @@ def gradients_of_the_last_stage(name, params, maps, label):
 @pytest.mark.parametrize("name", NETS)
 def test_grad_cam_of_the_last_stage(name):
     net, params, images, apply = given(name)
-    make = jax.jit(
-        lambda label: (explain.stages(net, params, images[0]), explain.grad_cam(net, params, images[0], label=label))
-    )
+    *_, last = explain.stages(net, params, image)
+
+    @jax.jit
+    def make(label):
+        return explain.stages(net, params, image), explain.grad_cam(net, params, image, label=label, stage=last)
+
     shown = 0.0
     for label in range(apply(images).shape[1]):
         stages, got = make(label)
@@ -233,7 +236,24 @@ def test_the_largest_score_is_explained_by_default():
 
 def test_an_image_like_its_baseline_has_nothing_to_explain():
     net, params, image = small()
-    np.testing.assert_array_equal(compiled(explain.integrated_gradients, net, params, image, baseline=image), 0)
+
+    def total(image):
+        return explain.integrated_gradients(net, params, image, baseline=0.0, steps=8).sum()
+
+    value, gradient = jax.jit(jax.value_and_grad(total))(jnp.zeros_like(image))
+    assert value == 0
+    assert np.all(np.isfinite(gradient))
+
+
+def test_labels_of_every_kind():
+    net, params, image = small()
+    expected = compiled(explain.saliency, net, params, image, label=2)
+    for label in (np.int64(2), np.array(2), jnp.array(2)):
+        np.testing.assert_allclose(compiled(explain.saliency, net, params, image, label=label), expected, rtol=1e-6)
+    traced = jax.jit(lambda label: explain.saliency(net, params, image, label=label))
+    np.testing.assert_allclose(traced(2), expected, rtol=1e-6)
+    with pytest.raises(TypeError, match="label: expected an int"):
+        traced(2.0)
 
 
 @pytest.mark.parametrize(("padding", "stride", "shape"), [("VALID", 2, (11, 13, 2)), ("SAME", 1, (6, 7, 1))])
@@ -275,6 +295,9 @@ def test_features_are_images_on_one_scale():
     bank = np.asarray(params["match1"]["features"])
     assert first.shape == (4, 3, 2, 3)
     np.testing.assert_allclose(first[1] * np.abs(bank).max(), bank[..., 1], rtol=1e-6)
+    np.testing.assert_array_equal(
+        explain.features_as_images(params | {"conv1": {"kernel": jnp.ones((1, 1, 1, 1))}}), first
+    )
     assert explain.features_as_images(params, stage="residual1/conv1").shape == (4, 3, 3, 4)
     np.testing.assert_array_equal(explain.features_as_images({"conv1": {"kernel": jnp.zeros((1, 1, 1, 2))}}), 0)
 
@@ -284,6 +307,12 @@ def test_features_are_images_on_one_scale():
     [
         (lambda n, p, i: explain.saliency(n, p, i, label=4), ValueError, "label: expected 0 to 3, got 4"),
         (lambda n, p, i: explain.saliency(n, p, i, label=-1), ValueError, "label: expected 0 to 3, got -1"),
+        (lambda n, p, i: explain.saliency(n, p, i, label=jnp.array(7)), ValueError, "label: expected 0 to 3, got 7"),
+        (lambda n, p, i: explain.saliency(n, p, i, label=True), TypeError, "label: expected an int .* got True"),
+        (lambda n, p, i: explain.saliency(n, p, i, label=[0, 1]), TypeError, "label: expected an int"),
+        (lambda n, p, i: explain.saliency(n, p, i, label=np.arange(2)), TypeError, "label: expected an int"),
+        (lambda n, p, i: explain.best_patches(n, p, i[None], count=1.5), TypeError, "count: .* got 1.5"),
+        (lambda n, p, i: explain.best_patches(n, p, i[None], count=0), ValueError, "count: .* got 0"),
         (lambda n, p, i: explain.saliency(n, p, i[..., 0]), ValueError, r"image: expected shape \(H, W, C\), got"),
         (lambda n, p, i: explain.saliency(n, p, "image"), TypeError, "image: expected a real array"),
         (lambda n, p, i: explain.saliency(cnn.Conv(1), {}, i), (ValueError, KeyError), "kernel"),

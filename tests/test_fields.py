@@ -171,6 +171,14 @@ def test_windows_are_the_support_of_the_gradient(net, shape, stage):
             assert found[-1] == min(first + size, most) - 1
 
 
+def test_outputs_that_look_at_no_pixel():
+    bordered = fields.windows(cnn.Conv(2, (1, 1), padding=((2, 2), (0, 0))), (5, 4, 1), "conv")
+    assert bordered.size == (1, 1)
+    assert list(bordered.rows[2:-2]) == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="stage: .* 'zeros_like'"):
+        fields.windows(cnn.Activation(jnp.zeros_like), (5, 4, 1), "zeros_like")
+
+
 def test_receptive_fields_are_found_while_something_is_traced():
     net = nets.xo_net(features=(2,))
 

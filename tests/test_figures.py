@@ -138,6 +138,10 @@ def test_maps_lie_on_the_middle_of_their_patches():
     (_, shown), (_, other) = (axes.images for axes in figure.axes[1:3])
     assert list(shown.get_extent()) == [1.5, 5.5, 6.5, 0.5]  # rows 1 to 6 and columns 2 to 5 are whole pixels
     assert other.get_extent() == shown.get_extent()
+    scales = [axes for axes in figure.axes if axes.get_label() == "<colorbar>"]
+    assert [axes.get_ylim() for axes in scales] == [(-0.5, 0.5), (0, 1)]  # what is nowhere negative has no sign
+    scales = [axes for axes in figure.axes if axes.get_label() == "<colorbar>"]
+    assert [axes.get_ylim() for axes in scales] == [(-0.5, 0.5), (0, 1)]  # what is nowhere negative has no sign
     colours = shown.get_array()
     assert colours[2, 1, 3] == 1
     assert colours[2, 1, 2] > colours[2, 1, 0]  # purple is negative
@@ -146,11 +150,20 @@ def test_maps_lie_on_the_middle_of_their_patches():
     assert list(whole.get_extent()) == [-0.5, 5.5, 7.5, -0.5]
     with pytest.raises(ValueError, match=r"maps: .*none"):
         figures.over(np.zeros((3, 3)), {})
+    with pytest.raises(ValueError, match=r"maps: .* \(3, 3, 2\) of 'a'"):
+        figures.over(np.zeros((3, 3)), {"a": np.zeros((3, 3, 2))})
+    nothing = figures.over(np.zeros((3, 3, 1)), {"a": np.full((3, 3, 1), np.nan), "b": X, "c": X, "d": X})
+    assert len([axes for axes in nothing.axes if axes.images]) == 5
+    with pytest.raises(ValueError, match=r"maps: .* \(3, 3, 2\) of 'a'"):
+        figures.over(np.zeros((3, 3)), {"a": np.zeros((3, 3, 2))})
+    nothing = figures.over(np.zeros((3, 3, 1)), {"a": np.full((3, 3, 1), np.nan), "b": X, "c": X, "d": X})
+    assert len([axes for axes in nothing.axes if axes.images]) == 5
 
 
 def test_mistakes_are_shown_the_surest_first():
-    labels, scores = np.array([0, 1, 0, 0]), np.array([[0.4, 0.6], [0, 1], [0.1, 0.9], [1, 0]])
-    figure = figures.mistakes(NOISE[:4], labels, scores, ["cat", "dog"], most=1)
+    labels = np.array([0, 1, 0, 0])
+    scores = np.array([[0.1, 0.46, 0.44], [0, 1, 0], [0.15, 0.84, 0.01], [1, 0, 0]])
+    figure = figures.mistakes(NOISE[:4], labels, scores, ["cat", "dog", "fox"], most=1)
     assert [axes.get_title() for axes in figure.axes] == ["2: cat\nread dog"]
     assert figure.get_suptitle() == "The 1 surest of 2 mistakes"
     with pytest.raises(ValueError, match=r"scores: .*none"):

@@ -15,8 +15,9 @@ async function ask(call) {
   const started = performance.now();
   const html = await call().catch(() => null);
   if (mine !== asked) return;
-  if (html === null) say("No answer: is experiments.draw still running?", "problem");
-  else answer.innerHTML = html;
+  if (typeof html === "string") answer.innerHTML = html;
+  else say("No answer: is experiments.draw still running?", "problem");
+  element.querySelector("[role=status]").textContent = answer.querySelector(".read, .problem")?.textContent ?? "";
   answer.dataset.milliseconds = Math.round(performance.now() - started);
   answer.dataset.answers = mine;
 }
@@ -38,9 +39,9 @@ function whenOpened(use) { // a picture file that is chosen or dropped, as a dat
     open(event.target.files[0]);
     event.target.value = ""; // so that the same file can be opened again
   });
-  element.addEventListener("dragover", (event) => event.preventDefault());
-  element.addEventListener("drop", (event) => {
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
     event.preventDefault();
-    open(event.dataTransfer.files[0]);
+    if (element.offsetParent) open(event.dataTransfer.files[0]); // only the tab that is shown
   });
 }

@@ -49,7 +49,7 @@ for (const button of element.querySelectorAll("[data-preset]")) {
 for (const button of element.querySelectorAll("[data-picture]")) {
   button.addEventListener("click", () => {
     const drawn = button.dataset.picture === "drawing";
-    picture = drawn ? document.querySelector("canvas").toDataURL() : button.dataset.picture;
+    picture = drawn ? document.querySelector("canvas").picture() : button.dataset.picture;
     match();
   });
 }
