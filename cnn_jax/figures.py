@@ -97,9 +97,8 @@ def stages(named: Mapping[str, Any], *, title: str = "", columns: int = 8) -> Fi
             axes.axis("off")
             if i < stage.shape[2]:
                 _tile(axes, stage[..., i], limit, False)
-        row[0].set_ylabel(
-            f"{name}\n{stage.shape[0]}x{stage.shape[1]}x{stage.shape[2]}\n±{limit:.2g}", fontsize=8, parse_math=False
-        )
+        shape = "x".join(map(str, stage.shape))
+        row[0].set_ylabel(f"{name}\n{shape}\n±{limit:.2g}", fontsize=8, parse_math=False)
     figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
 

@@ -63,11 +63,12 @@ class Layer:
     ) -> Stages:
         """Every stage's output by name, in order; those of a nested network as "residual1/conv1".
 
-        What `edit(name, value)` returns takes the place of that stage's output, for the stages after it too. It is asked
-        about a layer made of layers and about its last part, and not about the statistics that BatchNorm shows.
+        What `edit(name, value)` returns takes the place of that stage's output, for the stages after it too. It is
+        asked about a layer made of layers and about its last part, and not about the statistics that BatchNorm shows.
 
         >>> net = Chain(MaxPool(), Flatten())
-        >>> twice = net.stages({}, jnp.ones((4, 4, 1)), edit=lambda name, value: 2 * value if name == "max_pool1" else value)
+        >>> image = jnp.ones((4, 4, 1))
+        >>> twice = net.stages({}, image, edit=lambda name, value: 2 * value if name == "max_pool1" else value)
         >>> twice["flatten1"]
         Array([2., 2., 2., 2.], dtype=float32)
         """

@@ -40,9 +40,9 @@ FIGURES = {
     "omniglot.png": "Real drawings: Omniglot's X's and O's, as framed for the network, and what each was read as",
     "stages_X.png": "An X, stage by stage: what the network makes of one, each row on a scale of its own",
     "stages_O.png": "An O, stage by stage: what the network makes of one, each row on a scale of its own",
-    "counted_X.png": "What counted for the X: how fast its score changes with each pixel (saliency, SmoothGrad, without a "
-    "sign), what each adds to it (integrated gradients), how much it falls where a window is covered (occlusion), and "
-    "where features speak for it (Grad-CAM); orange for, purple against",
+    "counted_X.png": "What counted for the X: how fast its score changes with each pixel (saliency, SmoothGrad; no "
+    "sign), what each adds to it (integrated gradients), how much it falls where a window is covered (occlusion), "
+    "and where features speak for it (Grad-CAM); orange for, purple against",
     "counted_O.png": "What counted for the O: the same five ways to ask",
     "patches.png": "What features look for: of the letters above, the patches that eight features of the second layer "
     "answer most strongly, a row each",

@@ -175,7 +175,7 @@ def test_outputs_that_look_at_no_pixel():
     bordered = fields.windows(cnn.Conv(2, (1, 1), padding=((2, 2), (0, 0))), (5, 4, 1), "conv")
     assert bordered.size == (1, 1)
     assert list(bordered.rows[2:-2]) == [0, 1, 2, 3, 4]
-    with pytest.raises(ValueError, match="stage: .* 'zeros_like'"):
+    with pytest.raises(ValueError, match=r"stage: .* 'zeros_like'"):
         fields.windows(cnn.Activation(jnp.zeros_like), (5, 4, 1), "zeros_like")
 
 

@@ -56,7 +56,11 @@ canvas.addEventListener("pointerdown", (event) => {
 canvas.addEventListener("pointermove", (event) => {
   if (event.isPrimary && canvas.hasPointerCapture(event.pointerId)) drawTo(place(event));
 });
-canvas.addEventListener("lostpointercapture", () => read(canvas.picture()));
+for (const end of ["pointerup", "pointercancel"]) {
+  canvas.addEventListener(end, (event) => {
+    if (event.isPrimary && canvas.hasPointerCapture(event.pointerId)) read(canvas.picture());
+  });
+}
 
 element.querySelector(".clear").addEventListener("click", () => {
   asked += 1;
