@@ -15,9 +15,10 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.extend.core.primitives import cond_p, conv_general_dilated_p, dot_general_p, scan_p
 
-from .fields import checked_function, parameter_shapes, whole_numbers
+from .fields import checked_function, parameter_shapes
 from .layers import Layer
 from .sliding import slide_p
+from .windows import positive_sizes
 
 # The number of all values that are written into the program itself.
 LITERAL = 0
@@ -90,7 +91,7 @@ def cost(function_or_net: Callable[..., Any] | Layer, *args: Any) -> Cost:
     if isinstance(function_or_net, Layer):
         if len(args) != 1:
             raise TypeError(f"args: expected one shape (H, W, C) for a Layer, got {len(args)} arguments")
-        return _net_cost(function_or_net, whole_numbers(args[0]))
+        return _net_cost(function_or_net, positive_sizes(args[0]))
     function = checked_function(function_or_net)
     for leaf in jax.tree.leaves(args):
         if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")) and not isinstance(leaf, bool | int | float):

@@ -90,10 +90,8 @@ def smooth_grad(
 
     Source: Smilkov, Thorat, Kim, Viégas and Wattenberg, "SmoothGrad" (2017).
     """
-    samples, noise = (
-        checked_count("samples", samples),
-        number("noise", noise, "a number of at least 0", lambda n: n >= 0),
-    )
+    samples = checked_count("samples", samples)
+    noise = number("noise", noise, "a number of at least 0", lambda n: n >= 0)
     image, score = _image(image), _score(net, params, image, label)
     copies = image[None] + noise * jnp.ptp(image) * jax.random.normal(key, (samples, *image.shape), image.dtype)
     return jnp.abs(jax.vmap(jax.grad(score))(copies).mean(axis=0)).max(axis=-1)
@@ -113,7 +111,7 @@ def integrated_gradients(
         (image - baseline) × mean over t in (0, 1) of ∂ score / ∂ image at baseline + t (image - baseline)
 
     They add up to score(image) - score(baseline). The mean is one of `steps` gradients, and what it misses of that sum,
-    which kinks of ReLU make as large as 5 % in a network that has not learned, is shared out in proportion to the
+    which kinks of ReLU make some percent in a network that has not learned, is shared out in proportion to the
     numbers' magnitudes, which the paper does not do. So the sum holds unless all gradients are 0, and does not tell
     whether `steps` are enough: compare with more of them. Where few miss much, signs may change.
 

@@ -2,7 +2,6 @@
 
 import bisect
 import functools
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from jax import lax
 from jaxtyping import Array
 
 from .layers import Layer
+from .windows import positive_sizes
 
 PLACES = 32  # rows or columns that are spoiled at a time
 
@@ -49,7 +49,7 @@ def receptive_field(
     >>> [fields[stage] for stage in ("conv1", "max_pool1", "conv2", "max_pool4", "dense1")]
     [(3, 3), (4, 4), (8, 8), (46, 46), (128, 128)]
     """
-    shape = whole_numbers(shape)
+    shape = positive_sizes(shape)
     if len(shape) not in (2, 3):
         raise ValueError(f"shape: expected that of an image, (H, W) or (H, W, C), got {shape}")
     if isinstance(function_or_net, Layer):
@@ -147,20 +147,12 @@ def _middle_is_nan(out: Any) -> Array:
 
 
 def parameter_shapes(net: Layer, shape: Sequence[int]) -> Any:
+    """A network's parameters for images of this shape, as shapes and dtypes alone."""
     return jax.eval_shape(lambda: net.init(jax.random.key(0), tuple(shape)))
 
 
 def checked_function(value: Any) -> Callable[..., Any]:
+    """What is no `Layer`, if it is a function; else a TypeError."""
     if not callable(value):
         raise TypeError(f"function_or_net: expected a function or a Layer, got {value!r}")
     return value
-
-
-def whole_numbers(shape: Any) -> tuple[int, ...]:
-    try:
-        out = tuple(operator.index(n) for n in shape)
-    except TypeError:
-        raise TypeError(f"shape: expected ints such as (H, W, C), got {shape!r}") from None
-    if min(out, default=1) < 1:
-        raise ValueError(f"shape: expected at least 1 of each, got {shape!r}")
-    return out

@@ -299,7 +299,7 @@ def mistakes(
     """Images that were read wrong, each with its number, what it is and what it was read as, the surest first.
 
     Args:
-      images: (N, H, W) or (N, H, W, C) in [-1, 1].
+      images: in [-1, 1], by number: an array (N, H, W) or (N, H, W, C), or a dict of at least those that are wrong.
       labels: (N,), the number of each image's class.
       scores: (N, K), such as log-probabilities: the larger that of the class read, the surer.
       classes: K names.

@@ -91,12 +91,20 @@ def number(
     return float(value)
 
 
-def sizes(shape: Any) -> tuple[int, ...]:
-    """The shape that a layer's `init` is given."""
+def sizes(shape: Any, hint: str = "; init takes (key, shape)") -> tuple[int, ...]:
+    """The shape that a layer's `init` is given, as ints."""
     try:
         return tuple(operator.index(n) for n in shape)
     except TypeError:
-        raise TypeError(f"shape: expected ints such as (H, W, C), got {shape!r}; init takes (key, shape)") from None
+        raise TypeError(f"shape: expected ints such as (H, W, C), got {shape!r}{hint}") from None
+
+
+def positive_sizes(shape: Any) -> tuple[int, ...]:
+    """A shape as ints, at least 1 each."""
+    out = sizes(shape, hint="")
+    if min(out, default=1) < 1:
+        raise ValueError(f"shape: expected at least 1 of each, got {shape!r}")
+    return out
 
 
 def spread_mask(mask: Any, shape: tuple[int, ...]) -> Array:

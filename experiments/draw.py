@@ -32,7 +32,7 @@ import cnn_jax
 from cnn_jax import explain, figures
 from cnn_jax.data import images, xo
 
-from . import common, draw_view, learning, report
+from . import common, draw_view, learning, report, running
 from .walkthrough import DEFORMED_X, THE_X, picture
 from .xo import load_model, open_letter
 from .xo_training import VIEWS
@@ -85,9 +85,10 @@ def seeing(net: cnn_jax.Layer, params: Any) -> Callable[[np.ndarray], Seen]:
 
 def opened(data: str) -> io.BytesIO:
     """The file in a data URL."""
-    if len(str(data)) > LARGEST:
+    data = str(data)
+    if len(data) > LARGEST:
         raise ValueError(f"picture: expected at most {LARGEST // 10**6} million characters, got {len(data):,}")
-    head, _, body = str(data).partition(",")
+    head, _, body = data.partition(",")
     if not (head.startswith("data:") and head.endswith(";base64")):
         raise ValueError("picture: expected a picture file, got something else")
     try:
@@ -179,7 +180,7 @@ def main(config: Draw) -> dict[str, Any]:
         for size in FEATURES:
             matched(image, np.zeros((size, size), np.float32))
     found = {name: rehearse(name, image, see, read, out) for name, image in EXAMPLES.items()}
-    metrics = {"read": found, "config": {"model": str(config.model), "port": config.port}} | common.versions()
+    metrics = {"read": found, "config": running.settings(config)} | common.versions()
     blocks = page(read)
     serve(blocks, config.port)
     common.write_json(out / "metrics.json", metrics)

@@ -209,7 +209,7 @@ def mistakes(out: Path, test: Labelled, scores: np.ndarray, title: str) -> tuple
 
     wrong = np.flatnonzero(read_as != test.labels)
     if len(wrong):
-        shown = np.asarray(scaled(test.images))
+        shown = dict(zip(wrong.tolist(), np.asarray(scaled(test.images[wrong])), strict=True))
         figures.save(figures.mistakes(shown, test.labels, scores, test.classes), out / "mistakes.png")
     else:
         (out / "mistakes.png").unlink(missing_ok=True)

@@ -274,6 +274,7 @@ def draw_explanations(params: Any, net: cnn_jax.Layer, letters: np.ndarray, out:
     found = jax.device_get(best(params, letters))
     patches = found.patches[found.values[:, -1] > 0][:8]  # of features that answer something
     shown = patches.reshape(-1, *patches.shape[2:])
+    (out / "patches.png").unlink(missing_ok=True)
     if len(shown):
         figures.save(figures.tiles(shown, columns=8, title="A row for each feature"), out / "patches.png")
 

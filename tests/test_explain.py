@@ -289,6 +289,16 @@ def test_best_patches_of_a_deep_stage_give_its_answers_alone():
         np.testing.assert_allclose(alone[:, 0, 0, k], found.values[k], rtol=1e-4, atol=1e-5)
 
 
+def test_a_feature_that_answers_nothing_has_the_first_place():
+    net = cnn.Chain(cnn.Conv(2), cnn.Activation(jax.nn.relu), cnn.Flatten())
+    params = net.init(jax.random.key(0), (5, 5, 1))
+    params["conv1"]["bias"] = jnp.array([-100.0, 0.0])
+    found = compiled(explain.best_patches, net, params, jax.random.normal(jax.random.key(1), (4, 5, 5, 1)), count=2)
+    np.testing.assert_array_equal(found.values[0], 0)
+    np.testing.assert_array_equal([found.y[0], found.x[0]], 0)
+    assert np.all(found.values[1] > 0)
+
+
 def test_features_are_images_on_one_scale():
     net = cnn.Chain(cnn.Match(4, (3, 2)), cnn.Residual(cnn.Conv(4, padding="SAME")), cnn.Flatten(), cnn.Dense(2))
     params = net.init(jax.random.key(0), (6, 6, 3))

@@ -116,3 +116,15 @@ def test_tables_for_the_terminal():
         "",
         "after",
     ]
+
+
+def test_cells_do_not_end_a_table_in_the_terminal():
+    heads, rule, row = report.markdown([["a|b", "n"], ["c\nd", "nan"]]).splitlines()
+    assert heads == "| a\\|b |   n |"
+    assert rule == "| ---- | --: |"  # nan is a number
+    assert row == "| c d  | nan |"
+
+
+def test_what_turns_the_text_around_it_is_not_shown(tmp_path):
+    report.write(tmp_path, "xo", Config(), ["a\u202eb\u2066c"])
+    assert "a\ufffdb\ufffdc" in check_report(tmp_path, figures=0)["p"]
