@@ -6,10 +6,9 @@ Pure JAX functions for one image; `jax.vmap` gives batches. Rooms: `convolution`
 """
 
 from . import augment, explain, initializers, nets, optimizers
-from .checkpoint import export, load_params, save_params
+from ._malloc import keep_freed_memory
 from .convolution import conv, window_sum
 from .costs import Cost, cost
-from .fields import receptive_field
 from .layers import (
     Activation,
     AvgPool,
@@ -27,17 +26,18 @@ from .layers import (
 )
 from .matching import (
     cosine,
-    defined,
+    is_defined,
     match,
     normalized_squared_difference,
     sharpened_cosine,
     squared_difference,
     zncc,
 )
-from .memory import keep_freed_memory
 from .norms import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, calibrate
 from .pooling import avg_pool, global_avg_pool, max_abs_pool, max_pool, min_pool
+from .receptive_field import receptive_field
 from .search import Matches, find, peaks
+from .serialization import export, load_params, save_params
 from .training import fit
 
 __all__ = [
@@ -66,7 +66,7 @@ __all__ = [
     "conv",
     "cosine",
     "cost",
-    "defined",
+    "is_defined",
     "explain",
     "export",
     "find",

@@ -14,7 +14,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Num
 
 from . import warping
-from .windows import accumulator, as_floats, check_shape, count, number
+from ._dtypes import accumulation_dtype
+from ._validation import as_floats, check_int, check_number, check_shape
 
 Key = Array
 
@@ -59,7 +60,7 @@ def crop(key: Key, image: Num[Array, "H W *C"], *, border: int = 4) -> Float[Arr
     Array([[1., 2., 3., 2.],
            [1., 2., 3., 2.]], dtype=float32)
     """
-    image, border = _image(image), count("border", border)
+    image, border = _image(image), check_int("border", border)
     if border >= min(image.shape[:2]):
         raise ValueError(f"border: expected less than the image of {image.shape[:2]}, got {border}")
     return _somewhere(key, jnp.pad(image, _around(image, border), mode="reflect"), image.shape, border)
@@ -72,7 +73,7 @@ def shift(key: Key, image: Num[Array, "H W *C"], *, most: int = 2, fill: float =
     Array([[ 1.,  1., -1.],
            [ 1.,  1., -1.]], dtype=float32)
     """
-    image, most = _image(image), count("most", most)
+    image, most = _image(image), check_int("most", most)
     return _somewhere(key, jnp.pad(image, _around(image, most), constant_values=fill), image.shape, most)
 
 
@@ -101,9 +102,9 @@ def affine(
     (4, 4)
     """
     image = _image(image)
-    wide = accumulator(image.dtype)
-    scale = number("scale", scale, "a finite number of at least 0", lambda scale: scale >= 0)
-    ranges = number("angle", angle), scale, number("shear", shear), number("shift", shift)
+    wide = accumulation_dtype(image.dtype)
+    scale = check_number("scale", scale, "a finite number of at least 0", lambda scale: scale >= 0)
+    ranges = check_number("angle", angle), scale, check_number("shear", shear), check_number("shift", shift)
     angles, scales, shears, shifts = (jnp.asarray(most, wide) for most in ranges)
     draw = jax.random.uniform(key, (6,), wide, -1)
     matrix = warping.affine_matrix(
@@ -126,11 +127,11 @@ def elastic(
     >>> elastic(jax.random.key(0), jnp.ones((8, 8))).shape
     (8, 8)
     """
-    image, grid = _image(image), count("grid", grid)
+    image, grid = _image(image), check_int("grid", grid)
     if 2 * grid > min(image.shape[:2]):
         raise ValueError(f"grid: expected at most half of the shorter side of {image.shape[:2]}, got {grid}")
-    wide = accumulator(image.dtype)
-    offsets = jnp.asarray(number("strength", strength), wide) * jax.random.normal(key, (grid, grid, 2), wide)
+    wide = accumulation_dtype(image.dtype)
+    offsets = jnp.asarray(check_number("strength", strength), wide) * jax.random.normal(key, (grid, grid, 2), wide)
     return warping.elastic(image, offsets, fill=fill)
 
 
@@ -144,7 +145,7 @@ def cutout(key: Key, image: Num[Array, "H W *C"], *, size: int, fill: float = 0.
            [1., 0., 0., 1.],
            [1., 1., 1., 1.]], dtype=float32)
     """
-    image, size = _image(image), count("size", size)
+    image, size = _image(image), check_int("size", size)
     return jnp.where(_box(key, image, jnp.int32(size), jnp.int32(size)), jnp.asarray(fill, image.dtype), image)
 
 
@@ -182,7 +183,7 @@ def cutmix(key: Key, first: Example, second: Example, *, alpha: float = 1.0) -> 
     side = jnp.sqrt(1 - _share(share_key, alpha, image))
     rows, columns = (jnp.round(side * n).astype(jnp.int32) for n in image.shape[:2])
     box = _box(box_key, image, rows, columns)
-    share = 1 - jnp.mean(box, dtype=accumulator(label.dtype))  # 16 bits do not count the pixels
+    share = 1 - jnp.mean(box, dtype=accumulation_dtype(label.dtype))  # 16 bits do not count the pixels
     return jnp.where(box, other, image), _mixed(share, label, other_label)
 
 
@@ -206,14 +207,14 @@ def _pair(first: Example, second: Example) -> tuple[Example, Example]:
 
 def _share(key: Key, alpha: float, image: Array) -> Array:
     """A draw from Beta(alpha, alpha)."""
-    wide = accumulator(image.dtype)
-    both = jnp.asarray(number("alpha", alpha, "a finite number above 0", lambda alpha: alpha > 0), wide)
+    wide = accumulation_dtype(image.dtype)
+    both = jnp.asarray(check_number("alpha", alpha, "a finite number above 0", lambda alpha: alpha > 0), wide)
     return jax.random.beta(key, both, both, dtype=wide)
 
 
 def _mixed(share: Array, first: Array, second: Array) -> Array:
     """So much of the first and the rest of the second, whatever dtype the share was drawn in."""
-    wide = accumulator(first.dtype)
+    wide = accumulation_dtype(first.dtype)
     share = share.astype(wide)
     return (share * first.astype(wide) + (1 - share) * second.astype(wide)).astype(first.dtype)
 

@@ -5,8 +5,12 @@ from collections.abc import Sequence
 from jax import lax
 from jaxtyping import Array, Float, Num
 
-from .sliding import METHODS, convolve, slide
-from .windows import Padding, accumulator, as_floats, check_shape, count, fold, pads, pair
+from ._correlate import METHODS, convolve, correlate
+from ._dtypes import accumulation_dtype
+from ._padding import explicit_padding
+from ._reduce_windows import reduce_windows
+from ._typing import Padding
+from ._validation import as_floats, as_pair, check_int, check_shape
 
 
 def conv(
@@ -82,8 +86,8 @@ def wide_conv(
     """`conv` of two arrays of one dtype over a divisor, left in the dtype it adds up in."""
     check_shape("image", image, "H W C")
     check_shape("kernel", kernel, "h w C K")
-    stride, dilation = pair("stride", stride), pair("dilation", dilation)
-    groups = count("groups", groups)
+    stride, dilation = as_pair("stride", stride), as_pair("dilation", dilation)
+    groups = check_int("groups", groups)
     if kernel.shape[2] * groups != image.shape[2]:
         raise ValueError(
             f"kernel: expected shape (h, w, C // groups, K) for C = {image.shape[2]} and groups = {groups}, "
@@ -97,13 +101,15 @@ def wide_conv(
         raise ValueError(f"groups: expected 1 with method={method!r}, got {groups}")
 
     reach = ((kernel.shape[0] - 1) * dilation[0] + 1, (kernel.shape[1] - 1) * dilation[1] + 1)
-    border = pads(padding, image.shape[:2], reach, stride, names=("image", "kernel"))
-    options = {"stride": stride, "border": border, "dilation": dilation, "precision": precision}
+    pads = explicit_padding(padding, image.shape[:2], reach, stride, names=("image", "kernel"))
+    options = {"stride": stride, "padding": pads, "dilation": dilation, "precision": precision}
     if groups > 1:
         return convolve(image[None], kernel, groups=groups, **options)[0] / divisor
-    maps = kernel.shape[3] == 1  # a bank of single features under jax.vmap gives whole maps, one after another
-    out = slide(image[None], kernel, maps=maps, divisor=divisor, method=method, **options)
-    return out[0, 0, :, :, None] if maps else out[0]
+    channels_first = (
+        kernel.shape[3] == 1
+    )  # a bank of single features under jax.vmap gives whole maps, one after another
+    out = correlate(image[None], kernel, channels_first=channels_first, divisor=divisor, method=method, **options)
+    return out[0, 0, :, :, None] if channels_first else out[0]
 
 
 def window_sum(
@@ -137,7 +143,7 @@ def window_sum(
     """
     (image,) = as_floats(image=image)
     check_shape("image", image, "H W", "H W C")
-    window, stride = pair("window", window), pair("stride", stride)
-    border = pads(padding, image.shape[:2], window, stride, names=("image", "window"))
-    wide = image.astype(accumulator(image.dtype))
-    return fold(wide, window, stride, border, 0, lambda a, b, *_: a + b).astype(image.dtype)
+    window, stride = as_pair("window", window), as_pair("stride", stride)
+    border = explicit_padding(padding, image.shape[:2], window, stride, names=("image", "window"))
+    wide = image.astype(accumulation_dtype(image.dtype))
+    return reduce_windows(wide, window, stride, border, 0, lambda a, b, *_: a + b).astype(image.dtype)

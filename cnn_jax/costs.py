@@ -15,10 +15,10 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.extend.core.primitives import cond_p, conv_general_dilated_p, dot_general_p, scan_p
 
-from .fields import checked_function, parameter_shapes
+from ._correlate import correlate_p
+from ._validation import as_positive_shape
 from .layers import Layer
-from .sliding import slide_p
-from .windows import positive_sizes
+from .receptive_field import checked_function, parameter_shapes
 
 # The number of all values that are written into the program itself.
 LITERAL = 0
@@ -91,7 +91,7 @@ def cost(function_or_net: Callable[..., Any] | Layer, *args: Any) -> Cost:
     if isinstance(function_or_net, Layer):
         if len(args) != 1:
             raise TypeError(f"args: expected one shape (H, W, C) for a Layer, got {len(args)} arguments")
-        return _net_cost(function_or_net, positive_sizes(args[0]))
+        return _net_cost(function_or_net, as_positive_shape(args[0]))
     function = checked_function(function_or_net)
     for leaf in jax.tree.leaves(args):
         if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")) and not isinstance(leaf, bool | int | float):
@@ -211,10 +211,10 @@ def _multiply_adds(equation: JaxprEqn) -> int:
     if primitive is dot_general_p:
         (contracted, _), _ = params["dimension_numbers"]
         return math.prod(outs[0]) * math.prod(ins[0][axis] for axis in contracted)
-    if primitive is slide_p:
+    if primitive is correlate_p:
         (n, *_, channels), (*window, _, kernels) = ins
-        size = outs[0][2:] if params["maps"] else outs[0][1:3]
-        steps = (params[name] for name in ("stride", "dilation", "spread", "border"))
+        size = outs[0][2:] if params["channels_first"] else outs[0][1:3]
+        steps = (params[name] for name in ("stride", "dilation", "lhs_dilation", "padding"))
         return n * kernels * channels * _taps(size, window, *steps)
     if primitive is conv_general_dilated_p:
         _, (features, channels, *window), (batch, _, *size) = params["dimension_numbers"]

@@ -23,15 +23,14 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from .fields import receptive_field, windows
+from ._validation import as_floats, as_pair, check_int, check_number, check_shape
 from .layers import Layer, Params, Stages
-from .windows import as_floats, check_shape, number, pair
-from .windows import count as checked_count
+from .receptive_field import patch_grid, receptive_field
 
 __all__ = [
     "Patches",
-    "best_patches",
-    "features_as_images",
+    "top_activating_patches",
+    "kernels_as_images",
     "grad_cam",
     "integrated_gradients",
     "occlusion",
@@ -41,7 +40,7 @@ __all__ = [
     "stages",
 ]
 
-READ = 64  # images that `best_patches` has in work at a time
+READ = 64  # images that `top_activating_patches` has in work at a time
 Label = int | Int[Array, ""] | None
 
 
@@ -90,8 +89,8 @@ def smooth_grad(
 
     Source: Smilkov, Thorat, Kim, Viégas and Wattenberg, "SmoothGrad" (2017).
     """
-    samples = checked_count("samples", samples)
-    noise = number("noise", noise, "a number of at least 0", lambda n: n >= 0)
+    samples = check_int("samples", samples)
+    noise = check_number("noise", noise, "a number of at least 0", lambda n: n >= 0)
     image, score = _image(image), _score(net, params, image, label)
     copies = image[None] + noise * jnp.ptp(image) * jax.random.normal(key, (samples, *image.shape), image.dtype)
     return jnp.abs(jax.vmap(jax.grad(score))(copies).mean(axis=0)).max(axis=-1)
@@ -127,7 +126,7 @@ def integrated_gradients(
     >>> integrated_gradients(net, params, jnp.array([[[0.0, 1.0]]]))
     Array([[[2., 6.]]], dtype=float32)
     """
-    steps = checked_count("steps", steps)
+    steps = check_int("steps", steps)
     image, score = _image(image), _score(net, params, image, label)
     (start,) = as_floats(baseline=baseline)
     if start.shape not in ((), image.shape):
@@ -165,7 +164,7 @@ def occlusion(
 
     Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks" (2013).
     """
-    window, stride, fill = pair("window", window), pair("stride", stride), number("fill", fill)
+    window, stride, fill = as_pair("window", window), as_pair("stride", stride), check_number("fill", fill)
     image, score = _image(image), _score(net, params, image, label)
 
     def covered(axis: int) -> Array:
@@ -205,7 +204,7 @@ def grad_cam(
     score = _pick(net, params, image, label)
 
     def changed(change: Array) -> tuple[Array, Array]:
-        seen = net.stages(params, image, edit=lambda name, value: value + change if name == stage else value)
+        seen = net.stages(params, image, intercept=lambda name, value: value + change if name == stage else value)
         return score(next(reversed(seen.values()))), seen[stage]
 
     gradient, maps = jax.grad(changed, has_aux=True)(jnp.zeros(shape, dtype))
@@ -230,7 +229,7 @@ class Patches(NamedTuple):
     x: Int[Array, "K count"]
 
 
-def best_patches(
+def top_activating_patches(
     net: Layer, params: Params, images: Float[Array, "N H W C"], *, stage: str | None = None, count: int = 9
 ) -> Patches:
     """The patches of a data set, at most one an image, that each feature of a stage answers most strongly.
@@ -252,11 +251,11 @@ def best_patches(
     (images,) = as_floats(images=images)
     if images.ndim != 4:
         raise ValueError(f"images: expected shape (N, H, W, C), got {images.shape}")
-    if checked_count("count", count) > len(images):
+    if check_int("count", count) > len(images):
         raise ValueError(f"count: expected 1 to {len(images)}, as many as there are images, got {count}")
     _, *shape = images.shape
     stage, (_, columns, _), _ = _stage(net, params, jax.ShapeDtypeStruct(shape, images.dtype), stage)
-    size, down, across = windows(net, tuple(shape), stage)
+    size, down, across = patch_grid(net, tuple(shape), stage)
 
     def best(image: Array) -> tuple[Array, Array]:
         """Each feature's largest answer, and where it is."""
@@ -277,7 +276,7 @@ def best_patches(
     return Patches(jax.vmap(jax.vmap(cut))(indices, y, x), values, indices, y, x)
 
 
-def features_as_images(params: Params, *, stage: str | None = None) -> Float[Array, "K h w C"]:
+def kernels_as_images(params: Params, *, stage: str | None = None) -> Float[Array, "K h w C"]:
     """A layer's learned features as images on one scale, (K, h, w, C): divided by the largest magnitude of them all, so
     that the strongest weight is 1, white, or -1, black.
 
@@ -288,7 +287,7 @@ def features_as_images(params: Params, *, stage: str | None = None) -> Float[Arr
 
     Raises a ValueError where there are none.
 
-    >>> bank = features_as_images({"conv1": {"kernel": jnp.arange(18.0).reshape(3, 3, 1, 2), "bias": jnp.zeros(2)}})
+    >>> bank = kernels_as_images({"conv1": {"kernel": jnp.arange(18.0).reshape(3, 3, 1, 2), "bias": jnp.zeros(2)}})
     >>> bank.shape, bank.min().item(), bank.max().item()
     ((2, 3, 3, 1), 0.0, 1.0)
     """

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from .files import replacing
+from .files import atomic_write
 
 try:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ except ImportError as error:
     raise ImportError("cnn_jax.figures needs matplotlib: pip install 'cnn_jax[experiments]'") from error
 
 # Okabe and Ito's colours, told apart by the colour-blind too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^v*P"
 # What speaks for and against; the colour-blind tell these apart too.
 FOR, AGAINST = (0.90, 0.38, 0.0), (0.37, 0.24, 0.60)
@@ -30,7 +30,7 @@ LONGEST_SIDE = 20  # inches
 PALE = 0.4  # of the contrast of an image with something over it
 
 
-def tiles(
+def image_grid(
     images: Sequence[Any] | np.ndarray,
     titles: Sequence[str] | None = None,
     *,
@@ -43,7 +43,7 @@ def tiles(
 
     Images are (H, W) or (H, W, 1), or (H, W, 3) of red, green and blue.
 
-    >>> tiles([np.eye(3), -np.eye(3)], ["a feature", "its negative"]).axes[0].get_title()
+    >>> image_grid([np.eye(3), -np.eye(3)], ["a feature", "its negative"]).axes[0].get_title()
     'a feature'
     """
     if len(images) == 0:
@@ -103,7 +103,7 @@ def stages(named: Mapping[str, Any], *, title: str = "", columns: int = 8) -> Fi
     return figure
 
 
-def over(
+def overlay(
     image: Any,
     maps: Mapping[str, Any],
     *,
@@ -123,7 +123,7 @@ def over(
 
     Raises a ValueError for no maps, and names one of another shape.
 
-    >>> figure = over(np.zeros((9, 9)), {"match": np.eye(7)}, window=(3, 3))
+    >>> figure = overlay(np.zeros((9, 9)), {"match": np.eye(7)}, window=(3, 3))
     >>> [axes.get_title() for axes in figure.axes[:2]]
     ['image', 'match']
     """
@@ -153,21 +153,21 @@ def over(
         axes.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
         axes.set_title(name, fontsize=10, parse_math=False)
         lowest = 0 if values.min() >= 0 else -most
-        figure.colorbar(ScalarMappable(Normalize(lowest, most), scale(lowest)), ax=axes, shrink=0.8)
+        figure.colorbar(ScalarMappable(Normalize(lowest, most), overlay_colormap(lowest)), ax=axes, shrink=0.8)
     figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
 
 
-def scale(lowest: float) -> LinearSegmentedColormap:
-    """What `over` makes of magnitudes on a grey ground: from AGAINST to FOR, or from nothing to FOR."""
+def overlay_colormap(lowest: float) -> LinearSegmentedColormap:
+    """What `overlay` makes of magnitudes on a grey ground: from AGAINST to FOR, or from nothing to FOR."""
     ground = (0.5, 0.5, 0.5)
     return LinearSegmentedColormap.from_list("over", [AGAINST, ground, FOR] if lowest < 0 else [ground, FOR])
 
 
-def votes(scores: Mapping[str, float], *, xlabel: str = "score", title: str = "") -> Figure:
+def class_scores(scores: Mapping[str, float], *, xlabel: str = "score", title: str = "") -> Figure:
     """The votes of the last layer, a bar for each class; the winner's is dark.
 
-    >>> votes({"X": 0.9, "O": 0.5}).axes[0].get_title()
+    >>> class_scores({"X": 0.9, "O": 0.5}).axes[0].get_title()
     'X'
     """
     if not scores:
@@ -175,7 +175,7 @@ def votes(scores: Mapping[str, float], *, xlabel: str = "score", title: str = ""
     winner = max(scores, key=scores.__getitem__)
     figure = Figure(figsize=(5, 0.34 * len(scores) + 1), layout="constrained")
     axes = figure.subplots()
-    colours = [COLOURS[0] if name == winner else COLOURS[5] for name in scores]
+    colours = [COLORS[0] if name == winner else COLORS[5] for name in scores]
     drawn = axes.barh(range(len(scores)), list(scores.values()), color=colours)
     axes.bar_label(drawn, fmt="%.2f", padding=3, fontsize=9)
     axes.set_yticks(range(len(scores)), list(scores), parse_math=False)
@@ -210,7 +210,7 @@ def panels(each: Mapping[str, tuple[Any, Mapping[str, Any]]], *, ylabel: str, ti
     for axes, (quantity, (x, lines)) in zip(grid, each.items(), strict=True):
         for i, (name, y) in enumerate(lines.items()):
             mark = MARKERS[i % len(MARKERS)] if len(x) <= 30 else None
-            axes.plot(x, y, label=name, color=COLOURS[i % len(COLOURS)], marker=mark)
+            axes.plot(x, y, label=name, color=COLORS[i % len(COLORS)], marker=mark)
         axes.set_xlabel(quantity)
         axes.grid(alpha=0.3)
     grid[0].set_ylabel(ylabel)
@@ -233,7 +233,7 @@ def power_laws(panels: Mapping[str, Mapping[str, tuple[Any, Any, Any]]], *, ylab
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axes, (quantity, lines) in zip(grid, panels.items(), strict=True):
         for i, (name, (x, y, line)) in enumerate(lines.items()):
-            colour = COLOURS[i % len(COLOURS)]
+            colour = COLORS[i % len(COLORS)]
             hollow = {"markerfacecolor": "none", "linestyle": "none", "markersize": 8 - i % 5}
             axes.plot(x, y, label=name, color=colour, marker=MARKERS[i % len(MARKERS)], **hollow)
             if line is not None:
@@ -258,7 +258,7 @@ def bars(groups: Mapping[str, Mapping[str, float]], *, ylabel: str, title: str =
         raise ValueError(f"groups: expected at least one group of at least one bar, got {groups}")
     for i, name in enumerate(names):
         places = np.arange(len(groups)) + (i - (len(names) - 1) / 2) * 0.8 / len(names)
-        colour = COLOURS[i % len(COLOURS)]
+        colour = COLORS[i % len(COLORS)]
         drawn = axes.bar(places, [group[name] for group in groups.values()], 0.8 / len(names), label=name, color=colour)
         axes.bar_label(drawn, fmt="%.2f")
     axes.set_xticks(range(len(groups)), list(groups))
@@ -313,11 +313,11 @@ def mistakes(
     worst = wrong[np.argsort(-scores[wrong, read_as[wrong]], kind="stable")][:most]
     titles = [f"{i}: {classes[labels[i]]}\nread {classes[read_as[i]]}" for i in worst]
     title = title or f"The {len(worst)} surest of {len(wrong)} mistakes"
-    return tiles([images[i] for i in worst], titles, columns=8, title=title)
+    return image_grid([images[i] for i in worst], titles, columns=8, title=title)
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Writes a figure to a file, whole or not at all; raises an OSError when the folder cannot be written to."""
-    with replacing(path) as temporary, warnings.catch_warnings():
+    with atomic_write(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font does not have
         figure.savefig(temporary, dpi=120)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path` to write to; it takes the place of `path` once the block is done.
 
     If the block fails, the temporary file is removed and what stood at `path` stays. Folders are made as needed.

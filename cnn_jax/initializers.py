@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float
 
-from .windows import accumulator, as_floats, check_shape, number, pair
+from ._dtypes import accumulation_dtype
+from ._validation import as_floats, as_pair, check_number, check_shape
 
 
-def dirac(rest: Initializer = jax.nn.initializers.zeros) -> Initializer:
+def dirac(fallback: Initializer = jax.nn.initializers.zeros) -> Initializer:
     """Kernels (h, w, C, K) that hand their channels on: the first min(C, K) features are 1 at the middle pixel of one
-    channel each and 0 elsewhere, the others are left to `rest`.
+    channel each and 0 elsewhere, the others are left to `fallback`.
 
     The middle of an even size is the pixel after it, as in PyTorch; the padding must put it on the image's pixel.
     Raises a ValueError for what is no kernel of a convolution.
@@ -26,7 +27,7 @@ def dirac(rest: Initializer = jax.nn.initializers.zeros) -> Initializer:
             raise ValueError(f"dirac: expected a kernel (h, w, C, K), got shape {tuple(shape)}")
         rows, columns, channels, features = shape
         same = min(channels, features)
-        kernel = jnp.asarray(rest(key, shape, dtype, out_sharding)).at[..., :same].set(0)
+        kernel = jnp.asarray(fallback(key, shape, dtype, out_sharding)).at[..., :same].set(0)
         each = jnp.arange(same)
         return kernel.at[rows // 2, columns // 2, each, each].set(1)
 
@@ -51,10 +52,10 @@ def whitening(
     (2, 2, 3, 24)
     """
     (images,) = as_floats(images=images)
-    images = images.astype(accumulator(images.dtype))
+    images = images.astype(accumulation_dtype(images.dtype))
     check_shape("images", images, "N H W C")
-    rows, columns = pair("size", size)
-    epsilon = number("epsilon", epsilon, "a finite number above 0", lambda epsilon: epsilon > 0)
+    rows, columns = as_pair("size", size)
+    epsilon = check_number("epsilon", epsilon, "a finite number above 0", lambda epsilon: epsilon > 0)
     if images.shape[1] < rows or images.shape[2] < columns:
         raise ValueError(f"size: expected at most the images' {images.shape[1:3]}, got {(rows, columns)}")
     channels = images.shape[3]

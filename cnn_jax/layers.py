@@ -20,20 +20,23 @@ from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float
 
 from . import matching, pooling
+from ._dtypes import accumulation_dtype
+from ._padding import explicit_padding
+from ._typing import Padding, Pair
+from ._validation import as_floats, as_pair, as_shape, check_int, check_number
 from .convolution import conv
-from .windows import Padding, Pair, accumulator, as_floats, count, number, pads, pair, sizes
 
 Params = dict[str, Any]
 Shape = tuple[int, ...]
 # A dict that keeps its order through jit and vmap, which sort the keys of plain ones.
 Stages = collections.OrderedDict[str, Array]
-Edit = Callable[[str, Array], Array]  # of a stage's name and output
+Intercept = Callable[[str, Array], Array]  # of a stage's name and output
 TINY = 1e-12  # lest a constant kernel be divided by 0
 he_normal = jax.nn.initializers.he_normal()
 
 
-def keep(name: str, value: Array) -> Array:
-    """An `edit` that changes nothing."""
+def identity(name: str, value: Array) -> Array:
+    """An `intercept` that changes nothing."""
     return value
 
 
@@ -43,14 +46,14 @@ class Layer:
 
     `init(key, shape)` makes the parameters for images of that shape, a nested dict of arrays (empty if there are none).
     `apply(params, image, *, train=False, key=None)` computes the output for one image.
-    `parts`, for layers made of layers, is `apply` that returns all named stages in order, the output last; it may
-    take `edit` as `stages` does.
+    `apply_with_intermediates`, for layers made of layers, is `apply` that returns all named stages in order, the output last; it may
+    take `intercept` as `stages` does.
     """
 
     init: Callable[[Array, Shape], Params]
     apply: Callable[..., Array]
     name: str = "layer"
-    parts: Callable[..., Stages] | None = None
+    apply_with_intermediates: Callable[..., Stages] | None = None
 
     def stages(
         self,
@@ -59,36 +62,38 @@ class Layer:
         *,
         train: bool = False,
         key: Array | None = None,
-        edit: Edit = keep,
+        intercept: Intercept = identity,
     ) -> Stages:
         """Every stage's output by name, in order; those of a nested network as "residual1/conv1".
 
-        What `edit(name, value)` returns takes the place of that stage's output, for the stages after it too. It is
+        What `intercept(name, value)` returns takes the place of that stage's output, for the stages after it too. It is
         asked about a layer made of layers and about its last part, and not about the statistics that BatchNorm shows.
 
         >>> net = Chain(MaxPool(), Flatten())
         >>> image = jnp.ones((4, 4, 1))
-        >>> twice = net.stages({}, image, edit=lambda name, value: 2 * value if name == "max_pool1" else value)
+        >>> twice = net.stages({}, image, intercept=lambda name, value: 2 * value if name == "max_pool1" else value)
         >>> twice["flatten1"]
         Array([2., 2., 2., 2.], dtype=float32)
         """
-        if self.parts is not None:
-            edited = {} if edit is keep else {"edit": edit}  # `parts` of others may not know of it
-            return self.parts(params, image, train=train, key=key, **edited)
-        return Stages({self.name: edit(self.name, self.apply(params, image, train=train, key=key))})
+        if self.apply_with_intermediates is not None:
+            options = (
+                {} if intercept is identity else {"intercept": intercept}
+            )  # `apply_with_intermediates` of others may not know of it
+            return self.apply_with_intermediates(params, image, train=train, key=key, **options)
+        return Stages({self.name: intercept(self.name, self.apply(params, image, train=train, key=key))})
 
 
 def Conv(
     features: int,
-    size: int | Sequence[int] = 3,
+    kernel_size: int | Sequence[int] = 3,
     *,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
-    bias: bool = True,
+    use_bias: bool = True,
     standardize: bool = False,
-    init: Initializer = he_normal,
+    kernel_init: Initializer = he_normal,
     method: str = "auto",
 ) -> Layer:
     """A convolution layer: `conv` with learned kernels (h, w, C, features) and one bias each. Options as in `conv`.
@@ -100,8 +105,12 @@ def Conv(
     >>> jax.tree.map(jnp.shape, net.init(jax.random.key(0), (8, 8, 1)))
     {'bias': (4,), 'kernel': (3, 3, 1, 4)}
     """
-    features, groups, dilation = count("features", features), count("groups", groups), pair("dilation", dilation)
-    (rows, columns), stride = _windows("size", size, stride, padding)
+    features, groups, dilation = (
+        check_int("features", features),
+        check_int("groups", groups),
+        as_pair("dilation", dilation),
+    )
+    (rows, columns), stride = _windows("kernel_size", kernel_size, stride, padding)
     if features % groups:
         raise ValueError(f"groups: expected a divisor of the {features} features, got {groups}")
 
@@ -113,35 +122,35 @@ def Conv(
             raise ValueError(f"groups: expected a divisor of the {channels} channels, got {groups}")
         if standardize and rows * columns * channels == groups:
             raise ValueError("standardize: expected kernels of several numbers, got one, whose deviation is 0")
-        params = {"kernel": init(key, (rows, columns, channels // groups, features), jnp.float32)}
-        return params | ({"bias": jnp.zeros(features, jnp.float32)} if bias else {})
+        params = {"kernel": kernel_init(key, (rows, columns, channels // groups, features), jnp.float32)}
+        return params | ({"bias": jnp.zeros(features, jnp.float32)} if use_bias else {})
 
     def apply(params: Params, image: Array, **_: Any) -> Array:
         kernel = params["kernel"]
         if standardize:
-            wide = kernel.astype(accumulator(kernel.dtype))
+            wide = kernel.astype(accumulation_dtype(kernel.dtype))
             centred = wide - jnp.mean(wide, (0, 1, 2), keepdims=True)
             deviation = lax.rsqrt(jnp.mean(centred * centred, (0, 1, 2), keepdims=True) + TINY)
             kernel = (centred * deviation).astype(kernel.dtype)
         out = sliding(image, kernel)
-        return out + params["bias"][None, None, :] if bias else out
+        return out + params["bias"][None, None, :] if use_bias else out
 
     return Layer(setup, apply, "conv")
 
 
 def Match(
     features: int,
-    size: int | Sequence[int] = 3,
+    kernel_size: int | Sequence[int] = 3,
     *,
     score: Callable[..., Array] = matching.match,
     learn: Mapping[str, float] | None = None,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
-    init: Initializer | None = None,
+    kernel_init: Initializer | None = None,
 ) -> Layer:
     """A bank of learned features compared by a score: `match`, or another of `cnn_jax.matching`.
 
-    Features (h, w, C, features) start uniform in [-1, 1], unless `init` says otherwise. With `match` and images in
+    Features (h, w, C, features) start uniform in [-1, 1], unless `kernel_init` says otherwise. With `match` and images in
     [-1, 1], scores stay there while the features do; with `cosine`, `zncc` and `sharpened_cosine` they always do.
 
     `learn` names positive numbers among the score's options and where they start: one for each feature is learned, as
@@ -154,20 +163,20 @@ def Match(
     >>> net.apply(params, jnp.ones((8, 8, 1))).shape
     (6, 6, 4)
     """
-    features, learn = count("features", features), {} if learn is None else learn
-    (rows, columns), stride = _windows("size", size, stride, padding)
+    features, learn = check_int("features", features), {} if learn is None else learn
+    (rows, columns), stride = _windows("kernel_size", kernel_size, stride, padding)
     if not callable(score):
         raise TypeError(f"score: expected a function such as cnn_jax.match, got {score!r}")
     if not isinstance(learn, Mapping):
         raise TypeError(f"learn: expected a dict of names and positive numbers, got {learn!r}")
     starts = {
-        name: number(f"learn[{name!r}]", value, "a finite number above 0", lambda value: value > 0)
+        name: check_number(f"learn[{name!r}]", value, "a finite number above 0", lambda value: value > 0)
         for name, value in learn.items()
     }
 
     def setup(key: Array, shape: Shape) -> Params:
         full = (rows, columns, _image_shape("Match", shape)[2], features)
-        bank = init(key, full, jnp.float32) if init else jax.random.uniform(key, full, jnp.float32, -1, 1)
+        bank = kernel_init(key, full, jnp.float32) if kernel_init else jax.random.uniform(key, full, jnp.float32, -1, 1)
         logs = {f"log_{name}": jnp.full(features, math.log(start), jnp.float32) for name, start in starts.items()}
         return {"features": bank} | logs
 
@@ -181,29 +190,29 @@ def Match(
     return Layer(setup, apply, "match")
 
 
-def Dense(features: int, *, bias: bool = True, init: Initializer = he_normal) -> Layer:
+def Dense(features: int, *, use_bias: bool = True, kernel_init: Initializer = he_normal) -> Layer:
     """Votes: each of the outputs is a weighted sum of all inputs, a vector (put `Flatten` before it), plus a bias.
 
     >>> net = Dense(2)
     >>> net.apply(net.init(jax.random.key(0), (5,)), jnp.zeros(5))
     Array([0., 0.], dtype=float32)
     """
-    features = count("features", features)
+    features = check_int("features", features)
 
     def setup(key: Array, shape: Shape) -> Params:
-        shape = sizes(shape)
+        shape = as_shape(shape)
         if len(shape) != 1:
             raise ValueError(f"Dense: expected a vector, got shape {shape}; put Flatten or GlobalAvgPool before it")
-        return {"kernel": init(key, (*shape, features), jnp.float32)} | (
-            {"bias": jnp.zeros(features, jnp.float32)} if bias else {}
+        return {"kernel": kernel_init(key, (*shape, features), jnp.float32)} | (
+            {"bias": jnp.zeros(features, jnp.float32)} if use_bias else {}
         )
 
     def apply(params: Params, vector: Array, **_: Any) -> Array:
         vector, kernel = as_floats(vector=vector, kernel=params["kernel"])
         if vector.shape != kernel.shape[:1]:
             raise ValueError(f"vector: expected shape {kernel.shape[:1]}, got {vector.shape}")
-        out = jnp.dot(vector, kernel, preferred_element_type=accumulator(kernel.dtype)).astype(kernel.dtype)
-        return out + params["bias"] if bias else out
+        out = jnp.dot(vector, kernel, preferred_element_type=accumulation_dtype(kernel.dtype)).astype(kernel.dtype)
+        return out + params["bias"] if use_bias else out
 
     return Layer(setup, apply, "dense")
 
@@ -248,7 +257,7 @@ def Activation(fn: Callable[[Array], Array]) -> Layer:
 
 def Dropout(rate: float) -> Layer:
     """In training, sets values to 0 with probability `rate` and scales the others by 1 / (1 - rate); needs a key."""
-    rate = number("rate", rate, "a number of at least 0 and less than 1", lambda rate: 0 <= rate < 1)
+    rate = check_number("rate", rate, "a number of at least 0 and less than 1", lambda rate: 0 <= rate < 1)
 
     def apply(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Array:
         if not train:
@@ -274,15 +283,15 @@ def Chain(*layers: Layer) -> Layer:
     named = _number(layers)
 
     def setup(key: Array, shape: Shape) -> Params:
-        params, out = {}, jax.ShapeDtypeStruct(sizes(shape), jnp.float32)
+        params, out = {}, jax.ShapeDtypeStruct(as_shape(shape), jnp.float32)
         for i, (name, layer) in enumerate(named.items()):
             own = layer.init(jax.random.fold_in(key, i), out.shape)
             out = jax.eval_shape(layer.apply, own, out)
             params |= {name: own} if own else {}
         return params
 
-    def parts(
-        params: Params, image: Array, *, train: bool = False, key: Array | None = None, edit: Edit = keep
+    def apply_with_intermediates(
+        params: Params, image: Array, *, train: bool = False, key: Array | None = None, intercept: Intercept = identity
     ) -> Stages:
         if not isinstance(params, Mapping):
             raise TypeError(f"params: expected a dict, got {type(params).__name__}; apply takes (params, image)")
@@ -291,17 +300,21 @@ def Chain(*layers: Layer) -> Layer:
         stages = Stages()
         for i, (name, layer) in enumerate(named.items()):
             own = None if key is None else jax.random.fold_in(key, i)
-            within = keep if layer.parts is None or edit is keep else functools.partial(_edit_within, edit, name)
+            within = (
+                identity
+                if layer.apply_with_intermediates is None or intercept is identity
+                else functools.partial(_intercept_within, intercept, name)
+            )
             try:
-                inner = layer.stages(params.get(name, {}), image, train=train, key=own, edit=within)
+                inner = layer.stages(params.get(name, {}), image, train=train, key=own, intercept=within)
             except KeyError as error:
                 raise ValueError(f"params: expected {error} for stage {name!r}, got {params.get(name, {})}") from error
-            if layer.parts is not None:
+            if layer.apply_with_intermediates is not None:
                 stages |= Stages({f"{name}/{part}": value for part, value in inner.items()})
-            stages[name] = image = edit(name, _last(inner))
+            stages[name] = image = intercept(name, _last(inner))
         return stages
 
-    return Layer(setup, _output_of(parts), "chain", parts)
+    return Layer(setup, _output_of(apply_with_intermediates), "chain", apply_with_intermediates)
 
 
 def Residual(*layers: Layer) -> Layer:
@@ -313,16 +326,16 @@ def Residual(*layers: Layer) -> Layer:
     """
     body = Chain(*layers)
 
-    def parts(
-        params: Params, image: Array, *, train: bool = False, key: Array | None = None, edit: Edit = keep
+    def apply_with_intermediates(
+        params: Params, image: Array, *, train: bool = False, key: Array | None = None, intercept: Intercept = identity
     ) -> Stages:
-        stages = body.stages(params, image, train=train, key=key, edit=edit)
+        stages = body.stages(params, image, train=train, key=key, intercept=intercept)
         change = _last(stages)
         if change.shape != image.shape:
             raise ValueError(f"Residual: expected layers that keep the shape {image.shape}, got {change.shape}")
-        return stages | Stages(sum=edit("sum", image + change))
+        return stages | Stages(sum=intercept("sum", image + change))
 
-    return Layer(body.init, _output_of(parts), "residual", parts)
+    return Layer(body.init, _output_of(apply_with_intermediates), "residual", apply_with_intermediates)
 
 
 def _number(layers: Sequence[Layer]) -> dict[str, Layer]:
@@ -337,17 +350,17 @@ def _number(layers: Sequence[Layer]) -> dict[str, Layer]:
     return named
 
 
-def _edit_within(edit: Edit, name: str, part: str, value: Array) -> Array:
-    return edit(f"{name}/{part}", value)
+def _intercept_within(intercept: Intercept, name: str, part: str, value: Array) -> Array:
+    return intercept(f"{name}/{part}", value)
 
 
 def _last(stages: Stages) -> Array:
     return next(reversed(stages.values()))
 
 
-def _output_of(parts: Callable[..., Stages]) -> Callable[..., Array]:
+def _output_of(apply_with_intermediates: Callable[..., Stages]) -> Callable[..., Array]:
     def apply(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Array:
-        return _last(parts(params, image, train=train, key=key))
+        return _last(apply_with_intermediates(params, image, train=train, key=key))
 
     return apply
 
@@ -364,8 +377,8 @@ def _windows(
     name: str, window: int | Sequence[int], stride: int | Sequence[int], padding: Padding
 ) -> tuple[Pair, Pair]:
     """A window and a stride as pairs; a wrong padding shows here too, and not with the first image."""
-    window, stride = pair(name, window), pair("stride", stride)
-    pads(padding, window, window, stride, names=("image", name))
+    window, stride = as_pair(name, window), as_pair("stride", stride)
+    explicit_padding(padding, window, window, stride, names=("image", name))
     return window, stride
 
 
@@ -377,7 +390,7 @@ def _pool(
 
 
 def _image_shape(layer: str, shape: Shape) -> Shape:
-    shape = sizes(shape)
+    shape = as_shape(shape)
     if len(shape) != 3 or math.prod(shape) == 0:
         raise ValueError(f"{layer}: expected an image shape (H, W, C), got {shape}")
     return shape

@@ -11,7 +11,7 @@ With a patch p and a feature f of n pixels, and all sums over the pixels of the 
 
 Every score takes one image and one feature; `jax.vmap` over features computes what concerns the image alone once. A
 patch or feature with nothing to compare (flat for zncc, zero for those with norms, all masked) scores exactly 0 and
-has finite gradients; `defined` says where. Under a mask, a patch is flat to rounding: with a contrast of less than a
+has finite gradients; `is_defined` says where. Under a mask, a patch is flat to rounding: with a contrast of less than a
 thousandth of its brightness above the image's usual one. The scores of patches that hold a pixel that is not finite are
 not finite either; all others are what they were.
 
@@ -35,8 +35,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Num
 
-from . import patches
-from .windows import Padding, as_floats
+from . import _patch_statistics
+from ._typing import Padding
+from ._validation import as_floats
 
 
 def match(
@@ -83,8 +84,8 @@ def match(
     >>> match(jnp.array([[1, -1, 1], [-1, 1, -1]]), diagonal)
     Array([[ 1., -1.]], dtype=float32)
     """
-    inputs = patches.prepare(image, feature, mask, stride, padding, fill, method, precision)
-    return patches.match(inputs)[0].astype(inputs.dtype)
+    inputs = _patch_statistics.prepare(image, feature, mask, stride, padding, fill, method, precision)
+    return _patch_statistics.match(inputs)[0].astype(inputs.dtype)
 
 
 def cosine(
@@ -112,8 +113,8 @@ def cosine(
     >>> np.asarray(cosine(np.array([[3.0, 4.0, 0.0]]), np.array([[30.0, 40.0]])).round(2)).round(2)
     array([[1. , 0.6]], dtype=float32)
     """
-    inputs = patches.prepare(image, feature, mask, stride, padding, fill, method, precision)
-    return patches.cosine(inputs)[0].astype(inputs.dtype)
+    inputs = _patch_statistics.prepare(image, feature, mask, stride, padding, fill, method, precision)
+    return _patch_statistics.cosine(inputs)[0].astype(inputs.dtype)
 
 
 def zncc(
@@ -144,8 +145,8 @@ def zncc(
     >>> np.asarray(zncc(np.array([[246.0, 245.0, 246.0, 246.0]]), np.array([[1.0, 0.0]]))).round(2)
     array([[ 1., -1.,  0.]], dtype=float32)
     """
-    inputs = patches.prepare(image, feature, mask, stride, padding, fill, method, precision)
-    return patches.zncc(inputs)[0].astype(inputs.dtype)
+    inputs = _patch_statistics.prepare(image, feature, mask, stride, padding, fill, method, precision)
+    return _patch_statistics.zncc(inputs)[0].astype(inputs.dtype)
 
 
 def squared_difference(
@@ -172,8 +173,8 @@ def squared_difference(
     >>> squared_difference(jnp.array([[1.0, 2.0, 4.0]]), jnp.array([[1.0, 2.0]]))
     Array([[0., 5.]], dtype=float32)
     """
-    inputs = patches.prepare(image, feature, mask, stride, padding, fill, method, precision)
-    return patches.squared_difference(inputs)[0].astype(inputs.dtype)
+    inputs = _patch_statistics.prepare(image, feature, mask, stride, padding, fill, method, precision)
+    return _patch_statistics.squared_difference(inputs)[0].astype(inputs.dtype)
 
 
 def normalized_squared_difference(
@@ -191,7 +192,7 @@ def normalized_squared_difference(
 
         out[y, x] = Σ m² (p - f)² / sqrt(Σ m² p² Σ m² f²) = ‖p‖ / ‖f‖ + ‖f‖ / ‖p‖ - 2 cosine
 
-    Never negative; 0 too where patch or feature is all zero, so ask `defined` before taking the least. Arguments and
+    Never negative; 0 too where patch or feature is all zero, so ask `is_defined` before taking the least. Arguments and
     errors are those of `match`; `precision` is the highest unless told otherwise.
 
     Source: TM_SQDIFF_NORMED of OpenCV's matchTemplate.
@@ -200,8 +201,8 @@ def normalized_squared_difference(
     >>> np.asarray(normalized_squared_difference(np.array([[3.0, 4.0, 0.0]]), np.array([[3.0, 4.0]]))).round(2)
     array([[0.  , 0.85]], dtype=float32)
     """
-    inputs = patches.prepare(image, feature, mask, stride, padding, fill, method, precision)
-    return patches.normalized_squared_difference(inputs)[0].astype(inputs.dtype)
+    inputs = _patch_statistics.prepare(image, feature, mask, stride, padding, fill, method, precision)
+    return _patch_statistics.normalized_squared_difference(inputs)[0].astype(inputs.dtype)
 
 
 def sharpened_cosine(
@@ -230,19 +231,19 @@ def sharpened_cosine(
     >>> np.asarray(sharpened_cosine(np.array([[3.0, 4.0, 0.0]]), np.array([[3.0, 4.0]]), p=2, q=0).round(2)).round(2)
     array([[1.  , 0.36]], dtype=float32)
     """
-    inputs = patches.prepare(image, feature, mask, stride, padding, fill, method, precision)
+    inputs = _patch_statistics.prepare(image, feature, mask, stride, padding, fill, method, precision)
     (p, q), wide = as_floats(p=p, q=q), inputs.image.dtype
     for name, value in (("p", p), ("q", q)):
         if value.shape:
             raise ValueError(f"{name}: expected one number, got shape {value.shape}; use jax.vmap for several")
     p, q = p.astype(wide), q.astype(wide)
-    cos, ok, patch_norm, _ = patches.cosine(inputs)
+    cos, ok, patch_norm, _ = _patch_statistics.cosine(inputs)
     there = ok & (cos != 0)
     shrunk = jnp.where(there, jnp.abs(cos) * patch_norm / jnp.where(there, patch_norm + q, 1), 1)
     return jnp.where(there, jnp.sign(cos) * shrunk**p, jnp.where(jnp.isnan(cos), cos, 0)).astype(inputs.dtype)
 
 
-def defined(
+def is_defined(
     image: Num[Array, "H W *C"],
     feature: Num[Array, "h w *C"],
     score: Callable[..., Array] = zncc,
@@ -258,21 +259,23 @@ def defined(
     functions of this room, else a ValueError.
 
     >>> import jax.numpy as jnp
-    >>> defined(jnp.array([[0.0, 0.0, 1.0]]), jnp.array([[1.0, 2.0]]), cosine)
+    >>> is_defined(jnp.array([[0.0, 0.0, 1.0]]), jnp.array([[1.0, 2.0]]), cosine)
     Array([[False,  True]], dtype=bool)
     """
     if score not in PARTS:
         names = ", ".join(each.__name__ for each in PARTS)
         raise ValueError(f"score: expected one of {names}, got {getattr(score, '__name__', score)!r}")
-    value, ok, *_ = PARTS[score](patches.prepare(image, feature, mask, stride, padding, fill, "auto", "highest"))
+    value, ok, *_ = PARTS[score](
+        _patch_statistics.prepare(image, feature, mask, stride, padding, fill, "auto", "highest")
+    )
     return ok & jnp.isfinite(value)
 
 
 PARTS = {
-    match: patches.match,
-    cosine: patches.cosine,
-    zncc: patches.zncc,
-    squared_difference: patches.squared_difference,
-    normalized_squared_difference: patches.normalized_squared_difference,
-    sharpened_cosine: patches.cosine,
+    match: _patch_statistics.match,
+    cosine: _patch_statistics.cosine,
+    zncc: _patch_statistics.zncc,
+    squared_difference: _patch_statistics.squared_difference,
+    normalized_squared_difference: _patch_statistics.normalized_squared_difference,
+    sharpened_cosine: _patch_statistics.cosine,
 }

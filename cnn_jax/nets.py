@@ -7,7 +7,7 @@ import jax
 from jax.nn.initializers import Initializer, normal
 from jaxtyping import Array
 
-from . import windows
+from ._validation import check_int
 from .initializers import dirac
 from .layers import (
     Activation,
@@ -76,7 +76,7 @@ def digit_net(*, features: Sequence[Sequence[int]] = ((8, 16), (16, 16)), classe
     for i, group in enumerate(_each(features)):
         stack += [MaxPool()] if i else []
         for count in _each(group):
-            stack += [Conv(count, 3, padding="SAME", bias=False), BatchNorm(), Activation(jax.nn.relu)]
+            stack += [Conv(count, 3, padding="SAME", use_bias=False), BatchNorm(), Activation(jax.nn.relu)]
     return Chain(*stack, GlobalAvgPool(), _votes(classes))
 
 
@@ -94,17 +94,17 @@ def cosine_net(*, features: Sequence[int] = (5, 8, 5), classes: int = 10) -> Lay
     >>> params["match1"]["features"].shape, params["match2"]["features"].shape
     ((5, 5, 1, 5), (3, 3, 5, 8))
     """
-    stack = [Activation(ink)]
+    stack = [Activation(to_unit_range)]
     for i, count in enumerate(_each(features)):
         stack += [MaxAbsPool()] if i else []
         stack += [Match(count, 3 if i else 5, score=sharpened_cosine, learn={"p": 2.0, "q": 0.1})]
     return Chain(*stack, BatchNorm(), Flatten(), _votes(classes))
 
 
-def ink(image: Array) -> Array:
+def to_unit_range(image: Array) -> Array:
     """Pixels in [-1, 1] as numbers in [0, 1]: for a cosine, a background of -1 counts as much as what is drawn on it.
 
-    >>> ink(jax.numpy.array([-1.0, 0.0, 1.0]))
+    >>> to_unit_range(jax.numpy.array([-1.0, 0.0, 1.0]))
     Array([0. , 0.5, 1. ], dtype=float32)
     """
     return (image + 1) / 2
@@ -125,7 +125,7 @@ def resnet9(*, features: int = 64, classes: int = 10) -> Layer:
     """
 
     def block(count: int) -> list[Layer]:
-        return [Conv(count, 3, padding="SAME", bias=False), BatchNorm(), Activation(jax.nn.relu)]
+        return [Conv(count, 3, padding="SAME", use_bias=False), BatchNorm(), Activation(jax.nn.relu)]
 
     def stage(count: int) -> list[Layer]:
         return [*block(count), MaxPool()]
@@ -135,7 +135,7 @@ def resnet9(*, features: int = 64, classes: int = 10) -> Layer:
     return Chain(*start, *end, MaxPool(4, 4), Flatten(), _scaled_votes(classes, 0.125))
 
 
-def speedrun_net(*, features: Sequence[int] = (64, 256, 256), classes: int = 10) -> Layer:
+def airbench_net(*, features: Sequence[int] = (64, 256, 256), classes: int = 10) -> Layer:
     """The network of the fastest CIFAR-10 trainings: 2x2 kernels that whiten patches, then three stages of two 3x3
     convolutions with pooling, BatchNorm without a scale and GELU, then votes.
 
@@ -149,17 +149,17 @@ def speedrun_net(*, features: Sequence[int] = (64, 256, 256), classes: int = 10)
     Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024), and its later version with Muon; there
     GELU is the exact one, and features that hand no channel on start smaller.
 
-    >>> params = jax.eval_shape(lambda key: speedrun_net().init(key, (32, 32, 3)), jax.random.key(0))
+    >>> params = jax.eval_shape(lambda key: airbench_net().init(key, (32, 32, 3)), jax.random.key(0))
     >>> sum(leaf.size for leaf in jax.tree.leaves(params))
     1973944
     """
     gelu = Activation(jax.nn.gelu)
 
     def conv(count: int) -> Layer:
-        return Conv(count, 3, padding="SAME", bias=False, init=dirac(he_normal))
+        return Conv(count, 3, padding="SAME", use_bias=False, kernel_init=dirac(he_normal))
 
     def norm() -> Layer:
-        return BatchNorm(scale=False, epsilon=1e-12)
+        return BatchNorm(use_scale=False, epsilon=1e-12)
 
     stack: list[Layer] = [Conv(24, 2), gelu]
     for count in _each(features):
@@ -179,10 +179,10 @@ def _each(features: Any) -> list[Any]:
 
 
 def _votes(classes: int, **options: Any) -> Layer:
-    return Dense(windows.count("classes", classes), **options)
+    return Dense(check_int("classes", classes), **options)
 
 
 def _scaled_votes(classes: int, scale: float, init: Initializer = he_normal) -> Layer:
     """Votes made smaller, so that the first steps are not too sure."""
-    dense = _votes(classes, bias=False, init=init)
+    dense = _votes(classes, use_bias=False, kernel_init=init)
     return Layer(dense.init, lambda params, vector, **_: scale * dense.apply(params, vector), dense.name)

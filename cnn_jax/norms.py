@@ -9,14 +9,15 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from .layers import Edit, Layer, Params, Shape, Stages, keep
-from .windows import accumulator, as_floats, check_shape, count, number, sizes
+from ._dtypes import accumulation_dtype
+from ._validation import as_floats, as_shape, check_int, check_number, check_shape
+from .layers import Intercept, Layer, Params, Shape, Stages, identity
 
 Path = tuple[str, ...]
 BATCH = "batch"  # the name of the axis over which statistics are taken
 
 
-def BatchNorm(*, scale: bool = True, bias: bool = True, epsilon: float = 1e-5) -> Layer:
+def BatchNorm(*, use_scale: bool = True, use_bias: bool = True, epsilon: float = 1e-5) -> Layer:
     """Normalises every channel by its mean and variance: of the batch in training, of the population afterwards.
 
         out = (image - mean) / sqrt(variance + epsilon) * scale + bias
@@ -43,10 +44,10 @@ def BatchNorm(*, scale: bool = True, bias: bool = True, epsilon: float = 1e-5) -
     def setup(key: Array, shape: Shape) -> Params:
         channels = _channels(shape)
         statistics = {"mean": jnp.zeros(channels, jnp.float32), "variance": jnp.ones(channels, jnp.float32)}
-        return _scale_and_bias(channels, scale, bias) | statistics
+        return _scale_and_bias(channels, use_scale, use_bias) | statistics
 
-    def parts(
-        params: Params, image: Array, *, train: bool = False, key: Array | None = None, edit: Edit = keep
+    def apply_with_intermediates(
+        params: Params, image: Array, *, train: bool = False, key: Array | None = None, intercept: Intercept = identity
     ) -> Stages:
         image, wide = _floats(image)
         if train:
@@ -59,12 +60,12 @@ def BatchNorm(*, scale: bool = True, bias: bool = True, epsilon: float = 1e-5) -
             seen = {"mean": own, "variance": _mean(_square(wide - _along(own, wide)))}
             centred, variance = wide - _along(params["mean"], wide), params["variance"]
         out = _scaled(centred * lax.rsqrt(_along(variance, wide) + epsilon), params)
-        return Stages(**seen, normalized=edit("normalized", out.astype(image.dtype)))
+        return Stages(**seen, normalized=intercept("normalized", out.astype(image.dtype)))
 
     def apply(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Array:
-        return parts(params, image, train=train, key=key)["normalized"]
+        return apply_with_intermediates(params, image, train=train, key=key)["normalized"]
 
-    return Layer(setup, apply, "batch_norm", parts)
+    return Layer(setup, apply, "batch_norm", apply_with_intermediates)
 
 
 def calibrate(net: Layer, params: Params, images: Float[Array, "N H W C"], *, batch_size: int = 500) -> Params:
@@ -87,7 +88,7 @@ def calibrate(net: Layer, params: Params, images: Float[Array, "N H W C"], *, ba
     own: Any = images if isinstance(images, jax.Array) else np.asarray(images)  # which stay where they are
     check_shape("images", own, "N H W", "N H W C")
     own = own if own.ndim == 4 else own[..., None]
-    paths, batch_size = _batch_norms(net, params, own[0]), count("batch_size", batch_size)
+    paths, batch_size = _batch_norms(net, params, own[0]), check_int("batch_size", batch_size)
 
     @jax.jit
     def moments(params: Params, images: Array) -> dict[Path, tuple[Array, ...]]:
@@ -102,24 +103,24 @@ def calibrate(net: Layer, params: Params, images: Float[Array, "N H W C"], *, ba
     return params
 
 
-def GroupNorm(groups: int, *, scale: bool = True, bias: bool = True, epsilon: float = 1e-5) -> Layer:
+def GroupNorm(groups: int, *, use_scale: bool = True, use_bias: bool = True, epsilon: float = 1e-5) -> Layer:
     """Normalises every image by itself, each of so many groups of channels over all of its pixels.
 
     Raises a ValueError when the channels cannot be divided into so many groups. One group is all.
 
     Source: Wu and He, "Group Normalization" (2018).
 
-    >>> net = GroupNorm(1, scale=False, bias=False)
+    >>> net = GroupNorm(1, use_scale=False, use_bias=False)
     >>> net.apply(net.init(jax.random.key(0), (1, 2, 1)), jnp.array([[[1.0], [3.0]]])).ravel().round(3)
     Array([-1.,  1.], dtype=float32)
     """
-    groups, epsilon = count("groups", groups), _epsilon(epsilon)
+    groups, epsilon = check_int("groups", groups), _epsilon(epsilon)
 
     def setup(key: Array, shape: Shape) -> Params:
         channels = _channels(shape)
         if channels % groups:
             raise ValueError(f"groups: expected a divisor of the {channels} channels, got {groups}")
-        return _scale_and_bias(channels, scale, bias)
+        return _scale_and_bias(channels, use_scale, use_bias)
 
     def apply(params: Params, image: Array, **_: Any) -> Array:
         image, wide = _floats(image)
@@ -130,19 +131,19 @@ def GroupNorm(groups: int, *, scale: bool = True, bias: bool = True, epsilon: fl
     return Layer(setup, apply, "group_norm")
 
 
-def LayerNorm(*, scale: bool = True, bias: bool = True, epsilon: float = 1e-5) -> Layer:
+def LayerNorm(*, use_scale: bool = True, use_bias: bool = True, epsilon: float = 1e-5) -> Layer:
     """Normalises every pixel, or a vector, over its channels.
 
     Source: Ba, Kiros and Hinton, "Layer Normalization" (2016).
 
-    >>> net = LayerNorm(scale=False, bias=False)
+    >>> net = LayerNorm(use_scale=False, use_bias=False)
     >>> net.apply(net.init(jax.random.key(0), (2,)), jnp.array([1.0, 3.0])).round(3)
     Array([-1.,  1.], dtype=float32)
     """
     epsilon = _epsilon(epsilon)
 
     def setup(key: Array, shape: Shape) -> Params:
-        return _scale_and_bias(_channels(shape), scale, bias)
+        return _scale_and_bias(_channels(shape), use_scale, use_bias)
 
     def apply(params: Params, image: Array, **_: Any) -> Array:
         image, wide = _floats(image)
@@ -164,7 +165,7 @@ def LocalResponseNorm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75,
     >>> LocalResponseNorm(1, alpha=1.0, beta=0.5).apply({}, jnp.array([[[0.0, 1.0]]])).round(3)
     Array([[[0.   , 0.707]]], dtype=float32)
     """
-    size = count("size", size)
+    size = check_int("size", size)
 
     def apply(params: Params, image: Array, **_: Any) -> Array:
         image, wide = _floats(image)
@@ -179,7 +180,7 @@ def LocalResponseNorm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75,
 def _floats(image: Array) -> tuple[Array, Array]:
     """An image of floats, and the same in the dtype to add up in."""
     (image,) = as_floats(image=image)
-    return image, image.astype(accumulator(image.dtype))
+    return image, image.astype(accumulation_dtype(image.dtype))
 
 
 def _mean(image: Array) -> Array:
@@ -201,19 +202,19 @@ def _over_batch(value: Array) -> Array:
 
 
 def _epsilon(epsilon: float) -> float:
-    return number("epsilon", epsilon, "a finite number of at least 0", lambda epsilon: epsilon >= 0)
+    return check_number("epsilon", epsilon, "a finite number of at least 0", lambda epsilon: epsilon >= 0)
 
 
 def _channels(shape: Shape) -> int:
-    shape = sizes(shape)
+    shape = as_shape(shape)
     if not shape:
         raise ValueError(f"shape: expected that of an image or a vector, got {shape}")
     return shape[-1]
 
 
-def _scale_and_bias(channels: int, scale: bool, bias: bool) -> Params:
-    params = {"scale": jnp.ones(channels, jnp.float32)} if scale else {}
-    return params | ({"bias": jnp.zeros(channels, jnp.float32)} if bias else {})
+def _scale_and_bias(channels: int, use_scale: bool, use_bias: bool) -> Params:
+    params = {"scale": jnp.ones(channels, jnp.float32)} if use_scale else {}
+    return params | ({"bias": jnp.zeros(channels, jnp.float32)} if use_bias else {})
 
 
 def _standardized(image: Array, axes: tuple[int, ...], epsilon: float) -> Array:
@@ -242,7 +243,9 @@ def _batch_norms(net: Layer, params: Params, image: Array) -> list[Path]:
     for path in held:
         if path not in named:
             place = "params" + "".join(f"[{name!r}]" for name in path)
-            raise ValueError(f"net: expected stages of the BatchNorm at {place}, got none; its layer needs `parts`")
+            raise ValueError(
+                f"net: expected stages of the BatchNorm at {place}, got none; its layer needs `apply_with_intermediates`"
+            )
     return [path for path in named if path in held]
 
 

@@ -12,7 +12,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Num
 
-from .windows import Padding, Pads, Pair, accumulator, as_floats, check_shape, fold, pads, pair
+from ._dtypes import accumulation_dtype
+from ._padding import explicit_padding
+from ._reduce_windows import reduce_windows
+from ._typing import Padding, Pads, Pair
+from ._validation import as_floats, as_pair, check_shape
 
 # The largest window that is not folded by halves when windows do not overlap.
 FEW_PIXELS = 16
@@ -54,7 +58,7 @@ def max_pool(
     image, window, stride, border = _arguments(image, window, stride, padding)
     if _tiles(window, stride):
         return _tiled_max(_to_tiles(image, window, border, -jnp.inf), window)
-    return fold(image, window, stride, border, -jnp.inf, _first_largest)
+    return reduce_windows(image, window, stride, border, -jnp.inf, _first_largest)
 
 
 def min_pool(
@@ -111,12 +115,12 @@ def avg_pool(
            [6.5, 8. ]], dtype=float32)
     """
     image, window, stride, border = _arguments(image, window, stride, padding)
-    wide = image.astype(accumulator(image.dtype))
+    wide = image.astype(accumulation_dtype(image.dtype))
     if _tiles(window, stride):
         total = _tiled_sum(_to_tiles(wide, window, border, 0), window)
     else:
-        total = fold(wide, window, stride, border, 0, _sum)
-    count = fold(jnp.ones_like(wide), window, stride, border, 0, _sum)
+        total = reduce_windows(wide, window, stride, border, 0, _sum)
+    count = reduce_windows(jnp.ones_like(wide), window, stride, border, 0, _sum)
     return (total / count).astype(image.dtype)
 
 
@@ -138,8 +142,8 @@ def _arguments(
 ) -> tuple[Array, Pair, Pair, Pads]:
     (image,) = as_floats(image=image)
     check_shape("image", image, "H W", "H W C")
-    sizes, steps = pair("window", window), pair("stride", stride)
-    border = pads(padding, image.shape[:2], sizes, steps, names=("image", "window"))
+    sizes, steps = as_pair("window", window), as_pair("stride", stride)
+    border = explicit_padding(padding, image.shape[:2], sizes, steps, names=("image", "window"))
     if any(max(pad) >= size for pad, size in zip(border, sizes, strict=True)) and not isinstance(padding, str):
         raise ValueError(
             f"padding: expected less than the window {sizes}, so that every window holds a pixel, got {border}"

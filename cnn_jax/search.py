@@ -19,9 +19,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from ._dtypes import accumulation_dtype
+from ._padding import NO_PADDING
+from ._poses import Pose, pose, turned
+from ._reduce_windows import reduce_windows
+from ._typing import Pair
+from ._validation import as_floats, as_pair, broadcast_mask, check_int, check_shape
 from .matching import normalized_squared_difference, squared_difference, zncc
-from .poses import Pose, pose, turned
-from .windows import NO_BORDER, Pair, accumulator, as_floats, check_shape, count, fold, pair, spread_mask
 
 # So many peaks of each feature, for each place in the result and at least, compete: overlapping ones are removed among
 # these.
@@ -91,7 +95,7 @@ def peaks(
     (scores,), least = as_floats(scores=scores), _least(min_score)
     check_shape("scores", scores, "H W")
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    index, score = _highest(scores, pair("min_distance", min_distance), count("top_k", top_k))
+    index, score = _highest(scores, as_pair("min_distance", min_distance), check_int("top_k", top_k))
     valid = (score >= least.astype(score.dtype)) & (score > -jnp.inf)
     y, x = (place.astype(score.dtype) for place in jnp.divmod(index, scores.shape[1]))
     if subpixel:
@@ -154,7 +158,7 @@ def find(
     """
     (image,) = as_floats(image=image)
     check_shape("image", image, "H W", "H W C")
-    top_k, least = count("top_k", top_k), _least(min_score)
+    top_k, least = check_int("top_k", top_k), _least(min_score)
     if not 0 <= max_overlap <= 1:
         raise ValueError(f"max_overlap: expected 0 to 1, got {max_overlap!r}")
     if not callable(score):
@@ -206,7 +210,7 @@ def _banks(features: Any, mask: Any, rank: int) -> list[tuple[list[int], Array, 
     for number, (feature, weights) in enumerate(zip(features, masks, strict=True)):
         (feature,) = as_floats(features=feature)
         check_shape("features", feature, "h w C" if rank == 3 else "h w")
-        weights = None if weights is None else spread_mask(weights, feature.shape)
+        weights = None if weights is None else broadcast_mask(weights, feature.shape)
         kind = None if weights is None else weights.dtype
         groups[feature.shape, feature.dtype, kind].append((number, feature, weights))
     out = []
@@ -227,7 +231,7 @@ class _Best(NamedTuple):
 
 def _search(image: Array, bank: Array, weights: Array | None, poses: Sequence[Pose], score: Callable) -> _Best:
     shape = (len(bank), *image.shape[:2])
-    dtype = accumulator(image.dtype)
+    dtype = accumulation_dtype(image.dtype)
     nothing = jnp.zeros(shape, dtype)
     best = _Best(jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, jnp.int32), nothing, nothing)
     for _, group in itertools.groupby(enumerate(poses), lambda each: each[1].scale):
@@ -319,8 +323,8 @@ def _highest(scores: Array, distance: Pair, most: int) -> tuple[Array, Array]:
         return jnp.where(second, b[0], a[0]), jnp.where(second, b[1], a[1])
 
     bordered = jnp.pad(scores, around, constant_values=-jnp.inf), jnp.pad(index, around)
-    _, top = fold(bordered, window, (1, 1), NO_BORDER, 0, higher)
-    low = fold(scores, window, (1, 1), around, jnp.inf, lambda a, b, *_: jnp.minimum(a, b))
+    _, top = reduce_windows(bordered, window, (1, 1), NO_PADDING, 0, higher)
+    low = reduce_windows(scores, window, (1, 1), around, jnp.inf, lambda a, b, *_: jnp.minimum(a, b))
     peak = jnp.where((top == index) & (low < scores), scores, -jnp.inf)
 
     counts = [-(-n // side) for n, side in zip(scores.shape, block, strict=True)]

@@ -14,13 +14,14 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from .feeding import Augment, Data, Load, feeding
+from ._batches import Augment, Data, Load, feeding
+from ._dtypes import accumulation_dtype
+from ._run_checkpoint import RunCheckpointer, stop_on_signal
+from ._sharding import Placement, placement
+from ._validation import check_int
 from .layers import Layer, Params
 from .norms import BATCH
-from .parallel import Placement, placement
 from .progress import Progress
-from .resuming import Saves, asked_to_stop
-from .windows import accumulator, count
 
 Loss = Callable[[Array, Array], Array]
 
@@ -106,13 +107,13 @@ def fit(
     >>> float(history["accuracy"][-1])
     1.0
     """
-    steps, batch_size = count("steps", steps), count("batch_size", batch_size)
+    steps, batch_size = check_int("steps", steps), check_int("batch_size", batch_size)
     if steps >= 2**31:
         raise ValueError(f"steps: expected fewer than 2**31, got {steps}")
     place = placement(mesh, batch_size)
     if steps_per_call is None:
         steps_per_call = STEPS_PER_CALL if jax.default_backend() == "cpu" else ACCELERATED_STEPS_PER_CALL
-    at_once = min(count("steps_per_call", steps_per_call), steps)
+    at_once = min(check_int("steps_per_call", steps_per_call), steps)
     init_key, data_key, step_key = jax.random.split(key, 3)
     optimizer = optax.with_extra_args_support(optimizer)
     identity = {"key": np.asarray(jax.random.key_data(key)).tolist(), "batch_size": batch_size}
@@ -125,21 +126,21 @@ def fit(
             image = jax.ShapeDtypeStruct(example.shape[1:], example.dtype)
             _check_labels(feed.labels, jax.eval_shape(net.apply, fitted, image))
         own = fitted, optimizer.init(fitted), feed.order, jnp.int32(0)
-        own, step_key = place.whole((jax.tree.map(lambda x: _strong(jnp.copy(x)), own), step_key))
+        own, step_key = place.replicate((jax.tree.map(lambda x: _strong(jnp.copy(x)), own), step_key))
         run = _program(net, feed.load, optimizer, loss, batch_size, at_once, compute_dtype, place)
 
         @functools.lru_cache(1)  # many steps have one goal: it is sent to the devices once
         def goal(until: int) -> Array:
-            return place.whole(np.int32(until))
+            return place.replicate(np.int32(until))
 
         def advance(own: Any, until: int) -> tuple[Any, dict[str, Array]]:
             return run(own, goal(until), feed.store(own[2]), step_key)
 
         saves = None
         if checkpoint_dir is not None:
-            saves = stack.enter_context(Saves(checkpoint_dir, identity | {"data": feed.identity()}))
+            saves = stack.enter_context(RunCheckpointer(checkpoint_dir, identity | {"data": feed.identity()}))
         bar = stack.enter_context(Progress("training", steps, show=progress))
-        own, history = _loop(advance, own, steps, at_once, saves, count("save_every", save_every), bar)
+        own, history = _loop(advance, own, steps, at_once, saves, check_int("save_every", save_every), bar)
     return own[0], history
 
 
@@ -162,7 +163,7 @@ def _program(
         apply = functools.partial(net.apply, train=True)
         scores = jax.vmap(lambda image, key: apply(params, image, key=key), axis_name=BATCH)(images, keys)
         if compute_dtype is not None:
-            scores = jax.tree.map(lambda x: x.astype(accumulator(x.dtype)), scores)
+            scores = jax.tree.map(lambda x: x.astype(accumulation_dtype(x.dtype)), scores)
         value = jnp.mean(jax.vmap(loss)(scores, labels))
         metrics = {"loss": value}
         if jnp.issubdtype(labels.dtype, jnp.integer) and labels.shape == scores.shape[:-1]:
@@ -173,13 +174,13 @@ def _program(
     def step(own: Any, store: Any, key: Array) -> tuple[Any, dict[str, Array]]:
         params, state, order, done = own
         images, labels, order = load(store, order, done)
-        images, labels = place.divided((images, labels))
+        images, labels = place.shard_batch((images, labels))
         keys = jax.random.split(jax.random.fold_in(key, done + 1), batch_size)
         gradient, metrics = jax.grad(objective, has_aux=True)(params, images, labels, keys)
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax mixes both
             change, state = optimizer.update(gradient, state, params, value=metrics["loss"])
         new = optax.apply_updates(params, change), state, order, done + 1
-        return place.kept(jax.tree.map(_strong, new)), metrics
+        return place.constrain_replicated(jax.tree.map(_strong, new)), metrics
 
     @functools.partial(jax.jit, donate_argnames="own")
     def run(own: Any, until: Array, store: Any, key: Array) -> tuple[Any, dict[str, Array]]:
@@ -202,7 +203,7 @@ def _loop(
     own: Any,
     steps: int,
     at_once: int,
-    saves: Saves | None,
+    saves: RunCheckpointer | None,
     save_every: int,
     bar: Progress,
 ) -> tuple[Any, dict[str, np.ndarray]]:
@@ -225,7 +226,7 @@ def _loop(
             bar.update(read, "  ".join(f"{name} {row[-1]:.4f}" for name, row in history[-1].items()))
         del pending[:ready]
 
-    with asked_to_stop() if saves else contextlib.nullcontext(lambda step: None) as asked:
+    with stop_on_signal() if saves else contextlib.nullcontext(lambda step: None) as asked:
         stop = None
         while sent < steps:
             goal = min(sent + save_every - sent % save_every, steps) if saves else steps

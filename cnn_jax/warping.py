@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float, Num
 
-from .windows import accumulator, as_floats, check_shape
+from ._dtypes import accumulation_dtype
+from ._validation import as_floats, check_shape
 
 
 def resample(
@@ -29,7 +30,7 @@ def resample(
     if rows.shape != columns.shape:
         raise ValueError(f"columns: expected the shape of rows {rows.shape}, got {columns.shape}")
 
-    wide = accumulator(image.dtype)  # 16 bits do not count the pixels of a wide image
+    wide = accumulation_dtype(image.dtype)  # 16 bits do not count the pixels of a wide image
     places = [rows.astype(wide), columns.astype(wide)]
 
     def read(channel: Array) -> Array:
@@ -59,7 +60,7 @@ def affine(image: Num[Array, "H W *C"], matrix: Num[Array, "2 3"], *, fill: floa
     """
     (image,), (matrix,) = as_floats(image=image), as_floats(matrix=matrix)
     check_shape("image", image, "H W", "H W C")
-    matrix = matrix.astype(accumulator(image.dtype))
+    matrix = matrix.astype(accumulation_dtype(image.dtype))
     if matrix.shape != (2, 3):
         raise ValueError(f"matrix: expected shape (2, 3), got {matrix.shape}")
     a, b, c, d = matrix[0, 0], matrix[0, 1], matrix[1, 0], matrix[1, 1]
@@ -125,12 +126,12 @@ def elastic(
     check_shape("offsets", offsets, "rows columns 2")
     if offsets.shape[2] != 2:
         raise ValueError(f"offsets: expected shape (rows, columns, 2), got {offsets.shape}")
-    moves = jax.image.resize(offsets.astype(accumulator(image.dtype)), (*image.shape[:2], 2), "cubic")
+    moves = jax.image.resize(offsets.astype(accumulation_dtype(image.dtype)), (*image.shape[:2], 2), "cubic")
     rows, columns = _grid(image)
     return resample(image, rows + moves[..., 0], columns + moves[..., 1], fill=fill)
 
 
 def _grid(image: Array) -> tuple[Array, Array]:
-    rows, columns = (jnp.arange(n, dtype=accumulator(image.dtype)) for n in image.shape[:2])
+    rows, columns = (jnp.arange(n, dtype=accumulation_dtype(image.dtype)) for n in image.shape[:2])
     shape = image.shape[:2]
     return jnp.broadcast_to(rows[:, None], shape), jnp.broadcast_to(columns[None, :], shape)

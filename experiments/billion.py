@@ -26,11 +26,11 @@ from PIL import Image
 
 import cnn_jax
 from cnn_jax import nets
-from cnn_jax.data import images, xo
-from cnn_jax.windows import count, number
+from cnn_jax._validation import check_int, check_number
+from cnn_jax.data import image_io, xo
 
-from . import common, report, running
-from .contest import medians
+from ._lib import cli, report, runner
+from ._lib.benchmark import medians
 
 SIZE, BATCH, FEATURES = 28, 1024, 16
 DECODED = 200  # pictures
@@ -93,10 +93,10 @@ def measure(settle: float) -> dict[str, float]:
     files = []
     for letter in np.asarray(batch[:DECODED, ..., 0]):
         files.append(io.BytesIO())
-        Image.fromarray(common.levels(letter)).save(files[-1], "PNG")
+        Image.fromarray(cli.levels(letter)).save(files[-1], "PNG")
     started = time.perf_counter()
     for file in files:
-        images.read_square(file, size=SIZE)
+        image_io.read_square(file, size=SIZE)
     rates["decoding"] = DECODED / (time.perf_counter() - started)
     rates["bytes"] = sum(file.getbuffer().nbytes for file in files) / DECODED
     rates["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -122,11 +122,11 @@ def limits(config: Billion, rates: dict[str, float], job: str, devices: int) -> 
 def main(config: Billion) -> dict[str, Any]:
     """Measures, calculates, prints and writes; returns what metrics.json holds."""
     for name in ("images", "per_host", "cores"):
-        count(name, getattr(config, name))
+        check_int(name, getattr(config, name))
     for name in ("times", "bus", "disk", "link", "store", "settle"):
-        number(name, getattr(config, name), "a number above 0", lambda value: value > 0)
-    numbers = [count("devices", devices) for devices in config.devices]
-    out = common.make_writable(config.out)
+        check_number(name, getattr(config, name), "a number above 0", lambda value: value > 0)
+    numbers = [check_int("devices", devices) for devices in config.devices]
+    out = cli.make_writable(config.out)
     rates = measure(config.settle)
     rows, table = [], [["job", "devices", "images/s", "time", "waits for", "next"]]
     for job in JOBS:
@@ -136,8 +136,8 @@ def main(config: Billion) -> dict[str, Any]:
             rows.append({"job": job, "devices": devices, "limits": dict(passed), "seconds": config.images / rate})
             taken, faster = duration(config.images / rate), f"{second}, {other / rate:.1f} times as fast"
             table.append([job, f"{devices:,}", f"{rate:,.0f}", taken, first, faster])
-    metrics = {"rates": rates, "rows": rows, "config": running.settings(config)}
-    common.write_json(out / "metrics.json", metrics | common.versions())
+    metrics = {"rates": rates, "rows": rows, "config": runner.settings(config)}
+    cli.write_json(out / "metrics.json", metrics | cli.versions())
     each = ", ".join(f"{job} {rates[job]:,.0f}" for job in JOBS)
     came_out = [
         f"Images a second of the device here: {each}; pictures that a core decodes: {rates['decoding']:,.0f}",
@@ -158,4 +158,4 @@ def duration(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    common.run(lambda: main(tyro.cli(Billion, description=__doc__)))
+    cli.run(lambda: main(tyro.cli(Billion, description=__doc__)))

@@ -30,12 +30,12 @@ import tyro
 
 import cnn_jax
 from cnn_jax import augment, initializers, nets, optimizers
+from cnn_jax._batches import Augment, Batch
+from cnn_jax._validation import check_int
 from cnn_jax.data import cifar
-from cnn_jax.data.labelled import Labelled, split
-from cnn_jax.feeding import Augment, Batch
-from cnn_jax.windows import count
+from cnn_jax.data.dataset import LabeledImages, train_val_split
 
-from . import common, learning, running
+from ._lib import classification, cli, runner
 
 CHOOSE = 0.1
 WHITENED = 5000  # images that the first kernels are made from
@@ -47,7 +47,7 @@ KERNELS, BIASES, VOTES, DECAY = 0.24, 0.053, 0.67, 2e-6
 
 
 @dataclasses.dataclass(frozen=True)
-class Cifar10(running.Options):
+class Cifar10(runner.Options):
     """Train on CIFAR-10, and report on its test set."""
 
     seeds: int = 1
@@ -85,7 +85,9 @@ def optimizer(steps: int, steps_an_epoch: int, batch_size: int) -> optax.Gradien
         )
 
     muon = optax.chain(
-        optax.contrib.scale_by_muon(ns_steps=3, beta=0.6, nesterov=True, weight_dimension_numbers=optimizers.kernels),
+        optax.contrib.scale_by_muon(
+            ns_steps=3, beta=0.6, nesterov=True, weight_dimension_numbers=optimizers.muon_dimension_numbers
+        ),
         optax.scale_by_learning_rate(rate(KERNELS, steps)),
         optax.stateless(to_one_norm),
     )
@@ -127,48 +129,50 @@ def varied(flip_key: jax.Array) -> Augment:
     def vary(key: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         own = jax.vmap(jax.random.fold_in, (None, 0))(flip_key, batch.indices)
         keys = jax.random.split(key, len(batch.images))
-        return jax.vmap(one, (0, 0, 0, None))(own, keys, learning.scaled(batch.images), batch.epoch), batch.labels
+        return jax.vmap(one, (0, 0, 0, None))(own, keys, classification.scaled(batch.images), batch.epoch), batch.labels
 
     return vary
 
 
 # Six views and their weights: the image as it is counts as much as the two that are moved.
-VIEWS = {learning.moved(by, by, mirrored): 0.5 if by == 0 else 0.25 for by in (0, 1, -1) for mirrored in (False, True)}
+VIEWS = {
+    classification.moved(by, by, mirrored): 0.5 if by == 0 else 0.25 for by in (0, 1, -1) for mirrored in (False, True)
+}
 
 
-def load(config: Cifar10) -> tuple[Labelled, Labelled]:
+def load(config: Cifar10) -> tuple[LabeledImages, LabeledImages]:
     """What to train on and what to report on."""
     if config.smoke:
-        return learning.generated(200, 32, 3, cifar.CLASSES)
+        return classification.generated(200, 32, 3, cifar.CLASSES)
     train = cifar.load(data_dir=config.data_dir)
     if config.choose:
-        return split(train, CHOOSE)
+        return train_val_split(train, CHOOSE)
     return train, cifar.load("test", data_dir=config.data_dir)
 
 
-def main(config: Cifar10, run: running.Run) -> dict[str, Any]:
+def main(config: Cifar10, run: runner.Run) -> dict[str, Any]:
     """Trains the networks, reads the test set, writes everything; returns what metrics.json holds."""
-    seeds = range(config.seed, config.seed + count("seeds", config.seeds))
-    epochs = 2 if config.smoke else count("epochs", config.epochs)
-    batch_size = 50 if config.smoke else count("batch_size", config.batch_size)
+    seeds = range(config.seed, config.seed + check_int("seeds", config.seeds))
+    epochs = 2 if config.smoke else check_int("epochs", config.epochs)
+    batch_size = 50 if config.smoke else check_int("batch_size", config.batch_size)
     train, test = load(config)
     options: dict[str, Any] = {"features": (8, 8, 8) if config.smoke else config.features}
-    net = nets.speedrun_net(**options)
-    steps = learning.steps_in(epochs, train, batch_size)
-    whitening = initializers.whitening(learning.scaled(train.images[:WHITENED]), epsilon=EPSILON)
+    net = nets.airbench_net(**options)
+    steps = classification.steps_in(epochs, train, batch_size)
+    whitening = initializers.whitening(classification.scaled(train.images[:WHITENED]), epsilon=EPSILON)
 
-    def train_one(name: str, key: jax.Array) -> running.Trained:
+    def train_one(name: str, key: jax.Array) -> runner.Trained:
         init_key, flip_key, key = jax.random.split(key, 3)
         params = net.init(init_key, (32, 32, 3))
         params["conv1"]["kernel"] = whitening
-        return learning.train(
+        return classification.train(
             run,
             name,
             net,
             train,
             params=params,
             optimizer=optimizer(steps, steps // epochs, batch_size),
-            loss=learning.smoothed(len(train.classes), SMOOTHING),
+            loss=classification.smoothed(len(train.classes), SMOOTHING),
             steps=steps,
             batch_size=batch_size,
             augment=varied(flip_key),
@@ -176,12 +180,14 @@ def main(config: Cifar10, run: running.Run) -> dict[str, Any]:
             key=key,
         )
 
-    first, scores, metrics = learning.train_each(
+    first, scores, metrics = classification.train_each(
         seeds,
         run.out,
         train_one,
-        lambda path, trained: cnn_jax.save_params(path, trained.params, net="speedrun_net", options=options),
-        lambda trained: learning.reader(trained.net, trained.params, list(VIEWS), list(VIEWS.values()))(test.images),
+        lambda path, trained: cnn_jax.save_params(path, trained.params, net="airbench_net", options=options),
+        lambda trained: classification.reader(trained.net, trained.params, list(VIEWS), list(VIEWS.values()))(
+            test.images
+        ),
         test.labels,
     )
     work = cnn_jax.cost(net, (32, 32, 3)).multiply_adds
@@ -191,17 +197,17 @@ def main(config: Cifar10, run: running.Run) -> dict[str, Any]:
             leaf.size for leaf, own in zip(jax.tree.leaves(first.params), kinds, strict=True) if own != "fixed"
         ),
         "petaflop": 6e-15 * work * steps * batch_size,
-        "config": running.settings(config),
+        "config": runner.settings(config),
     }
     line = (
         f"{metrics['parameters']:,} parameters, {metrics['petaflop']:.2f} PFLOP: {100 * metrics['accuracy']:.2f} % "
         f"(mean of {len(seeds)})"
     )
-    came_out = [line, learning.by_seed(seeds, metrics)]
-    learning.write_up("cifar10", config, run.out, first, test, scores[0], metrics, came_out)
+    came_out = [line, classification.by_seed(seeds, metrics)]
+    classification.write_up("cifar10", config, run.out, first, test, scores[0], metrics, came_out)
     print(f"{line}; everything is in {config.out}")
     return metrics
 
 
 if __name__ == "__main__":
-    common.run(lambda: running.through(tyro.cli(Cifar10, description=__doc__), main))
+    cli.run(lambda: runner.through(tyro.cli(Cifar10, description=__doc__), main))

@@ -33,11 +33,11 @@ import tyro
 
 import cnn_jax
 from cnn_jax import augment, nets, optimizers
-from cnn_jax.data import idx
-from cnn_jax.data.labelled import Labelled, split
-from cnn_jax.windows import count
+from cnn_jax._validation import check_int
+from cnn_jax.data import mnist
+from cnn_jax.data.dataset import LabeledImages, train_val_split
 
-from . import common, learning, running
+from ._lib import classification, cli, runner
 
 CHOOSE = 1 / 6
 SMOKE_BATCH = 20
@@ -63,11 +63,11 @@ RECIPES = {
     "cosine": Recipe("cosine_net", {"features": (5, 8, 5)}, 60, 0.1, 0.03, 0.5),
     "wide-cosine": Recipe("cosine_net", {"features": (8, 12, 8)}, 60, 0.1, 0.03, 0.5),
 }
-VIEWS = [learning.moved(down, right) for down in (0, 1, -1) for right in (0, 1, -1)]
+VIEWS = [classification.moved(down, right) for down in (0, 1, -1) for right in (0, 1, -1)]
 
 
 @dataclasses.dataclass(frozen=True)
-class Digits(running.Options):
+class Digits(runner.Options):
     """Train on MNIST or a set like it, and report on its test set."""
 
     data: Literal["mnist", "fashion-mnist", "emnist-letters"] = "mnist"
@@ -100,10 +100,10 @@ def optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
 
     muon = optax.contrib.muon(
         rate(recipe.kernels),
-        muon_weight_dimension_numbers=optimizers.kernels,
+        muon_weight_dimension_numbers=optimizers.muon_dimension_numbers,
         adam_learning_rate=rate(recipe.others),
     )
-    return optimizers.average(muon, decay=0.999, steps=steps)
+    return optimizers.with_ema(muon, decay=0.999, steps=steps)
 
 
 def slanted(key: jax.Array, image: jax.Array, *, strength: float) -> jax.Array:
@@ -117,31 +117,31 @@ def shifted(key: jax.Array, image: jax.Array, *, strength: float) -> jax.Array:
     return augment.shift(key, image, most=round(2 * strength))
 
 
-def load(config: Digits) -> tuple[Labelled, Labelled]:
+def load(config: Digits) -> tuple[LabeledImages, LabeledImages]:
     """What to train on and what to report on."""
     if config.smoke:
-        return learning.generated(4 * SMOKE_BATCH, 28, 1, idx.SOURCES[config.data].classes)
-    train = idx.load(config.data, data_dir=config.data_dir)
+        return classification.generated(4 * SMOKE_BATCH, 28, 1, mnist.SOURCES[config.data].classes)
+    train = mnist.load(config.data, data_dir=config.data_dir)
     if config.choose:
-        return split(train, CHOOSE)
-    return train, idx.load(config.data, "test", data_dir=config.data_dir)
+        return train_val_split(train, CHOOSE)
+    return train, mnist.load(config.data, "test", data_dir=config.data_dir)
 
 
-def main(config: Digits, run: running.Run) -> dict[str, Any]:
+def main(config: Digits, run: runner.Run) -> dict[str, Any]:
     """Trains the networks, reads the test set, writes everything; returns what metrics.json holds."""
-    seeds = range(config.seed, config.seed + count("seeds", config.seeds))
-    batch_size = count("batch_size", config.batch_size)
+    seeds = range(config.seed, config.seed + check_int("seeds", config.seeds))
+    batch_size = check_int("batch_size", config.batch_size)
     batch_size = SMOKE_BATCH if config.smoke else batch_size
     train, test = load(config)
     recipe = RECIPES[config.net]
-    epochs = 2 if config.smoke else count("epochs", recipe.epochs if config.epochs is None else config.epochs)
-    steps = learning.steps_in(epochs, train, batch_size)
+    epochs = 2 if config.smoke else check_int("epochs", recipe.epochs if config.epochs is None else config.epochs)
+    steps = classification.steps_in(epochs, train, batch_size)
     options = recipe.options | {"classes": len(train.classes)}
     net = getattr(nets, recipe.net)(**options)
     vary = functools.partial(shifted if config.data == "fashion-mnist" else slanted, strength=recipe.variation)
 
-    def train_one(name: str, key: jax.Array) -> running.Trained:
-        return learning.train(
+    def train_one(name: str, key: jax.Array) -> runner.Trained:
+        return classification.train(
             run,
             name,
             net,
@@ -149,35 +149,35 @@ def main(config: Digits, run: running.Run) -> dict[str, Any]:
             optimizer=optimizer(recipe, steps),
             steps=steps,
             batch_size=batch_size,
-            augment=learning.vary(vary),
+            augment=classification.vary(vary),
             key=key,
         )
 
-    first, scores, metrics = learning.train_each(
+    first, scores, metrics = classification.train_each(
         seeds,
         run.out,
         train_one,
         lambda path, trained: cnn_jax.save_params(path, trained.params, net=recipe.net, options=options),
-        lambda trained: learning.reader(net, trained.params, VIEWS)(test.images),
+        lambda trained: classification.reader(net, trained.params, VIEWS)(test.images),
         test.labels,
     )
     together = np.mean(scores, axis=0)
     metrics |= {
-        "together": learning.accuracy(together, test.labels),
-        "parameters": learning.learned_parameters(first.params),
+        "together": classification.accuracy(together, test.labels),
+        "parameters": classification.learned_parameters(first.params),
         "epochs": epochs,
-        "config": running.settings(config),
+        "config": runner.settings(config),
     }
     pictures = "generated pictures" if config.smoke else config.data
     line = (
         f"{pictures}, {config.net}, {metrics['parameters']:,} parameters: {100 * metrics['accuracy']:.2f} % "
         f"(mean of {len(seeds)}), {100 * metrics['together']:.2f} % together"
     )
-    came_out = [line, learning.by_seed(seeds, metrics)]
-    learning.write_up("digits", config, run.out, first, test, together, metrics, came_out)
+    came_out = [line, classification.by_seed(seeds, metrics)]
+    classification.write_up("digits", config, run.out, first, test, together, metrics, came_out)
     print(f"{line}; everything is in {config.out}")
     return metrics
 
 
 if __name__ == "__main__":
-    common.run(lambda: running.through(tyro.cli(Digits, description=__doc__), main))
+    cli.run(lambda: runner.through(tyro.cli(Digits, description=__doc__), main))

@@ -30,15 +30,15 @@ from PIL import Image
 
 import cnn_jax
 from cnn_jax import explain, figures
-from cnn_jax.data import images, xo
+from cnn_jax.data import image_io, xo
 
-from . import common, draw_view, learning, report, running
+from ._lib import classification, cli, draw_html, report, runner
+from ._lib.xo_train import VIEWS
 from .walkthrough import DEFORMED_X, THE_X, picture
 from .xo import load_model, open_letter
-from .xo_training import VIEWS
 
 HOST = "127.0.0.1"
-PAGE = Path(__file__).with_name("page")
+PAGE = Path(__file__).parent / "_lib" / "page"
 EXAMPLES = {"the X": picture(THE_X), "a deformed X": picture(DEFORMED_X)}
 COVERED = 5  # rows and columns of the square that shows what counted
 SHOWN = 96  # rows and columns that a picture is made, to match features on it
@@ -76,7 +76,7 @@ def seeing(net: cnn_jax.Layer, params: Any) -> Callable[[np.ndarray], Seen]:
     @jax.jit
     def see(params: Any, letter: jax.Array) -> Seen:
         image = letter[..., None]
-        scores = learning.opinion(net, params, image[None], VIEWS)[0]
+        scores = classification.opinion(net, params, image[None], VIEWS)[0]
         falls = explain.occlusion(net, params, image, label=jnp.argmax(scores), window=COVERED, stride=2)
         return Seen(jax.nn.softmax(scores), net.apply(params, image), explain.stages(net, params, image), falls)
 
@@ -116,7 +116,7 @@ def answering(answer: Callable[[Any], str]) -> Callable[[Any], str]:
         try:
             return answer(asked)
         except Exception as error:  # whatever is asked, the page says what was wrong with it
-            return f'<p class="problem">{html.escape(common.complaint(error))}</p>'
+            return f'<p class="problem">{html.escape(cli.complaint(error))}</p>'
 
     return safe
 
@@ -127,7 +127,7 @@ def readable(see: Callable[[np.ndarray], Seen]) -> Callable[[str], str]:
     @answering
     def read(picture: str) -> str:
         letter = open_letter(opened(picture))
-        return draw_view.reading(letter, see(letter), xo.CLASSES)
+        return draw_html.reading(letter, see(letter), xo.CLASSES)
 
     return read
 
@@ -138,8 +138,8 @@ def match(asked: dict[str, Any]) -> str:
     feature, picture = np.asarray(asked["feature"], np.float32), str(asked["picture"])
     if feature.shape not in {(size, size) for size in FEATURES} or not np.all(np.abs(feature) <= 1):
         raise ValueError("feature: expected 3x3 or 5x5 numbers from -1 to 1, got something else")
-    image = EXAMPLES[picture] if picture in EXAMPLES else squared(images.read_image(opened(picture)))
-    return draw_view.matching(image, np.asarray(matched(image, feature)), feature)
+    image = EXAMPLES[picture] if picture in EXAMPLES else squared(image_io.read_image(opened(picture)))
+    return draw_html.matching(image, np.asarray(matched(image, feature)), feature)
 
 
 matched = jax.jit(cnn_jax.match)
@@ -153,7 +153,7 @@ def page(read: Callable[[str], str]) -> Any:
         gradio.HTML(
             html_template=(PAGE / f"{name}.html").read_text(),
             css_template=(PAGE / "page.css").read_text(),
-            js_on_load=(PAGE / "common.js").read_text() + (PAGE / f"{name}.js").read_text(),
+            js_on_load=(PAGE / "cli.js").read_text() + (PAGE / f"{name}.js").read_text(),
             apply_default_css=False,
             server_functions=[function],
             **props,
@@ -162,7 +162,7 @@ def page(read: Callable[[str], str]) -> Any:
     with gradio.Blocks(title="What the network sees", analytics_enabled=False) as blocks:
         gradio.Markdown("# What the network sees")
         with gradio.Tab("Read a letter"):
-            part("pad", read, examples={name: draw_view.png(image) for name, image in EXAMPLES.items()})
+            part("pad", read, examples={name: draw_html.png(image) for name, image in EXAMPLES.items()})
         with gradio.Tab("Match a feature"):
             part("feature", match)
     return blocks
@@ -173,17 +173,17 @@ def main(config: Draw) -> dict[str, Any]:
     if importlib.util.find_spec("gradio") is None:
         raise ValueError("experiments.draw needs gradio: pip install 'cnn_jax[draw]'")
     check_free(config.port)
-    out = common.make_writable(config.out)
+    out = cli.make_writable(config.out)
     see = seeing(*load_model(config.model))
     read = readable(see)
     for image in (*EXAMPLES.values(), np.zeros((SHOWN, SHOWN), np.float32)):  # compile before anybody waits
         for size in FEATURES:
             matched(image, np.zeros((size, size), np.float32))
     found = {name: rehearse(name, image, see, read, out) for name, image in EXAMPLES.items()}
-    metrics = {"read": found, "config": running.settings(config)} | common.versions()
+    metrics = {"read": found, "config": runner.settings(config)} | cli.versions()
     blocks = page(read)
     serve(blocks, config.port)
-    common.write_json(out / "metrics.json", metrics)
+    cli.write_json(out / "metrics.json", metrics)
     rows = [[name, f"{one['X']:.4f}", f"{one['O']:.4f}", f"{one['milliseconds']:.0f}"] for name, one in found.items()]
     pictures = {f"{name}.png": f"{name}: every filtered and pooled image, a scale for each row" for name in found}
     report.write(out, "draw", config, [[["picture", "X", "O", "milliseconds"], *rows]], pictures)
@@ -199,7 +199,7 @@ def rehearse(
     name: str, image: np.ndarray, see: Callable[[np.ndarray], Seen], read: Callable[[str], str], out: Path
 ) -> dict[str, float]:
     """How a picture is read and how soon, its stages drawn."""
-    data = draw_view.png(image)
+    data = draw_html.png(image)
     letter = open_letter(opened(data))
     seen = see(letter)
     named = {"image": letter[..., None]} | seen.stages
@@ -219,7 +219,7 @@ def check_free(port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((HOST, port))
     except (OSError, OverflowError) as error:
-        raise ValueError(f"port: expected a free one, got {port} ({common.complaint(error)})") from error
+        raise ValueError(f"port: expected a free one, got {port} ({cli.complaint(error)})") from error
 
 
 def serve(blocks: Any, port: int) -> None:
@@ -253,4 +253,4 @@ class OwnPageOnly:
 
 
 if __name__ == "__main__":
-    common.run(lambda: main(tyro.cli(Draw, description=__doc__)))
+    cli.run(lambda: main(tyro.cli(Draw, description=__doc__)))

@@ -26,12 +26,12 @@ from jax.sharding import Mesh, PartitionSpec
 from PIL import Image, ImageDraw
 
 import cnn_jax
-from cnn_jax.data import images
-from cnn_jax.figures import COLOURS
-from cnn_jax.files import replacing
+from cnn_jax.data import image_io
+from cnn_jax.figures import COLORS
+from cnn_jax.files import atomic_write
 from cnn_jax.progress import Progress
 
-from . import common, find_demo, find_many, report, running
+from ._lib import cli, find_demo, find_parquet, report, runner
 
 SCORES = {"zncc": cnn_jax.zncc, "cosine": cnn_jax.cosine, "match": cnn_jax.match}
 MOST, AT_ONCE = 8, 4_000_000  # pictures of one size searched together, and the numbers in them
@@ -107,18 +107,18 @@ def search_files(config: Find) -> dict[str, Any]:
     if len(set(names)) < len(names):
         names = [str(path) for path in config.template]
     features, masks = read_templates(config.template, config.mask, config.score)
-    mesh = running.connect(config.devices, config.distributed)
+    mesh = runner.connect(config.devices, config.distributed)
     search = searcher(config, features, masks, mesh and mesh.local_mesh)
     files = list(dict.fromkeys(listed(config.pictures)))
     if not files:
         raise ValueError(f"pictures: no picture file in {', '.join(map(str, config.pictures))}")
-    out = common.make_writable(config.out)
+    out = cli.make_writable(config.out)
     devices = 1 if mesh is None else mesh.local_mesh.size
     searched = functools.partial(
         search_each, search=search, channels=features[0].shape[2:], names=names, devices=devices
     )
     if config.parquet:
-        return search_many(config, files, searched, find_many.digest([*features, *masks]))
+        return search_many(config, files, searched, find_parquet.digest([*features, *masks]))
     found, unread, drawn = {}, {}, {}
     with Progress("searching", len(files), show=len(files) > 1) as bar:
         for path, matches in searched(files):
@@ -126,7 +126,7 @@ def search_files(config: Find) -> dict[str, Any]:
                 unread[path] = matches
             else:
                 found[path] = matches
-                boxed = draw_boxes(on_white(images.read_colours(path)), matches, features, names)
+                boxed = draw_boxes(on_white(image_io.read_color(path)), matches, features, names)
                 drawn[str(path)] = f"{len(found) + len(unread):04d}_{path.stem[:50]}.png"
                 save_picture(boxed, out / drawn[str(path)])
             bar.update(len(found) + len(unread))
@@ -143,7 +143,7 @@ def search_files(config: Find) -> dict[str, Any]:
         sys.stdout.flush()
         for why in unread.values():
             print(why, file=sys.stderr)
-        common.fail(f"{len(unread)} of {len(files)} pictures could not be searched")
+        cli.fail(f"{len(unread)} of {len(files)} pictures could not be searched")
     return metrics
 
 
@@ -162,7 +162,7 @@ def search_each(
         try:
             results = [listing(matches, names) for matches in search(np.stack(list(batch.values())))]
         except ValueError as error:  # smaller than all templates
-            results = [f"{path}: {common.complaint(error)}" for path in batch]
+            results = [f"{path}: {cli.complaint(error)}" for path in batch]
         yield from zip(batch, results, strict=True)
     yield from unread.items()
 
@@ -173,9 +173,9 @@ def search_many(
     """Searches into Parquet parts, and prints no more than how many."""
     asked = {name: getattr(config, name) for name in ASKED} | {"templates": templates}
     folder = config.out / "matches"
-    metrics = find_many.search_all(files, folder, asked, searched, resume=config.resume)
+    metrics = find_parquet.search_all(files, folder, asked, searched, resume=config.resume)
     if jax.process_index() == 0:
-        common.write_json(config.out / "metrics.json", metrics | options(config))
+        cli.write_json(config.out / "metrics.json", metrics | options(config))
         counted = [[name.replace("_", " ") for name in metrics], [f"{value:,.6g}" for value in metrics.values()]]
         report.write(config.out, "find", config, [counted])
     print(
@@ -187,7 +187,7 @@ def search_many(
 
 def demonstrate(config: Find) -> dict[str, Any]:
     """Searches the script's own picture, and says how much of what is in it was found and how precisely."""
-    out = common.make_writable(config.out)
+    out = cli.make_writable(config.out)
     image, placed = find_demo.picture(config.seed)
     names, features = zip(*find_demo.templates().items(), strict=True)
     asked = dataclasses.replace(config, scales=find_demo.SCALES, angles=find_demo.ANGLES, top_k=2 * len(placed))
@@ -231,12 +231,12 @@ def read_templates(
     """Templates, in grey if none has colours, and which of their pixels count, None for all."""
     if masks and len(masks) != len(paths):
         raise ValueError(f"--mask: expected one for each of the {len(paths)} templates, got {len(masks)}")
-    read = [images.read_colours(path) for path in paths]
+    read = [image_io.read_color(path) for path in paths]
     coloured = any(np.ptp(picture[..., :3], axis=-1).max() > 0.02 for picture in read)
     features = [picture[..., :3] if coloured else grey(picture) for picture in read]
     counts = [picture[..., 3] >= 0.5 for picture in read]
     for i, path in enumerate(masks):
-        white = grey(images.read_colours(path)) > 0
+        white = grey(image_io.read_color(path)) > 0
         if white.shape != counts[i].shape:
             raise ValueError(f"{path}: expected the size of {paths[i]} {counts[i].shape}, got {white.shape}")
         counts[i] &= white
@@ -309,9 +309,9 @@ def batches(
     waiting = collections.defaultdict(dict)
     for path in files:
         try:
-            picture = images.read_colours(path)
+            picture = image_io.read_color(path)
         except (ValueError, OSError) as error:
-            unread[path] = common.complaint(error)
+            unread[path] = cli.complaint(error)
             continue
         picture = on_white(picture) if channels else grey(on_white(picture))
         waiting[picture.shape][path] = picture
@@ -344,11 +344,11 @@ def draw_boxes(
     picture: np.ndarray, found: Sequence[dict[str, Any]], features: Sequence[np.ndarray], names: Sequence[str]
 ) -> np.ndarray:
     """A copy of the picture, in colours, with the outline of each match, a colour a template, and its score."""
-    copy = Image.fromarray(common.levels(picture)).convert("RGB")
+    copy = Image.fromarray(cli.levels(picture)).convert("RGB")
     pen = ImageDraw.Draw(copy)
     for match in found:
         number = names.index(match["template"])
-        colour = COLOURS[number % len(COLOURS)]
+        colour = COLORS[number % len(COLORS)]
         half = [side * match["scale"] / 2 for side in features[number].shape[:2]]
         middle = [match[place] + (match[size] - 1) / 2 for place, size in (("y", "height"), ("x", "width"))]
         cos, sin = (function(math.radians(match["angle"])) for function in (math.cos, math.sin))
@@ -361,20 +361,20 @@ def draw_boxes(
 
 def save_picture(picture: np.ndarray, path: Path) -> None:
     """Writes a picture of levels 0 to 255, or of -1 to 1."""
-    levels = picture if picture.dtype == np.uint8 else common.levels(picture)
-    with replacing(path) as temporary:
+    levels = picture if picture.dtype == np.uint8 else cli.levels(picture)
+    with atomic_write(path) as temporary:
         Image.fromarray(levels).save(temporary)
 
 
 def options(config: Find) -> dict[str, Any]:
     """What was asked for, and what the figures depend on."""
     asked = dataclasses.asdict(config)
-    return {"options": {name: asked[name] for name in ASKED}} | common.versions()
+    return {"options": {name: asked[name] for name in ASKED}} | cli.versions()
 
 
 def finish(config: Find, metrics: dict[str, Any], said: Sequence[str | report.Table], figures: dict[str, str]) -> None:
     """Writes metrics.json and report.html, and prints the matches as JSON or as tables."""
-    common.write_json(config.out / "metrics.json", metrics | options(config))
+    cli.write_json(config.out / "metrics.json", metrics | options(config))
     report.write(config.out, "find", config, said, figures)
     print(json.dumps(metrics["found"], indent=2) if config.json else report.text(came_out(metrics["found"])))
 
@@ -391,4 +391,4 @@ def came_out(found: dict[str, list[dict[str, Any]]]) -> list[str | report.Table]
 
 
 if __name__ == "__main__":
-    common.run(lambda: main(tyro.cli(Find, description=__doc__)))
+    cli.run(lambda: main(tyro.cli(Find, description=__doc__)))

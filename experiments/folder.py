@@ -22,11 +22,11 @@ import tyro
 
 import cnn_jax
 from cnn_jax import augment, nets, optimizers
-from cnn_jax.data import folder, images
-from cnn_jax.data.labelled import Labelled
-from cnn_jax.windows import count
+from cnn_jax._validation import check_int
+from cnn_jax.data import image_folder, image_io
+from cnn_jax.data.dataset import LabeledImages
 
-from . import common, learning, running
+from ._lib import classification, cli, runner
 
 OUT = Path("runs/folder")
 NET = "resnet9"
@@ -35,7 +35,7 @@ VIEWS = (lambda batch: batch, lambda batch: batch[:, :, ::-1])
 
 
 @dataclasses.dataclass(frozen=True)
-class Train(running.Options):
+class Train(runner.Options):
     """Train a residual network on a folder of folders of pictures."""
 
     pictures: tyro.conf.Positional[Path | None] = None
@@ -77,55 +77,55 @@ def vary(key: jax.Array, image: jax.Array) -> jax.Array:
     return augment.crop(keys[2], image, border=max(image.shape[0] // 10, 1))
 
 
-def load(config: Train) -> tuple[Labelled, Labelled]:
+def load(config: Train) -> tuple[LabeledImages, LabeledImages]:
     """What to train on and what to report on."""
     if config.smoke:
-        return learning.generated(60, config.size, 3, ("a", "b", "c"))
+        return classification.generated(60, config.size, 3, ("a", "b", "c"))
     if config.pictures is None:
         raise ValueError("pictures: expected a folder of folders of pictures, got none")
-    return folder.load(config.pictures, size=config.size, validation=config.validation, seed=config.seed)
+    return image_folder.load(config.pictures, size=config.size, validation=config.validation, seed=config.seed)
 
 
-def train(config: Train, run: running.Run) -> dict[str, Any]:
+def train(config: Train, run: runner.Run) -> dict[str, Any]:
     """Trains, reports on what was kept apart, writes everything; returns what metrics.json holds."""
-    steps, size = 6 if config.smoke else count("steps", config.steps), side(config.size)
+    steps, size = 6 if config.smoke else check_int("steps", config.steps), side(config.size)
     known, kept = load(config)
     options = {"features": 4 if config.smoke else config.features, "classes": len(known.classes)}
     rate = optax.cosine_decay_schedule(config.learning_rate, steps)
-    trained = learning.train(
+    trained = classification.train(
         run,
         "network",
         nets.resnet9(**options),
         known,
-        optimizer=optax.contrib.muon(rate, muon_weight_dimension_numbers=optimizers.kernels),
-        loss=learning.smoothed(len(known.classes), 0.1),
+        optimizer=optax.contrib.muon(rate, muon_weight_dimension_numbers=optimizers.muon_dimension_numbers),
+        loss=classification.smoothed(len(known.classes), 0.1),
         steps=steps,
-        batch_size=min(count("batch_size", config.batch_size), len(known.labels)),
-        augment=learning.vary(vary),
+        batch_size=min(check_int("batch_size", config.batch_size), len(known.labels)),
+        augment=classification.vary(vary),
         key=jax.random.key(config.seed),
     )
     save(run.out, trained.params, options, known.classes, size)
-    scores = learning.reader(trained.net, trained.params, VIEWS)(kept.images)
+    scores = classification.reader(trained.net, trained.params, VIEWS)(kept.images)
     metrics = {
-        "accuracy": learning.accuracy(scores, kept.labels),
+        "accuracy": classification.accuracy(scores, kept.labels),
         "images": len(kept.labels),
         "trained_on": len(known.labels),
-        "parameters": learning.learned_parameters(trained.params),
+        "parameters": classification.learned_parameters(trained.params),
         "training_seconds": trained.seconds,
-        "config": running.settings(config),
+        "config": runner.settings(config),
     }
     line = (
         f"{len(known.classes)} classes: {100 * metrics['accuracy']:.1f} % of {metrics['images']} pictures that were "
         "kept apart"
     )
-    learning.write_up("folder", config, run.out, trained, kept, scores, metrics, [line])
+    classification.write_up("folder", config, run.out, trained, kept, scores, metrics, [line])
     print(f"{line}; everything is in {config.out}")
     return metrics
 
 
 def side(size: int) -> int:
     """A size of pictures that the network can read."""
-    if images.side(size) < SMALLEST:
+    if image_io.check_size(size) < SMALLEST:
         raise ValueError(f"size: expected at least {SMALLEST}, which the network needs, got {size}")
     return size
 
@@ -134,7 +134,7 @@ def save(out: Path, params: Any, options: dict[str, Any], classes: Sequence[str]
     """Writes the model, and then what its votes mean, with its checksum: a run can end between the two."""
     path = out / "model.safetensors"
     cnn_jax.save_params(path, params, net=NET, options=options)
-    common.write_json(out / "classes.json", {"model": checksum(path), "classes": classes, "size": size})
+    cli.write_json(out / "classes.json", {"model": checksum(path), "classes": classes, "size": size})
 
 
 def checksum(path: Path) -> str:
@@ -145,11 +145,11 @@ def checksum(path: Path) -> str:
 
 def classify(config: Classify) -> None:
     """Prints one line a picture; exits with code 2 if one could not be read."""
-    learning.classify(config.pictures, functools.partial(load_model, config.model))
+    classification.classify(config.pictures, functools.partial(load_model, config.model))
 
 
-def load_model(model: Path) -> tuple[learning.Read, Callable[[Path], np.ndarray], tuple[str, ...]]:
-    """What `learning.classify` needs, from the folder that a training wrote to."""
+def load_model(model: Path) -> tuple[classification.Read, Callable[[Path], np.ndarray], tuple[str, ...]]:
+    """What `classification.classify` needs, from the folder that a training wrote to."""
     path, weights = model / "classes.json", model / "model.safetensors"
     try:
         meant = json.loads(path.read_text(encoding="utf-8"))
@@ -162,8 +162,8 @@ def load_model(model: Path) -> tuple[learning.Read, Callable[[Path], np.ndarray]
         raise ValueError(f"{path}: not what a training writes ({error})") from error
     if checksum(weights) != expected:
         raise ValueError(f"{path}: not of the model {weights}, whose training did not end; train again")
-    net, params = learning.load(weights, NET, (size, size, 3), len(classes))
-    return learning.reader(net, params, VIEWS), functools.partial(images.read_square, size=size), tuple(classes)
+    net, params = classification.load(weights, NET, (size, size, 3), len(classes))
+    return classification.reader(net, params, VIEWS), functools.partial(image_io.read_square, size=size), tuple(classes)
 
 
 def main() -> None:
@@ -171,8 +171,8 @@ def main() -> None:
     if sys.argv[1:2] == ["classify"]:
         classify(tyro.cli(Classify, prog="experiments.folder classify", args=sys.argv[2:]))
     else:
-        running.through(tyro.cli(Train, prog="experiments.folder", description=__doc__), train)
+        runner.through(tyro.cli(Train, prog="experiments.folder", description=__doc__), train)
 
 
 if __name__ == "__main__":
-    common.run(main)
+    cli.run(main)

@@ -16,9 +16,9 @@ from typing import Any
 import tyro
 from PIL import Image
 
-from cnn_jax.files import replacing
+from cnn_jax.files import atomic_write
 
-from . import common
+from ._lib import cli
 
 # Each picture's script, and the file that it writes.
 PICTURES = {
@@ -36,7 +36,7 @@ SCREENSHOTS = ("draw.png", "draw_feature.png", "report.png")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Without these it asks for what no test or picture needs, some of it on the network.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-HERE = Path(__file__).with_name("pictures")
+HERE = Path(__file__).parent / "_lib" / "pictures"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def run(name: str, out: Path) -> None:
 
 def small(source: Path, target: Path) -> None:
     """Writes a picture, packed as well as PNG can."""
-    with replacing(target) as temporary, Image.open(source) as picture:
+    with atomic_write(target) as temporary, Image.open(source) as picture:
         picture.convert("RGB").save(temporary, "PNG", optimize=True)
 
 
@@ -104,7 +104,7 @@ def screenshots(out: Path, pictures: Path) -> None:
 
 def main(config: Gallery) -> dict[str, Any]:
     """Runs everything; returns what metrics.json holds."""
-    out, pictures = common.make_writable(config.out), common.make_writable(config.pictures)
+    out, pictures = cli.make_writable(config.out), cli.make_writable(config.pictures)
     for name in dict.fromkeys(script for script, _ in PICTURES.values()):
         run(name, out)
     for name, (script, file) in PICTURES.items():
@@ -117,11 +117,11 @@ def main(config: Gallery) -> dict[str, Any]:
         made += SCREENSHOTS
     except ImportError as error:
         print(f"screenshots stay as they are: {error}", file=sys.stderr)
-    metrics = {"pictures": made} | common.versions()
-    common.write_json(out / "metrics.json", metrics)
+    metrics = {"pictures": made} | cli.versions()
+    cli.write_json(out / "metrics.json", metrics)
     print(f"{len(made)} pictures in {pictures}")
     return metrics
 
 
 if __name__ == "__main__":
-    common.run(lambda: main(tyro.cli(Gallery, description=__doc__)))
+    cli.run(lambda: main(tyro.cli(Gallery, description=__doc__)))

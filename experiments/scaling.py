@@ -26,10 +26,10 @@ import tyro
 
 import cnn_jax
 from cnn_jax import figures
+from cnn_jax._correlate import METHODS, SHIFT_PRODUCTS
 from cnn_jax.progress import Progress
-from cnn_jax.sliding import METHODS, SHIFT_PRODUCTS
 
-from . import common, report
+from ._lib import cli, report
 
 # A call this many times as long as one that does nothing is more than overhead.
 ABOVE_OVERHEAD = 10
@@ -240,12 +240,12 @@ def main(config: Scaling) -> dict[str, Any]:
     rounds = config.rounds or (3 if config.quick else 9)
     if config.seed < 0:
         raise ValueError(f"seed: expected at least 0, got {config.seed}")
-    out = common.make_writable(config.out)
+    out = cli.make_writable(config.out)
     measured = measure(config, rounds) | {"pooling": pooling(config, rounds)}
-    metrics = {"quick": config.quick, "rounds": rounds, "seed": config.seed} | measured | common.versions()
+    metrics = {"quick": config.quick, "rounds": rounds, "seed": config.seed} | measured | cli.versions()
     for name, figure in draw(measured).items():
         figures.save(figure, out / f"{name}.png")
-    common.write_json(out / "metrics.json", metrics)
+    cli.write_json(out / "metrics.json", metrics)
     came_out = tables(measured)
     report.write(out, "scaling", config, came_out, FIGURES)
     print(report.text(came_out))
@@ -253,4 +253,4 @@ def main(config: Scaling) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    common.run(lambda: main(tyro.cli(Scaling)))
+    cli.run(lambda: main(tyro.cli(Scaling)))

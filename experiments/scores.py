@@ -31,12 +31,12 @@ import tyro
 
 import cnn_jax
 from cnn_jax import figures
-from cnn_jax.data import idx
-from cnn_jax.data.labelled import Labelled, split
-from cnn_jax.windows import count
+from cnn_jax._validation import check_int
+from cnn_jax.data import mnist
+from cnn_jax.data.dataset import LabeledImages, train_val_split
 
-from . import common, learning, report, running
-from .contest import medians
+from ._lib import classification, cli, report, runner
+from ._lib.benchmark import medians
 
 SMOKE_BATCH = 40
 APART = 1 / 6  # of the training set, to choose a learning rate by
@@ -52,7 +52,7 @@ def matching(score: Callable[..., jax.Array], learn: Mapping[str, float] | None 
 
 def convolving(features: int) -> list[cnn_jax.Layer]:
     """What `match` is but for its scale: how much a kind owes to where its features start, and how fast they move."""
-    return [cnn_jax.Conv(features, 3, bias=False), cnn_jax.MaxAbsPool()]
+    return [cnn_jax.Conv(features, 3, use_bias=False), cnn_jax.MaxAbsPool()]
 
 
 KINDS: Mapping[str, Layers] = {
@@ -82,7 +82,7 @@ FIGURES = {"robustness.png": "Under a change of light: accuracy of each kind of 
 
 
 @dataclasses.dataclass(frozen=True)
-class Scores(running.Options):
+class Scores(runner.Options):
     """Train networks with six kinds of layers and compare them."""
 
     data: Literal["mnist", "fashion-mnist"] = "mnist"
@@ -113,21 +113,21 @@ def network(kind: str, features: tuple[int, int], classes: int) -> cnn_jax.Layer
     return cnn_jax.Chain(*stages, cnn_jax.Flatten(), cnn_jax.Dense(classes))
 
 
-def load(config: Scores) -> tuple[Labelled, Labelled]:
+def load(config: Scores) -> tuple[LabeledImages, LabeledImages]:
     """What to train on and what to report on."""
     if config.smoke:
-        return learning.generated(6 * SMOKE_BATCH, 28, 1, idx.SOURCES[config.data].classes)
+        return classification.generated(6 * SMOKE_BATCH, 28, 1, mnist.SOURCES[config.data].classes)
     return (
-        idx.load(config.data, data_dir=config.data_dir),
-        idx.load(config.data, "test", data_dir=config.data_dir),
+        mnist.load(config.data, data_dir=config.data_dir),
+        mnist.load(config.data, "test", data_dir=config.data_dir),
     )
 
 
-def train(kind: str, rate: float, seed: int, data: Labelled, config: Scores, run: running.Run) -> running.Trained:
+def train(kind: str, rate: float, seed: int, data: LabeledImages, config: Scores, run: runner.Run) -> runner.Trained:
     """A network of a kind that has learned from the data."""
     batch_size = SMOKE_BATCH if config.smoke else config.batch_size
-    steps = learning.steps_in(config.epochs, data, batch_size)
-    return learning.train(
+    steps = classification.steps_in(config.epochs, data, batch_size)
+    return classification.train(
         run,
         f"{kind} {len(data.labels)} {rate:g} {seed}",
         network(kind, config.features, len(data.classes)),
@@ -135,35 +135,41 @@ def train(kind: str, rate: float, seed: int, data: Labelled, config: Scores, run
         optimizer=optax.adam(optax.cosine_decay_schedule(rate, steps)),
         steps=steps,
         batch_size=batch_size,
-        augment=learning.vary(lambda key, image: image),
+        augment=classification.vary(lambda key, image: image),
         key=jax.random.key(seed),
     )
 
 
-def choose(kind: str, data: Labelled, config: Scores, run: running.Run) -> tuple[float, dict[str, float]]:
+def choose(kind: str, data: LabeledImages, config: Scores, run: runner.Run) -> tuple[float, dict[str, float]]:
     """The learning rate that reads most of a part of the training set kept apart, and what each one reads."""
     if len(config.learning_rates) == 1:
         return config.learning_rates[0], {}
-    learned, apart = split(data, APART)
+    learned, apart = train_val_split(data, APART)
     read = {}
     for rate in config.learning_rates:
         trained = train(kind, rate, config.seed, learned, config, run)
-        read[rate] = learning.accuracy(learning.reader(trained.net, trained.params)(apart.images), apart.labels)
+        read[rate] = classification.accuracy(
+            classification.reader(trained.net, trained.params)(apart.images), apart.labels
+        )
     return max(read, key=read.__getitem__), {f"{rate:g}": own for rate, own in read.items()}
 
 
-def robustness(read: learning.Read, test: Labelled) -> dict[str, list[float]]:
+def robustness(read: classification.Read, test: LabeledImages) -> dict[str, list[float]]:
     """Accuracy for every strength of every change."""
-    pixels = learning.scaled(test.images)
+    pixels = classification.scaled(test.images)
     return {
-        name: [learning.accuracy(read(np.asarray(change(pixels, strength))), test.labels) for strength in strengths]
+        name: [
+            classification.accuracy(read(np.asarray(change(pixels, strength))), test.labels) for strength in strengths
+        ]
         for name, (change, strengths) in CHANGES.items()
     }
 
 
-def images_per_second(readers: Mapping[str, learning.Read], images: np.ndarray, settle: float) -> dict[str, float]:
+def images_per_second(
+    readers: Mapping[str, classification.Read], images: np.ndarray, settle: float
+) -> dict[str, float]:
     """How many images every network reads in a second: the median of turns that they take."""
-    batch = np.asarray(learning.scaled(images[: learning.READ]))
+    batch = np.asarray(classification.scaled(images[: classification.READ]))
     calls = {kind: functools.partial(read, batch) for kind, read in readers.items()}
     return {kind: 1e3 * len(batch) / taken for kind, taken in medians(calls, settle=settle).items()}
 
@@ -185,11 +191,11 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> report.Table:
     ]
 
 
-def main(config: Scores, run: running.Run) -> dict[str, Any]:
+def main(config: Scores, run: runner.Run) -> dict[str, Any]:
     """Chooses, trains and compares, writes everything; returns what metrics.json holds."""
-    seeds = range(config.seed, config.seed + count("seeds", config.seeds))
+    seeds = range(config.seed, config.seed + check_int("seeds", config.seeds))
     for name in ("epochs", "batch_size"):
-        count(name, getattr(config, name))
+        check_int(name, getattr(config, name))
     if not config.learning_rates:
         raise ValueError("learning_rates: expected at least one, got none")
     data, test = load(config)
@@ -197,11 +203,11 @@ def main(config: Scores, run: running.Run) -> dict[str, Any]:
     for kind in KINDS:
         rate, read = choose(kind, data, config, run)
         trained = [train(kind, rate, seed, data, config, run) for seed in seeds]
-        each = [learning.reader(one.net, one.params) for one in trained]
+        each = [classification.reader(one.net, one.params) for one in trained]
         found = [robustness(reader, test) for reader in each]
         readers[kind] = each[0]
         rows[kind] = {
-            "parameters": learning.learned_parameters(trained[0].params),
+            "parameters": classification.learned_parameters(trained[0].params),
             "rate": rate,
             "read_apart": read,
             "robustness": {name: [one[name] for one in found] for name in CHANGES},
@@ -220,8 +226,8 @@ def main(config: Scores, run: running.Run) -> dict[str, Any]:
     pictures = "generated pictures" if config.smoke else config.data
     figure = figures.panels(panels, ylabel="accuracy, %", title=f"{pictures}: read under a change of light")
     figures.save(figure, run.out / "robustness.png")
-    metrics = {"kinds": rows, "strengths": strengths, "config": running.settings(config)}
-    common.write_json(run.out / "metrics.json", metrics | common.versions())
+    metrics = {"kinds": rows, "strengths": strengths, "config": runner.settings(config)}
+    cli.write_json(run.out / "metrics.json", metrics | cli.versions())
     came_out = [f"Accuracy on {pictures} (mean of {len(seeds)}):", table(rows)]
     report.write(run.out, "scores", config, came_out, FIGURES)
     print(report.text(came_out))
@@ -229,4 +235,4 @@ def main(config: Scores, run: running.Run) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    common.run(lambda: running.through(tyro.cli(Scores, description=__doc__), main))
+    cli.run(lambda: runner.through(tyro.cli(Scores, description=__doc__), main))

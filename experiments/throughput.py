@@ -23,12 +23,12 @@ import numpy as np
 import tyro
 
 import cnn_jax
-from cnn_jax import explain, im2col, nets, sliding
+from cnn_jax import _correlate, _im2col, explain, nets
 from cnn_jax.progress import Progress
 
-from . import common, networks, peers, report
-from .contest import Contest, confine, measure, peaks
-from .peers import Call
+from ._lib import baselines_matching, baselines_training, cli, report
+from ._lib.baselines_matching import Call
+from ._lib.benchmark import Contest, confine, measure, peaks
 
 THREADS = 2
 BUSY = 1.0  # programs that run already, on average over a minute
@@ -124,10 +124,10 @@ def matching(task: str, case: Case, modules: Mapping[str, Any], threads: int) ->
         except MemoryError as error:
             skipped[name] = str(error)
     pixels, places = math.prod(case.window), math.prod(np.subtract(case.size, case.window) + 1)
-    too_much = {"shift": pixels > sliding.SHIFT_PRODUCTS, "im2col": pixels * places > im2col.LARGEST}
-    methods = {name: None if too_much.get(name) else ours(name) for name in sliding.METHODS if name != "auto"}
+    too_much = {"shift": pixels > _correlate.SHIFT_PRODUCTS, "im2col": pixels * places > _im2col.LARGEST}
+    methods = {name: None if too_much.get(name) else ours(name) for name in _correlate.METHODS if name != "auto"}
     window = {"stride": (1, 1), "border": ((0, 0), (0, 0)), "dilation": (1, 1), "spread": (1, 1), "maps": True}
-    best = sliding.best_methods((*images.shape, 1), (*case.window, 1, case.features), **window)
+    best = _correlate.best_methods((*images.shape, 1), (*case.window, 1, case.features), **window)
     work = cnn_jax.cost(maps("auto"), images, features)
     return Contest(
         ours=ours("auto"),
@@ -143,10 +143,10 @@ def matching(task: str, case: Case, modules: Mapping[str, Any], threads: int) ->
 
 def training(task: str, case: NetCase, modules: Mapping[str, Any], threads: int) -> Contest:
     """A step of training, or the scores alone, of a whole batch."""
-    work = networks.work(*case)
-    ours = networks.ours(work)
-    calls, skipped, methods, repeats = {"jax": networks.ordinary(work)[task]}, {}, {}, {}
-    for name, (library, build) in networks.PEERS.items():
+    work = baselines_training.work(*case)
+    ours = baselines_training.ours(work)
+    calls, skipped, methods, repeats = {"jax": baselines_training.ordinary(work)[task]}, {}, {}, {}
+    for name, (library, build) in baselines_training.PEERS.items():
         if library in modules:
             theirs = build(modules[library], work)
             try:
@@ -155,13 +155,13 @@ def training(task: str, case: NetCase, modules: Mapping[str, Any], threads: int)
             except Exception as error:
                 if name != "torch.compile":
                     raise
-                skipped[name] = f"left out: {common.complaint(error)[:200]}"
-    net = networks.network(case.features)
+                skipped[name] = f"left out: {cli.complaint(error)[:200]}"
+    net = baselines_training.network(case.features)
     arguments = jax.tree.map(jax.numpy.asarray, (work.params, work.images))
     apply: Callable[..., Any] = jax.vmap(net.apply, (None, 0))
     if task == "train_step":
-        methods = {"scan": networks.ours_scanned(work, SCANNED)}
-        calls["jax scan"] = networks.ordinary_scanned(work, SLOWLY_SCANNED)
+        methods = {"scan": baselines_training.ours_scanned(work, SCANNED)}
+        calls["jax scan"] = baselines_training.ordinary_scanned(work, SLOWLY_SCANNED)
         repeats = {"scan": SCANNED, "jax scan": SLOWLY_SCANNED}
         apply = jax.grad(lambda params, images: jax.vmap(net.apply, (None, 0))(params, images).sum())
     cost = cnn_jax.cost(apply, *arguments)
@@ -180,14 +180,14 @@ def training(task: str, case: NetCase, modules: Mapping[str, Any], threads: int)
 
 def part(task: str, case: NetCase, modules: Mapping[str, Any], threads: int) -> Contest:
     """A part of a training step, of one stage of a network, beside JAX alone."""
-    ours, ordinary, shapes = networks.PARTS[task]
+    ours, ordinary, shapes = baselines_training.PARTS[task]
     generator = np.random.default_rng(0)
     arguments = [
         jax.device_put(generator.standard_normal(shape).astype(np.float32))
         for shape in shapes(case.images, case.size, case.channels, *case.features)
     ]
 
-    def call(function: networks.Part) -> Call:
+    def call(function: baselines_training.Part) -> Call:
         compiled = jax.jit(function)
         return lambda: jax.block_until_ready(compiled(*arguments))
 
@@ -246,7 +246,7 @@ def noise(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 def rivals() -> Mapping[str, Mapping[str, Callable[..., Call]]]:
     """The peers of every task on the device that JAX computes on."""
-    return peers.GPU if jax.default_backend() == "gpu" else peers.CPU
+    return baselines_matching.GPU if jax.default_backend() == "gpu" else baselines_matching.CPU
 
 
 TASKS: Mapping[str, tuple[Callable[..., Contest], Sequence[Any], Sequence[Any]]] = {
@@ -254,7 +254,7 @@ TASKS: Mapping[str, tuple[Callable[..., Contest], Sequence[Any], Sequence[Any]]]
     "zncc": (matching, CASES, SMALL_CASES),
     "train_step": (training, NETS, [SMALL_NET]),
     "inference": (training, [*NETS, *BATCHES], [SMALL_NET]),
-    **{task: (part, STAGES, [SMALL_NET]) for task in networks.PARTS},
+    **{task: (part, STAGES, [SMALL_NET]) for task in baselines_training.PARTS},
     "occlusion": (explaining, [Explained("xo_net", 28), Explained("lenet5", 28)], [Explained("xo_net", 8)]),
 }
 # Whom the networks' tasks are judged against.
@@ -344,9 +344,11 @@ def main(config: Throughput) -> dict[str, Any]:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     threads = confine(THREADS)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # or no memory of a GPU is left to the peers
-    out = common.make_writable(config.out)
-    wanted = {name for task in rivals().values() for name in task} | {name for name, _ in networks.PEERS.values()}
-    modules, missing = peers.load(sorted(wanted), threads)
+    out = cli.make_writable(config.out)
+    wanted = {name for task in rivals().values() for name in task} | {
+        name for name, _ in baselines_training.PEERS.values()
+    }
+    modules, missing = baselines_matching.load(sorted(wanted), threads)
     for line in missing:
         print(line)
 
@@ -368,8 +370,8 @@ def main(config: Throughput) -> dict[str, Any]:
         "threads": threads,
         "load_before": load,
         "libraries": {name: module.__version__ for name, module in modules.items()},
-    } | common.versions()
-    common.write_json(out / "throughput.json", found)
+    } | cli.versions()
+    cli.write_json(out / "throughput.json", found)
     said = came_out(found)
     report.write(out, "throughput", config, [*said, *missing])
     print(report.text(said))
@@ -377,4 +379,4 @@ def main(config: Throughput) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    common.run(lambda: main(tyro.cli(Throughput, description=__doc__)))
+    cli.run(lambda: main(tyro.cli(Throughput, description=__doc__)))

@@ -18,7 +18,7 @@ import tyro
 import cnn_jax
 from cnn_jax import figures
 
-from . import common, report
+from ._lib import cli, report
 
 THE_X = """
 . . . . . . . . .
@@ -93,7 +93,7 @@ def votes(last: jax.Array) -> dict[str, float]:
 
 def main(config: Walkthrough) -> dict[str, Any]:
     """Computes and draws all steps; returns what metrics.json holds."""
-    out = common.make_writable(config.out)
+    out = cli.make_writable(config.out)
     images = {"the X": picture(THE_X), "a deformed X": picture(DEFORMED_X)}
     features = np.stack([picture(text) for text in FEATURES.values()])
     names = list(FEATURES)
@@ -101,15 +101,17 @@ def main(config: Walkthrough) -> dict[str, Any]:
     the_x, maps = images["the X"], computed["the X"]
 
     drawn = {
-        "1_image": figures.tiles(
+        "1_image": figures.image_grid(
             list(images.values()), list(images), numbers=True, title="1. Pictures: white 1, black -1"
         ),
-        "2_features": figures.tiles(features, names, numbers=True, title="2. Features: small pieces of an X"),
+        "2_features": figures.image_grid(features, names, numbers=True, title="2. Features: small pieces of an X"),
         "3_multiplication": multiplication(the_x, features),
-        "4_match": figures.tiles(maps["match"], names, numbers=True, title="4. Match: how well each patch fits"),
-        "5_relu": figures.tiles(maps["relu"], names, numbers=True, title="5. ReLU: what does not fit counts as 0"),
-        "6_pooled": figures.tiles(maps["pooled"], names, numbers=True, title="6. Pooling: the best of each 2x2 window"),
-        "7_pooled_twice": figures.tiles(maps["pooled twice"], names, numbers=True, title="7. Pooled again"),
+        "4_match": figures.image_grid(maps["match"], names, numbers=True, title="4. Match: how well each patch fits"),
+        "5_relu": figures.image_grid(maps["relu"], names, numbers=True, title="5. ReLU: what does not fit counts as 0"),
+        "6_pooled": figures.image_grid(
+            maps["pooled"], names, numbers=True, title="6. Pooling: the best of each 2x2 window"
+        ),
+        "7_pooled_twice": figures.image_grid(maps["pooled twice"], names, numbers=True, title="7. Pooled again"),
     }
     outcome = {name: votes(stages["pooled twice"]) for name, stages in computed.items()}
     bars = {name: {f"votes for {letter}": vote for letter, vote in won.items()} for name, won in outcome.items()}
@@ -117,8 +119,8 @@ def main(config: Walkthrough) -> dict[str, Any]:
     for name, figure in drawn.items():
         figures.save(figure, out / f"{name}.png")
 
-    metrics = {"votes": outcome, "steps": computed} | common.versions()
-    common.write_json(out / "metrics.json", metrics)
+    metrics = {"votes": outcome, "steps": computed} | cli.versions()
+    cli.write_json(out / "metrics.json", metrics)
     table = [["votes", *LISTENS]] + [[name, *(f"{vote:.4f}" for vote in won.values())] for name, won in outcome.items()]
     report.write(out, "walkthrough", config, [table], FIGURES)
     print(f"{report.text([table])}\n{len(drawn)} figures in {out}")
@@ -133,10 +135,10 @@ def multiplication(image: np.ndarray, features: np.ndarray) -> Any:
         product = patch * features[0]
         rows += [patch, features[0], product]
         titles += [f"patch at ({top}, {left})", "diagonal", f"products: {product.sum():.0f} / 9 = {product.mean():.2f}"]
-    return figures.tiles(
+    return figures.image_grid(
         rows, titles, columns=3, numbers=True, title="3. Multiply, add, divide by the number of pixels"
     )
 
 
 if __name__ == "__main__":
-    common.run(lambda: main(tyro.cli(Walkthrough)))
+    cli.run(lambda: main(tyro.cli(Walkthrough)))

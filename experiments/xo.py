@@ -20,12 +20,13 @@ import numpy as np
 import tyro
 
 import cnn_jax
-from cnn_jax.data import images, npz, xo
-from cnn_jax.data.labelled import Labelled
+from cnn_jax.data import image_io, npz, xo
+from cnn_jax.data.dataset import LabeledImages
+from cnn_jax.data.letters import segment_letter
 from cnn_jax.progress import Progress
 
-from . import common, learning, report, running
-from .xo_training import OUT, SIZE, VIEWS, Train, train
+from ._lib import classification, cli, report, runner
+from ._lib.xo_train import OUT, SIZE, VIEWS, Train, train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,23 +58,23 @@ def load_model(path: Path | None) -> tuple[cnn_jax.Layer, Any]:
         if not path.exists():
             print(f"no model at {path} yet: training one first", file=sys.stderr)
             with contextlib.redirect_stdout(sys.stderr):
-                running.through(Train(), train)
-    return learning.load(path, "xo_net", (SIZE, SIZE, 1), len(xo.CLASSES))
+                runner.through(Train(), train)
+    return classification.load(path, "xo_net", (SIZE, SIZE, 1), len(xo.CLASSES))
 
 
-def load_reader(path: Path | None) -> learning.Read:
+def load_reader(path: Path | None) -> classification.Read:
     """What reads framed letters by `load_model`."""
-    return learning.reader(*load_model(path), VIEWS)
+    return classification.reader(*load_model(path), VIEWS)
 
 
 def classify(config: Classify) -> None:
     """Prints one line a picture; exits with code 2 if one could not be read."""
-    learning.classify(config.pictures, lambda: (load_reader(config.model), open_letter, xo.CLASSES))
+    classification.classify(config.pictures, lambda: (load_reader(config.model), open_letter, xo.CLASSES))
 
 
 def open_letter(file: Path | IO[bytes]) -> np.ndarray:
     """The letter on a picture, at the size and place that the network knows."""
-    letter = images.frame(images.read_image(file), size=SIZE)
+    letter = segment_letter(image_io.read_image(file), size=SIZE)
     if letter.max() < 0:
         raise ValueError(f"{file if isinstance(file, Path) else 'picture'}: nothing is drawn on it")
     return letter
@@ -85,23 +86,23 @@ def evaluate(config: Evaluate) -> None:
     unknown = set(letters) - set(xo.CLASSES)
     if unknown:
         raise ValueError(f"{config.file}: expected labels 'X' and 'O', got {sorted(map(str, unknown))[:5]} too")
-    out = common.make_writable(config.out)
+    out = cli.make_writable(config.out)
     read = load_reader(config.model)
     framed = np.empty((len(pictures), SIZE, SIZE), np.float32)
     with Progress("framing", len(pictures)) as bar:
         for i, picture in enumerate(pictures):
-            framed[i] = images.frame(picture, size=SIZE)
+            framed[i] = segment_letter(picture, size=SIZE)
             bar.update(i + 1)
     scores = read(framed)
     labels = np.array([xo.CLASSES.index(letter) for letter in letters])
-    matrix, wrong = learning.mistakes(out, Labelled(framed, labels, xo.CLASSES), scores, config.file.name)
-    accuracy = learning.accuracy(scores, labels)
+    matrix, wrong = classification.mistakes(out, LabeledImages(framed, labels, xo.CLASSES), scores, config.file.name)
+    accuracy = classification.accuracy(scores, labels)
     metrics = {"accuracy": accuracy, "images": len(labels), "confusion": matrix, "mistakes": wrong}
-    common.write_json(out / "metrics.json", metrics | {"file": str(config.file)} | common.versions())
+    cli.write_json(out / "metrics.json", metrics | {"file": str(config.file)} | cli.versions())
     table = [["is", *(f"read as {letter}" for letter in xo.CLASSES)]]
     table += [[letter, *map(str, row)] for letter, row in zip(xo.CLASSES, matrix, strict=True)]
     came_out = [table, f"accuracy {accuracy:.4f} ({len(labels)})"]
-    report.write(out, "xo", config, came_out, learning.MISTAKES)
+    report.write(out, "xo", config, came_out, classification.MISTAKES)
     print(report.text(came_out))
 
 
@@ -113,8 +114,8 @@ def main() -> None:
         config, command = commands[word]
         command(tyro.cli(config, prog=f"experiments.xo {word}", args=sys.argv[2:]))
     else:
-        running.through(tyro.cli(Train, prog="experiments.xo", description=__doc__), train)
+        runner.through(tyro.cli(Train, prog="experiments.xo", description=__doc__), train)
 
 
 if __name__ == "__main__":
-    common.run(main)
+    cli.run(main)

@@ -19,7 +19,7 @@ from hypothesis import settings
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-collect_ignore = ["fuzz.py"]  # a script, and Atheris is no test's dependency
+collect_ignore = ["helpers/fuzz.py"]  # a script, and Atheris is no test's dependency
 
 settings.register_profile("quick", derandomize=True, deadline=None, database=None, max_examples=25)
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=200)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import cubic_weights, noise
 
 from cnn_jax import augment
+from tests.helpers.oracles import cubic_weights, noise
 
 IMAGE = jnp.asarray(noise(0, 8, 10, 3))
 LABEL, OTHER_LABEL = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
-from reference import assert_same, layouts, noise, seeds, whole
 
 import cnn_jax as cnn
+from tests.helpers import oracles
+from tests.helpers.oracles import assert_same, layouts, noise, seeds, whole
 
 METHODS = ("auto", "conv", "shift", "im2col", "fft")
 LAYOUT = {"window_strides": (1, 1), "padding": "VALID", "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
@@ -24,7 +24,7 @@ def test_conv_equals_the_reference(method, layout, channels, kernels, seed):
     shape, window = layout.pop("shape"), layout.pop("window")
     image, kernel = whole(seed, *shape, channels), whole(seed + 1, *window, channels, kernels)
     got = jax.jit(partial(cnn.conv, method=method, **layout))(image, kernel)
-    assert_same(got, reference.conv(image, kernel, **layout), method)
+    assert_same(got, oracles.conv(image, kernel, **layout), method)
 
 
 @pytest.mark.parametrize("method", ["auto", "conv"])
@@ -32,14 +32,14 @@ def test_conv_equals_the_reference(method, layout, channels, kernels, seed):
 def test_groups_equal_the_reference(method, groups, channels, kernels):
     image, kernel = whole(0, 5, 4, groups * channels), whole(1, 2, 3, channels, kernels)
     got = cnn.conv(image, kernel, groups=groups, method=method)
-    np.testing.assert_array_equal(got, reference.conv(image, kernel, groups=groups))
+    np.testing.assert_array_equal(got, oracles.conv(image, kernel, groups=groups))
 
 
 # "auto" must not change its answer where it changes its algorithm: 128 products an output, one channel and many.
 @pytest.mark.parametrize("shape", [(8, 16, 1, 2), (8, 17, 1, 2), (2, 2, 32, 3), (2, 2, 33, 3), (1, 1, 200, 1)])
 def test_auto_equals_the_reference_on_both_sides_of_its_choice(shape):
     image, kernel = whole(0, 9, 18, shape[2]), whole(1, *shape)
-    np.testing.assert_array_equal(cnn.conv(image, kernel), reference.conv(image, kernel))
+    np.testing.assert_array_equal(cnn.conv(image, kernel), oracles.conv(image, kernel))
 
 
 @pytest.mark.usefixtures("optimized")
@@ -47,7 +47,7 @@ def test_auto_equals_the_reference_on_both_sides_of_its_choice(shape):
 def test_conv_of_noise_is_accurate(method):
     image, kernel = noise(0, 9, 8, 3), noise(1, 5, 5, 3, 4)
     got = cnn.conv(image, kernel, method=method, precision="highest")
-    np.testing.assert_allclose(got, reference.conv(image, kernel), atol=1e-5)
+    np.testing.assert_allclose(got, oracles.conv(image, kernel), atol=1e-5)
 
 
 def test_int_options_mean_both_axes():
@@ -60,21 +60,21 @@ def test_int_options_mean_both_axes():
 def test_window_sum_equals_the_reference(layout, channels, seed):
     image = whole(seed, *layout.pop("shape"), *channels)
     got = jax.jit(partial(cnn.window_sum, **layout))(image)
-    np.testing.assert_array_equal(got, reference.pool(image, np.sum, **layout))
+    np.testing.assert_array_equal(got, oracles.pool(image, np.sum, **layout))
 
 
 def test_window_sum_takes_windows_of_any_length():
     image = whole(0, 1, 33)
     for window in (7, 12, 31):
         got = cnn.window_sum(image, (1, window))
-        np.testing.assert_array_equal(got, reference.pool(image, np.sum, window=(1, window), stride=1))
+        np.testing.assert_array_equal(got, oracles.pool(image, np.sum, window=(1, window), stride=1))
 
 
 def holders(shape, place, window):
     """Which VALID windows hold the pixel."""
     spot = np.zeros(shape)
     spot[place] = 1
-    return reference.pool(spot, np.max, window=window, stride=1) == 1
+    return oracles.pool(spot, np.max, window=window, stride=1) == 1
 
 
 @pytest.mark.parametrize("place", [(0, 0), (3, 4), (6, 7)])
@@ -196,7 +196,7 @@ def test_a_gradient_costs_one_convolution_for_each_argument_wanted(method, wante
         return jnp.sum(cnn.conv(image, kernel, method=method) ** 2)
 
     args = jnp.ones((5, 5, 1)), jnp.ones((3, 3, 1, 2))
-    assert reference.convolutions(jax.grad(loss, wanted), *args) == [True] * count
+    assert oracles.convolutions(jax.grad(loss, wanted), *args) == [True] * count
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -207,7 +207,7 @@ def test_a_constant_argument_may_be_an_integer(method):
         return cnn.conv(image, kernel, method=method).sum()
 
     got = jax.grad(total)(kernel, image.astype(np.int32))
-    assert_same(got[..., 0], reference.pool(image, np.sum, window=3, stride=1), method)
+    assert_same(got[..., 0], oracles.pool(image, np.sum, window=3, stride=1), method)
 
 
 def over_kernels_in_images(conv):
@@ -223,10 +223,10 @@ def over_images_in_kernels(conv):
 def test_vmap_equals_loops_and_is_one_dense_convolution(nest, method):
     images, kernels = whole(0, 3, 6, 5, 2), whole(1, 4, 2, 3, 2, 2)
     conv = partial(cnn.conv, stride=2, padding="SAME", method=method)
-    looped = [[reference.conv(i, k, stride=2, padding="SAME") for k in kernels] for i in images]
+    looped = [[oracles.conv(i, k, stride=2, padding="SAME") for k in kernels] for i in images]
     assert_same(jax.jit(nest(conv))(images, kernels), looped, method)
     if method in ("auto", "conv"):
-        assert reference.convolutions(nest(conv), images, kernels) == [True]
+        assert oracles.convolutions(nest(conv), images, kernels) == [True]
 
 
 @pytest.mark.parametrize("nest", [over_kernels_in_images, over_images_in_kernels])
@@ -235,7 +235,7 @@ def test_the_gradient_of_shared_kernels_is_dense_too(nest):
         return jnp.sum(nest(cnn.conv)(images, kernels) ** 2)
 
     images, kernels = whole(0, 3, 6, 5, 1), whole(1, 4, 2, 3, 1, 2)
-    assert reference.convolutions(jax.grad(loss), kernels, images) == [True, True]
+    assert oracles.convolutions(jax.grad(loss), kernels, images) == [True, True]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "bool", "int32", "int8"])
@@ -286,9 +286,9 @@ def test_float64_stays_float64():
         sums = cnn.window_sum(image, 3)
     for got in results:
         assert got.dtype == np.float64
-        np.testing.assert_allclose(got, reference.conv(image, kernel), rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(got, oracles.conv(image, kernel), rtol=1e-12, atol=1e-13)
     assert sums.dtype == np.float64
-    np.testing.assert_allclose(sums, reference.pool(image, np.sum, window=3, stride=1), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(sums, oracles.pool(image, np.sum, window=3, stride=1), rtol=1e-12, atol=1e-13)
 
 
 IMAGE, KERNEL = np.ones((6, 7, 2), np.float32), np.ones((3, 3, 2, 4), np.float32)

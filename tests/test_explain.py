@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
 
 import cnn_jax as cnn
 from cnn_jax import explain, nets
+from tests.helpers import oracles
 
 NETS = {
     "xo_net": (nets.xo_net(features=(3, 4, 4)), (14, 14, 1)),
@@ -68,8 +68,8 @@ def test_everything_runs_under_jit_and_vmap(name):
         twice = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
         return (
             jax.vmap(one)(images, labels),
-            jax.vmap(explain.features_as_images)(twice),
-            jax.vmap(lambda images: explain.best_patches(net, params, images, count=2))(images[None]),
+            jax.vmap(explain.kernels_as_images)(twice),
+            jax.vmap(lambda images: explain.top_activating_patches(net, params, images, count=2))(images[None]),
         )
 
     labels = jnp.array([0, 1, 1])
@@ -263,9 +263,9 @@ def test_best_patches_by_looking_at_every_one(padding, stride, shape):
     images = np.asarray(jax.random.normal(jax.random.key(0), (70, *shape)))  # more than are in work at a time
     params = net.init(jax.random.key(1), shape)
     kernel = np.asarray(params["conv1"]["kernel"], np.float64)
-    found = compiled(explain.best_patches, net, params, images, stage="conv1", count=3)
+    found = compiled(explain.top_activating_patches, net, params, images, stage="conv1", count=3)
     assert found.patches.shape == (4, 3, 3, 2, shape[2])
-    answers = np.stack([reference.conv(image, kernel, stride=stride, padding=padding) for image in images])
+    answers = np.stack([oracles.conv(image, kernel, stride=stride, padding=padding) for image in images])
     for k in range(4):
         best = answers[..., k].max(axis=(1, 2))
         np.testing.assert_array_equal(found.indices[k], np.argsort(-best)[:3])
@@ -279,7 +279,7 @@ def test_best_patches_of_a_deep_stage_give_its_answers_alone():
     net = cnn.Chain(cnn.Conv(3), cnn.MaxPool(), cnn.Conv(2), cnn.Activation(jax.nn.relu), cnn.Flatten(), cnn.Dense(2))
     params = net.init(jax.random.key(0), (15, 16, 1))
     images = jax.random.normal(jax.random.key(1), (5, 15, 16, 1))
-    found = compiled(explain.best_patches, net, params, images, count=2)  # of relu1, the last stage of images
+    found = compiled(explain.top_activating_patches, net, params, images, count=2)  # of relu1, the last stage of images
     assert found.patches.shape == (2, 2, 8, 8, 1)
     body = cnn.Chain(cnn.Conv(3), cnn.MaxPool(), cnn.Conv(2), cnn.Activation(jax.nn.relu))
     own = {name: params[name] for name in ("conv1", "conv2")}
@@ -293,7 +293,9 @@ def test_a_feature_that_answers_nothing_has_the_first_place():
     net = cnn.Chain(cnn.Conv(2), cnn.Activation(jax.nn.relu), cnn.Flatten())
     params = net.init(jax.random.key(0), (5, 5, 1))
     params["conv1"]["bias"] = jnp.array([-100.0, 0.0])
-    found = compiled(explain.best_patches, net, params, jax.random.normal(jax.random.key(1), (4, 5, 5, 1)), count=2)
+    found = compiled(
+        explain.top_activating_patches, net, params, jax.random.normal(jax.random.key(1), (4, 5, 5, 1)), count=2
+    )
     np.testing.assert_array_equal(found.values[0], 0)
     np.testing.assert_array_equal([found.y[0], found.x[0]], 0)
     assert np.all(found.values[1] > 0)
@@ -302,14 +304,14 @@ def test_a_feature_that_answers_nothing_has_the_first_place():
 def test_features_are_images_on_one_scale():
     net = cnn.Chain(cnn.Match(4, (3, 2)), cnn.Residual(cnn.Conv(4, padding="SAME")), cnn.Flatten(), cnn.Dense(2))
     params = net.init(jax.random.key(0), (6, 6, 3))
-    first = explain.features_as_images(params, stage="match1")
+    first = explain.kernels_as_images(params, stage="match1")
     bank = np.asarray(params["match1"]["features"])
     assert first.shape == (4, 3, 2, 3)
     np.testing.assert_allclose(first[1] * np.abs(bank).max(), bank[..., 1], rtol=1e-6)
     later = params | {"conv1": {"kernel": jnp.ones((1, 1, 1, 1))}}
-    np.testing.assert_array_equal(explain.features_as_images(later), first)
-    assert explain.features_as_images(params, stage="residual1/conv1").shape == (4, 3, 3, 4)
-    np.testing.assert_array_equal(explain.features_as_images({"conv1": {"kernel": jnp.zeros((1, 1, 1, 2))}}), 0)
+    np.testing.assert_array_equal(explain.kernels_as_images(later), first)
+    assert explain.kernels_as_images(params, stage="residual1/conv1").shape == (4, 3, 3, 4)
+    np.testing.assert_array_equal(explain.kernels_as_images({"conv1": {"kernel": jnp.zeros((1, 1, 1, 2))}}), 0)
 
 
 @pytest.mark.parametrize(
@@ -321,8 +323,8 @@ def test_features_are_images_on_one_scale():
         (lambda n, p, i: explain.saliency(n, p, i, label=True), TypeError, "label: expected an int .* got True"),
         (lambda n, p, i: explain.saliency(n, p, i, label=[0, 1]), TypeError, "label: expected an int"),
         (lambda n, p, i: explain.saliency(n, p, i, label=np.arange(2)), TypeError, "label: expected an int"),
-        (lambda n, p, i: explain.best_patches(n, p, i[None], count=1.5), TypeError, "count: .* got 1.5"),
-        (lambda n, p, i: explain.best_patches(n, p, i[None], count=0), ValueError, "count: .* got 0"),
+        (lambda n, p, i: explain.top_activating_patches(n, p, i[None], count=1.5), TypeError, "count: .* got 1.5"),
+        (lambda n, p, i: explain.top_activating_patches(n, p, i[None], count=0), ValueError, "count: .* got 0"),
         (lambda n, p, i: explain.saliency(n, p, i[..., 0]), ValueError, r"image: expected shape \(H, W, C\), got"),
         (lambda n, p, i: explain.saliency(n, p, "image"), TypeError, "image: expected a real array"),
         (lambda n, p, i: explain.saliency(cnn.Conv(1), {}, i), (ValueError, KeyError), "kernel"),
@@ -335,11 +337,19 @@ def test_features_are_images_on_one_scale():
         (lambda n, p, i: explain.smooth_grad(jax.random.key(0), n, p, i, noise=-1), ValueError, "noise: .* got -1"),
         (lambda n, p, i: explain.smooth_grad(jax.random.key(0), n, p, i, samples=0), ValueError, "samples: .* got 0"),
         (lambda n, p, i: explain.grad_cam(n, p, i, stage="dense1"), ValueError, "stage: .*'conv2'.* got 'dense1'"),
-        (lambda n, p, i: explain.best_patches(n, p, i), ValueError, r"images: expected shape \(N, H, W, C\), got"),
-        (lambda n, p, i: explain.best_patches(n, p, i[None]), ValueError, "count: expected 1 to 1, .* got 9"),
-        (lambda n, p, i: explain.best_patches(n, p, i[None], count=1, stage="x"), ValueError, "stage: .* got 'x'"),
-        (lambda n, p, i: explain.features_as_images(p, stage="dense1"), ValueError, "'conv1', 'conv2'.* got 'dense1'"),
-        (lambda n, p, i: explain.features_as_images({"a": jnp.ones(3)}), ValueError, "stage: .* got None"),
+        (
+            lambda n, p, i: explain.top_activating_patches(n, p, i),
+            ValueError,
+            r"images: expected shape \(N, H, W, C\), got",
+        ),
+        (lambda n, p, i: explain.top_activating_patches(n, p, i[None]), ValueError, "count: expected 1 to 1, .* got 9"),
+        (
+            lambda n, p, i: explain.top_activating_patches(n, p, i[None], count=1, stage="x"),
+            ValueError,
+            "stage: .* got 'x'",
+        ),
+        (lambda n, p, i: explain.kernels_as_images(p, stage="dense1"), ValueError, "'conv1', 'conv2'.* got 'dense1'"),
+        (lambda n, p, i: explain.kernels_as_images({"a": jnp.ones(3)}), ValueError, "stage: .* got None"),
     ],
 )
 def test_what_is_wrong_is_named(call, error, complaint):

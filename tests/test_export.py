@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import nets
-from cnn_jax.checkpoint import export
+from cnn_jax.serialization import export
 
 ALONE = """
 import sys

@@ -20,10 +20,10 @@ BARS = {"the X": {"X": 1.0, "O": 0.5}, "the O": {"X": 0.5, "O": 1.0}}
 
 
 FIGURES = {
-    "tiles": lambda: figures.tiles([X, -X], ["one", "other"], title="two"),
-    "tiles_in_rows": lambda: figures.tiles(NOISE[:5], columns=2, limit=3.0),
-    "tiles_with_numbers": lambda: figures.tiles([X / 3, NOISE[0]], numbers=True),
-    "tiles_in_colour": lambda: figures.tiles([COLOURED, -COLOURED, X[..., None]]),
+    "tiles": lambda: figures.image_grid([X, -X], ["one", "other"], title="two"),
+    "tiles_in_rows": lambda: figures.image_grid(NOISE[:5], columns=2, limit=3.0),
+    "tiles_with_numbers": lambda: figures.image_grid([X / 3, NOISE[0]], numbers=True),
+    "tiles_in_colour": lambda: figures.image_grid([COLOURED, -COLOURED, X[..., None]]),
     "stages": lambda: figures.stages({"conv1": NOISE[..., :3], "dense1": np.ones(2)}, columns=2),
     "stages_of_nothing": lambda: figures.stages(
         {"zero": np.zeros((4, 4, 1)), "conv1": np.ones((2, 2, 9))}, title="stages"
@@ -33,14 +33,16 @@ FIGURES = {
     "panels": lambda: figures.panels({"x": ([1, 2, 3], LINES), "z": ([4, 5, 6], LINES)}, ylabel="y", title="panels"),
     "power_laws": lambda: figures.power_laws(LAWS, ylabel="ms", title="laws"),
     "bars": lambda: figures.bars(BARS, ylabel="votes", title="bars"),
-    "votes": lambda: figures.votes({"X": 2.5, "O": -1.0, "no letter": 0.0}),
-    "over": lambda: figures.over(NOISE[0] / 3, {"match": NOISE[1, 1:-1, :-1], "part": X}, window=(3, 2), title="over"),
+    "votes": lambda: figures.class_scores({"X": 2.5, "O": -1.0, "no letter": 0.0}),
+    "over": lambda: figures.overlay(
+        NOISE[0] / 3, {"match": NOISE[1, 1:-1, :-1], "part": X}, window=(3, 2), title="over"
+    ),
     "confusion": lambda: figures.confusion(np.array([[9, 1], [0, 0]]), "XO", title="letters"),
     "mistakes": lambda: figures.mistakes(NOISE[:3] / 3, [0, 1, 0], [[0, 1], [0, 1], [0.2, 0.3]], "XO"),
 }
 
 
-BASELINE = Path(__file__).parent / "baseline"
+BASELINE = Path(__file__).parent / "helpers" / "figures"
 
 
 def picture(figure):
@@ -75,7 +77,7 @@ def texts(axes):
 
 
 def test_tiles_are_images_on_one_scale():
-    figure = figures.tiles([X, X / 2], ["one", "other"], title="title", limit=2.0)
+    figure = figures.image_grid([X, X / 2], ["one", "other"], title="title", limit=2.0)
     assert [axes.get_title() for axes in figure.axes] == ["one", "other"]
     assert figure.get_suptitle() == "title"
     for axes, image in zip(figure.axes, (X, X / 2), strict=True):
@@ -85,17 +87,17 @@ def test_tiles_are_images_on_one_scale():
 
 
 def test_numbers_of_small_tiles():
-    figure = figures.tiles([X, X / 3, np.zeros((13, 13))], numbers=True)
+    figure = figures.image_grid([X, X / 3, np.zeros((13, 13))], numbers=True)
     whole, parts, large = figure.axes
     assert texts(whole) == ["1", "-1", "-1", "-1", "1", "-1", "-1", "-1", "1"]
     assert texts(parts)[:2] == ["0.33", "-0.33"]
     assert texts(large) == []
     assert [text.get_color() for text in whole.texts[:2]] == ["black", "white"]  # seen on white and on black
-    assert texts(figures.tiles([X]).axes[0]) == []
+    assert texts(figures.image_grid([X]).axes[0]) == []
 
 
 def test_tiles_fill_rows():
-    figure = figures.tiles([X] * 5, columns=2)
+    figure = figures.image_grid([X] * 5, columns=2)
     assert [len(axes.images) for axes in figure.axes] == [1, 1, 1, 1, 1, 0]
 
 
@@ -123,18 +125,18 @@ def test_bars_have_their_heights():
 
 
 def test_votes_have_their_lengths_and_one_winner():
-    (axes,) = figures.votes({"X": -1.0, "O": 2.0}).axes
+    (axes,) = figures.class_scores({"X": -1.0, "O": 2.0}).axes
     assert [bar.get_width() for bar in axes.patches] == [-1.0, 2.0]
     assert axes.get_title() == "O"
     assert axes.patches[0].get_facecolor() != axes.patches[1].get_facecolor()
     with pytest.raises(ValueError, match=r"scores: .*none"):
-        figures.votes({})
+        figures.class_scores({})
 
 
 def test_maps_lie_on_the_middle_of_their_patches():
     scores = np.zeros((6, 4))
     scores[2, 1] = -0.5
-    figure = figures.over(np.zeros((8, 8)), {"match": scores, "half": np.ones((4, 4))}, window=(3, 5))
+    figure = figures.overlay(np.zeros((8, 8)), {"match": scores, "half": np.ones((4, 4))}, window=(3, 5))
     (_, shown), (_, other) = (axes.images for axes in figure.axes[1:3])
     assert list(shown.get_extent()) == [1.5, 5.5, 6.5, 0.5]  # rows 1 to 6 and columns 2 to 5 are whole pixels
     assert other.get_extent() == shown.get_extent()
@@ -146,17 +148,17 @@ def test_maps_lie_on_the_middle_of_their_patches():
     assert colours[2, 1, 3] == 1
     assert colours[2, 1, 2] > colours[2, 1, 0]  # purple is negative
     np.testing.assert_array_equal(colours[scores == 0, 3], 0)
-    (_, whole) = figures.over(np.zeros((8, 6)), {"a": np.ones((4, 3))}).axes[1].images
+    (_, whole) = figures.overlay(np.zeros((8, 6)), {"a": np.ones((4, 3))}).axes[1].images
     assert list(whole.get_extent()) == [-0.5, 5.5, 7.5, -0.5]
     with pytest.raises(ValueError, match=r"maps: .*none"):
-        figures.over(np.zeros((3, 3)), {})
+        figures.overlay(np.zeros((3, 3)), {})
     with pytest.raises(ValueError, match=r"maps: .* \(3, 3, 2\) of 'a'"):
-        figures.over(np.zeros((3, 3)), {"a": np.zeros((3, 3, 2))})
-    nothing = figures.over(np.zeros((3, 3, 1)), {"a": np.full((3, 3, 1), np.nan), "b": X, "c": X, "d": X})
+        figures.overlay(np.zeros((3, 3)), {"a": np.zeros((3, 3, 2))})
+    nothing = figures.overlay(np.zeros((3, 3, 1)), {"a": np.full((3, 3, 1), np.nan), "b": X, "c": X, "d": X})
     assert len([axes for axes in nothing.axes if axes.images]) == 5
     with pytest.raises(ValueError, match=r"maps: .* \(3, 3, 2\) of 'a'"):
-        figures.over(np.zeros((3, 3)), {"a": np.zeros((3, 3, 2))})
-    nothing = figures.over(np.zeros((3, 3, 1)), {"a": np.full((3, 3, 1), np.nan), "b": X, "c": X, "d": X})
+        figures.overlay(np.zeros((3, 3)), {"a": np.zeros((3, 3, 2))})
+    nothing = figures.overlay(np.zeros((3, 3, 1)), {"a": np.full((3, 3, 1), np.nan), "b": X, "c": X, "d": X})
     assert len([axes for axes in nothing.axes if axes.images]) == 5
 
 
@@ -195,7 +197,7 @@ def test_confusion_of_many_classes_is_saved_small(tmp_path):
 
 def test_nothing_to_show_is_refused():
     with pytest.raises(ValueError, match=r"images: .*none"):
-        figures.tiles([])
+        figures.image_grid([])
     with pytest.raises(ValueError, match=r"named: .*none"):
         figures.stages({"dense1": np.ones(2)})
 
@@ -214,7 +216,7 @@ def test_a_failed_save_keeps_the_old_file(tmp_path):
     path = tmp_path / "figure.unknown"
     path.write_text("old")
     with pytest.raises(ValueError, match="unknown"):
-        figures.save(figures.tiles([X]), path)
+        figures.save(figures.image_grid([X]), path)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == [path.name]
 
@@ -222,7 +224,7 @@ def test_a_failed_save_keeps_the_old_file(tmp_path):
 def test_saving_into_what_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("text")
     with pytest.raises(OSError, match="file"):
-        figures.save(figures.tiles([X]), tmp_path / "file" / "figure.png")
+        figures.save(figures.image_grid([X]), tmp_path / "file" / "figure.png")
 
 
 def test_power_laws_have_points_a_fit_and_the_slope_of_what_is_proportional():

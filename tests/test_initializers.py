@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import noise
 
 from cnn_jax.convolution import conv
 from cnn_jax.initializers import dirac, whitening
+from tests.helpers.oracles import noise
 
 KEY = jax.random.key(0)
 

@@ -51,7 +51,7 @@ def params():
     ("layer", "shape", "params", "out"),
     [
         (Conv(4), (6, 6, 2), {"kernel": (3, 3, 2, 4), "bias": (4,)}, (4, 4, 4)),
-        (Conv(4, (1, 3), padding="SAME", bias=False), (6, 5, 2), {"kernel": (1, 3, 2, 4)}, (6, 5, 4)),
+        (Conv(4, (1, 3), padding="SAME", use_bias=False), (6, 5, 2), {"kernel": (1, 3, 2, 4)}, (6, 5, 4)),
         (Conv(4, stride=2, padding="CEIL"), (6, 6, 1), {"kernel": (3, 3, 1, 4), "bias": (4,)}, (3, 3, 4)),
         (Conv(4, dilation=2), (6, 6, 1), {"kernel": (3, 3, 1, 4), "bias": (4,)}, (2, 2, 4)),
         (Conv(4, groups=2), (6, 6, 2), {"kernel": (3, 3, 1, 4), "bias": (4,)}, (4, 4, 4)),
@@ -59,7 +59,7 @@ def params():
         (Match(4, (5, 2), stride=(1, 2), padding="SAME"), (6, 6, 1), {"features": (5, 2, 1, 4)}, (6, 3, 4)),
         (Match(4, score=matching.sharpened_cosine, learn={"p": 2.0}), (6, 6, 2), MATCH, (4, 4, 4)),
         (Dense(3), (7,), {"kernel": (7, 3), "bias": (3,)}, (3,)),
-        (Dense(3, bias=False), (7,), {"kernel": (7, 3)}, (3,)),
+        (Dense(3, use_bias=False), (7,), {"kernel": (7, 3)}, (3,)),
         (MaxPool(), (7, 7, 2), {}, (3, 3, 2)),
         (MaxPool(3, 2, padding="CEIL"), (8, 8, 2), {}, (4, 4, 2)),
         (AvgPool((2, 1), (2, 1)), (6, 6, 2), {}, (3, 6, 2)),
@@ -88,7 +88,7 @@ def test_conv_layer_is_conv_and_bias():
 
 
 def test_conv_takes_an_initializer():
-    params = Conv(3, init=jax.nn.initializers.ones).init(KEY, (6, 6, 1))
+    params = Conv(3, kernel_init=jax.nn.initializers.ones).init(KEY, (6, 6, 1))
     np.testing.assert_array_equal(params["kernel"], 1)
     np.testing.assert_array_equal(params["bias"], 0)
 
@@ -343,13 +343,13 @@ def test_what_edit_returns_goes_on():
         seen.append(name)
         return value
 
-    plain = net.stages(params, image, edit=remember)
+    plain = net.stages(params, image, intercept=remember)
     statistics = {"batch_norm1/mean", "batch_norm1/variance"}
     assert seen == [name for name in plain if name not in statistics]
     jax.tree.map(np.testing.assert_array_equal, plain, net.stages(params, image))
 
     def without(stage):
-        return net.stages(params, image, edit=lambda name, value: 0 * value if name == stage else value)
+        return net.stages(params, image, intercept=lambda name, value: 0 * value if name == stage else value)
 
     cut = without("residual1/conv1")
     np.testing.assert_array_equal(cut["residual1/conv1"], 0)
@@ -358,5 +358,5 @@ def test_what_edit_returns_goes_on():
     np.testing.assert_array_equal(without("batch_norm1/normalized")["batch_norm1"], 0)
     np.testing.assert_array_equal(without("conv1")["conv1"], 0)
     assert float(jnp.abs(without("conv1")["batch_norm1"]).max()) == 0  # its mean is 0, too
-    single = cnn_jax.MaxPool().stages({}, image, edit=lambda name, value: value + 1)
+    single = cnn_jax.MaxPool().stages({}, image, intercept=lambda name, value: value + 1)
     np.testing.assert_array_equal(single["max_pool"], cnn_jax.max_pool(image) + 1)

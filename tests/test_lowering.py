@@ -7,10 +7,10 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import noise
 
 import cnn_jax as cnn
 from cnn_jax.warping import affine, elastic
+from tests.helpers.oracles import noise
 
 METHODS = ("auto", "conv", "shift", "im2col", "fft")
 PLATFORMS = ("cpu", "cuda", "tpu")

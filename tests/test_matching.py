@@ -1,17 +1,16 @@
 from functools import partial
 
-import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
-from reference import assert_same, layouts, noise, seeds, whole
 
 import cnn_jax as cnn
+from tests.helpers import article, oracles
+from tests.helpers.oracles import assert_same, layouts, noise, seeds, whole
 
 METHODS = ("auto", "conv", "shift", "im2col", "fft")
 
@@ -27,16 +26,16 @@ def over_images_in_features(match):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_article(method):
     pool = jax.vmap(partial(cnn.max_pool, padding="CEIL"))
-    maps, deformed = over_features_in_images(partial(cnn.match, method=method))(golden.IMAGES, golden.FEATURES)
+    maps, deformed = over_features_in_images(partial(cnn.match, method=method))(article.IMAGES, article.FEATURES)
     rectified = jax.nn.relu(maps)
     stages = [
-        (maps, golden.MAPS),
-        (rectified, golden.RECTIFIED),
-        (pool(rectified), golden.POOLED),
-        (pool(pool(rectified)), golden.POOLED_TWICE),
-        (deformed, golden.DEFORMED_MAPS),
-        (pool(deformed), golden.DEFORMED_POOLED),
-        (pool(pool(deformed)), golden.DEFORMED_POOLED_TWICE),
+        (maps, article.MAPS),
+        (rectified, article.RECTIFIED),
+        (pool(rectified), article.POOLED),
+        (pool(pool(rectified)), article.POOLED_TWICE),
+        (deformed, article.DEFORMED_MAPS),
+        (pool(deformed), article.DEFORMED_POOLED),
+        (pool(pool(deformed)), article.DEFORMED_POOLED_TWICE),
     ]
     for got, ninths in stages:
         assert got.dtype == jnp.float32
@@ -46,10 +45,10 @@ def test_the_article(method):
 def test_the_votes_of_the_article():
     """A vote is a dot product too: the mean of the values that vote for a letter."""
     weights = np.zeros((1, 1, 12, 2), np.float32)
-    for letter, voters in enumerate(golden.VOTERS.values()):
+    for letter, voters in enumerate(article.VOTERS.values()):
         weights[..., voters, letter] = 1 / len(voters)
-    got = cnn.conv(golden.VOTES.astype(np.float32)[None, None], weights)
-    np.testing.assert_allclose(got[0, 0], golden.PRINTED_VOTES, atol=0.01)
+    got = cnn.conv(article.VOTES.astype(np.float32)[None, None], weights)
+    np.testing.assert_allclose(got[0, 0], article.PRINTED_VOTES, atol=0.01)
 
 
 @given(layout=layouts(), channels=st.sampled_from([(), (1,), (3,)]), seed=seeds, method=st.sampled_from(METHODS))
@@ -59,7 +58,7 @@ def test_match_equals_the_reference(layout, channels, seed, method):
     image, feature = whole(seed, *shape, *channels), whole(seed + 1, *window, *channels)
     got = jax.jit(partial(cnn.match, method=method, **layout))(image, feature)
     atol = 2e-5 if method == "fft" else 0
-    np.testing.assert_allclose(got, reference.match(image, feature, **layout), rtol=1e-6, atol=atol)
+    np.testing.assert_allclose(got, oracles.match(image, feature, **layout), rtol=1e-6, atol=atol)
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
@@ -81,17 +80,17 @@ def test_padded_cells_match_nothing():
 @pytest.mark.parametrize("channels", [(), (2,)])
 def test_vmap_equals_loops_and_is_one_dense_convolution(nest, channels):
     images, features = whole(0, 3, 6, 5, *channels), whole(1, 4, 2, 3, *channels)
-    looped = [[reference.match(i, f) for f in features] for i in images]
+    looped = [[oracles.match(i, f) for f in features] for i in images]
     np.testing.assert_allclose(jax.jit(nest(cnn.match))(images, features), looped, rtol=1e-6)
-    assert reference.convolutions(nest(cnn.match), images, features) == [True]
+    assert oracles.convolutions(nest(cnn.match), images, features) == [True]
 
 
 def test_three_nested_vmaps_stay_one_dense_convolution():
     images, features = whole(0, 2, 3, 6, 5), whole(1, 4, 2, 3)
     nest = jax.vmap(over_features_in_images(cnn.match), (0, None))
-    looped = [[[reference.match(i, f) for f in features] for i in batch] for batch in images]
+    looped = [[[oracles.match(i, f) for f in features] for i in batch] for batch in images]
     np.testing.assert_allclose(nest(images, features), looped, rtol=1e-6)
-    assert reference.convolutions(nest, images, features) == [True]
+    assert oracles.convolutions(nest, images, features) == [True]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -101,7 +100,7 @@ def test_a_nan_spoils_only_the_patches_that_hold_it(method, place):
     spot[place] = 1
     clean = cnn.match(image, feature, method=method)
     image[place] = np.nan
-    hit = reference.pool(spot, np.max, window=(3, 2), stride=1) == 1
+    hit = oracles.pool(spot, np.max, window=(3, 2), stride=1) == 1
     got = np.asarray(cnn.match(image, feature, method=method))
     assert np.isnan(got[hit]).all()
     assert_same(got[~hit], clean[~hit], method)
@@ -143,7 +142,7 @@ def test_float64_stays_float64():
     with jax.enable_x64(True):
         got = cnn.match(image, feature)
     assert got.dtype == np.float64
-    np.testing.assert_allclose(got, reference.match(image, feature), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(got, oracles.match(image, feature), rtol=1e-12, atol=1e-13)
 
 
 IMAGE, FEATURE = np.ones((6, 7)), np.ones((3, 3))

@@ -19,7 +19,7 @@ GREY, COLOUR = (28, 28, 1), (32, 32, 3)
         # With ten biases and without 4,480 means and variances, 6,573,130 as published.
         (nets.resnet9(), COLOUR, 6_577_600, {"residual1/sum": (16, 16, 128), "max_pool4": (1, 1, 512)}),
         (nets.digit_net(features=((4,), (6, 8))), GREY, 846, {"max_pool1": (14, 14, 4), "global_avg_pool1": (8,)}),
-        (nets.speedrun_net(), COLOUR, 1_973_944, {"conv1": (31, 31, 24), "max_pool4": (1, 1, 256)}),
+        (nets.airbench_net(), COLOUR, 1_973_944, {"conv1": (31, 31, 24), "max_pool4": (1, 1, 256)}),
     ],
 )
 def test_sizes(net, shape, parameters, stages):
@@ -30,9 +30,9 @@ def test_sizes(net, shape, parameters, stages):
     assert found.shape == (10,)
 
 
-@pytest.mark.parametrize("make", [nets.lenet5, nets.digit_net, nets.resnet9, nets.speedrun_net])
+@pytest.mark.parametrize("make", [nets.lenet5, nets.digit_net, nets.resnet9, nets.airbench_net])
 def test_classes(make):
-    shape = COLOUR if make in (nets.resnet9, nets.speedrun_net) else GREY
+    shape = COLOUR if make in (nets.resnet9, nets.airbench_net) else GREY
     net = make(classes=3)
     params = jax.eval_shape(lambda key: net.init(key, shape), jax.random.key(0))
     assert jax.eval_shape(net.apply, params, jnp.zeros(shape)).shape == (3,)
@@ -42,7 +42,7 @@ def test_classes(make):
     ("net", "shape"),
     [
         (nets.digit_net(features=((4,), (8,))), (8, 8, 1)),
-        (nets.speedrun_net(features=(8, 8, 8)), (28, 28, 3)),
+        (nets.airbench_net(features=(8, 8, 8)), (28, 28, 3)),
     ],
 )
 def test_they_learn_where_a_spot_is(net, shape):
@@ -61,7 +61,7 @@ def test_they_learn_where_a_spot_is(net, shape):
     assert np.mean(read == labels) > 0.9
 
 
-@pytest.mark.parametrize("make", [nets.xo_net, nets.digit_net, nets.cosine_net, nets.speedrun_net])
+@pytest.mark.parametrize("make", [nets.xo_net, nets.digit_net, nets.cosine_net, nets.airbench_net])
 def test_bad_features(make):
     with pytest.raises(ValueError, match=r"features: expected at least one, got \(\)"):
         make(features=())
@@ -71,7 +71,7 @@ def test_bad_features(make):
 
 
 @pytest.mark.parametrize(
-    "make", [nets.xo_net, nets.lenet5, nets.digit_net, nets.cosine_net, nets.resnet9, nets.speedrun_net]
+    "make", [nets.xo_net, nets.lenet5, nets.digit_net, nets.cosine_net, nets.resnet9, nets.airbench_net]
 )
 def test_bad_classes(make):
     with pytest.raises(ValueError, match="classes: expected at least 1, got 0"):

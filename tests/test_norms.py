@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import noise
 
 from cnn_jax import layers
 from cnn_jax.layers import Activation, Chain, Conv, Dense, Dropout, Flatten, Residual
 from cnn_jax.norms import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, calibrate
+from tests.helpers.oracles import noise
 
 KEY = jax.random.key(0)
 IMAGES = noise(0, 7, 5, 6, 4) * 3 + 2
@@ -60,7 +60,7 @@ def test_statistics_get_no_gradient():
 
 
 def test_batch_norms_gradient_is_that_of_the_whole_batch():
-    net = BatchNorm(scale=False, bias=False)
+    net = BatchNorm(use_scale=False, use_bias=False)
     params, weights = net.init(KEY, (5, 6, 4)), jnp.asarray(noise(5, *IMAGES.shape))
 
     def whole(images):
@@ -133,7 +133,7 @@ NET = Chain(
     Conv(3),
     BatchNorm(),
     Activation(jax.nn.relu),
-    Residual(Conv(3, padding="SAME"), BatchNorm(scale=False)),
+    Residual(Conv(3, padding="SAME"), BatchNorm(use_scale=False)),
     Dropout(0.5),
     *[layer for _ in range(9) for layer in (Conv(3, 1), BatchNorm())],
     Flatten(),
@@ -224,7 +224,11 @@ def test_local_response_norm_as_pytorch_computes_it():
 
 
 def test_layers_without_parameters():
-    for layer in (BatchNorm(scale=False, bias=False), GroupNorm(2, scale=False, bias=False), LocalResponseNorm()):
+    for layer in (
+        BatchNorm(use_scale=False, use_bias=False),
+        GroupNorm(2, use_scale=False, use_bias=False),
+        LocalResponseNorm(),
+    ):
         assert not {"scale", "bias"} & layer.init(KEY, (5, 6, 4)).keys()
         assert layers.Chain(layer).apply(layers.Chain(layer).init(KEY, (5, 6, 4)), IMAGES[0]).shape == (5, 6, 4)
 

@@ -4,19 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
-from reference import layouts, noise, seeds, whole
 
 import cnn_jax as cnn
+from tests.helpers import oracles
+from tests.helpers.oracles import layouts, noise, seeds, whole
 
 POOLS = {
     cnn.max_pool: np.max,
     cnn.min_pool: np.min,
     cnn.avg_pool: np.mean,
-    cnn.max_abs_pool: reference.largest_magnitude,
+    cnn.max_abs_pool: oracles.largest_magnitude,
 }
 each_pool = pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.__name__)
 
@@ -26,7 +26,7 @@ each_pool = pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.__name_
 def test_pools_equal_the_reference(pool, layout, channels, seed):
     image = whole(seed, *layout.pop("shape"), *channels)
     got = jax.jit(partial(pool, **layout))(image)
-    np.testing.assert_allclose(got, reference.pool(image, POOLS[pool], **layout), rtol=1e-6)
+    np.testing.assert_allclose(got, oracles.pool(image, POOLS[pool], **layout), rtol=1e-6)
 
 
 @each_pool
@@ -34,7 +34,7 @@ def test_defaults_are_whole_windows_of_two_by_two(pool):
     image = whole(0, 5, 6)
     got = pool(image)
     assert got.shape == (2, 3)
-    np.testing.assert_array_equal(got, reference.pool(image, POOLS[pool]))
+    np.testing.assert_array_equal(got, oracles.pool(image, POOLS[pool]))
 
 
 @each_pool
@@ -73,7 +73,7 @@ def test_a_nan_spoils_only_the_windows_that_hold_it(pool, place):
     spot[place] = 1
     clean = pool(image, window=3, stride=1)
     image[place] = np.nan
-    hit = reference.pool(spot, np.max, window=3, stride=1) == 1
+    hit = oracles.pool(spot, np.max, window=3, stride=1) == 1
     got = np.asarray(pool(image, window=3, stride=1))
     assert np.isnan(got[hit]).all()
     np.testing.assert_array_equal(got[~hit], clean[~hit])
@@ -93,7 +93,7 @@ def test_the_first_of_equal_values_takes_the_whole_gradient(layout, seed):
     shape = layout.pop("shape")
     image = np.random.default_rng(seed).integers(0, 2, shape).astype(np.float32)
     places = np.arange(image.size).reshape(shape)
-    taken = reference.pool(places, lambda p: p[np.argmax(image.flat[p.astype(int)])], **layout).astype(int)
+    taken = oracles.pool(places, lambda p: p[np.argmax(image.flat[p.astype(int)])], **layout).astype(int)
     weights = whole(seed, *taken.shape)
     got = jax.jit(jax.grad(lambda x: jnp.sum(cnn.max_pool(x, **layout) * weights)))(image)
     np.testing.assert_array_equal(got.reshape(-1), np.bincount(taken.flat, weights.flat, image.size))
@@ -109,7 +109,7 @@ def test_of_a_flat_window_the_first_pixel_takes_the_gradient(pool, value):
 @each_pool
 def test_vmap_equals_a_loop(pool):
     images = whole(0, 3, 5, 6, 2)
-    looped = [reference.pool(image, POOLS[pool], padding="CEIL") for image in images]
+    looped = [oracles.pool(image, POOLS[pool], padding="CEIL") for image in images]
     np.testing.assert_allclose(jax.vmap(partial(pool, padding="CEIL"))(images), looped, rtol=1e-6)
 
 
@@ -137,7 +137,7 @@ def test_float64_stays_float64(pool):
     with jax.enable_x64(True):
         got = pool(image)
     assert got.dtype == np.float64
-    np.testing.assert_allclose(got, reference.pool(image, POOLS[pool]), rtol=1e-15)
+    np.testing.assert_allclose(got, oracles.pool(image, POOLS[pool]), rtol=1e-15)
 
 
 IMAGE = np.ones((6, 7, 2), np.float32)

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
 from hypothesis import settings
 from jax.test_util import check_grads
-from reference import NAMES, noise
 
 import cnn_jax as cnn
+from tests.helpers import oracles
+from tests.helpers.oracles import NAMES, noise
 
 METHODS = ("auto", "conv", "shift", "im2col", "fft")
 NORMED = ("cosine", "zncc", "normalized_squared_difference", "sharpened_cosine")
@@ -33,7 +33,7 @@ def all_scores(method="auto", q=1e-3):
 
 @jax.jit
 def all_defined(image, feature, mask=None):
-    return {name: cnn.defined(image, feature, getattr(cnn, name), mask=mask) for name in NAMES}
+    return {name: cnn.is_defined(image, feature, getattr(cnn, name), mask=mask) for name in NAMES}
 
 
 class Case(NamedTuple):
@@ -109,7 +109,7 @@ def compiled(case):
             score, extra = getattr(cnn, name), options if name == "sharpened_cosine" else {}
             ok = None
             if case.method == "auto" and name in NAMES[case.number % 2 :: 2]:
-                ok = cnn.defined(image, feature, score, mask=case.mask, **case.layout)
+                ok = cnn.is_defined(image, feature, score, mask=case.mask, **case.layout)
             out[name] = score(image, feature, mask=case.mask, method=case.method, **case.layout, **extra), ok
         return out
 
@@ -130,8 +130,8 @@ def units(case, image, feature):
     image, feature = (np.asarray(a, np.float64).reshape(*a.shape[:2], -1) for a in (image, feature))
     m = np.ones(feature.shape) if case.mask is None else case.mask.reshape(feature.shape)
     m = m if m.dtype.kind == "f" else m != 0
-    patches = reference.patches(image, feature.shape[:2], **case.layout)
-    whole, _ = reference.bordered(image, feature.shape[:2], **case.layout)
+    patches = oracles.patches(image, feature.shape[:2], **case.layout)
+    whole, _ = oracles.bordered(image, feature.shape[:2], **case.layout)
     usual = np.median(whole.mean(axis=(1, 2)))
 
     def norm(pixels):
@@ -165,7 +165,7 @@ def test_scores_equal_the_reference(case, programs):
         for name, (got, ok) in outputs.items():
             extra = options if name == "sharpened_cosine" else {}
             what = f"{name} {extra} of {picture!r} in case {case}"
-            want, defined = reference.scores(name, image, feature, mask=case.mask, **case.layout, **extra)
+            want, defined = oracles.scores(name, image, feature, mask=case.mask, **case.layout, **extra)
             assert got.dtype == (case.dtype if "float" in case.dtype else np.float32), what
             rounding = float(jnp.finfo(got.dtype).eps) * np.abs(want) + float(jnp.finfo(got.dtype).smallest_subnormal)
             allowed = np.where(defined, 2e-6 * unit[name] + rounding, 0)
@@ -277,7 +277,9 @@ def test_black_patches_under_a_large_mask_are_undefined():
     @jax.jit
     def each(image, feature):
         scores = [getattr(cnn, name) for name in names]
-        return [(score(image, feature, mask=mask), cnn.defined(image, feature, score, mask=mask)) for score in scores]
+        return [
+            (score(image, feature, mask=mask), cnn.is_defined(image, feature, score, mask=mask)) for score in scores
+        ]
 
     for name, (scores, defined) in zip(names, each(image, feature), strict=True):
         assert not np.any(scores[black]), name
@@ -292,7 +294,7 @@ def test_a_huge_pixel_spoils_only_the_patches_that_hold_it():
     hit, scores = holding((10, 9), image, feature), run(image, feature)
     for name in ("cosine", "zncc", "sharpened_cosine"):
         np.testing.assert_allclose(scores[name][~hit], clean[name][~hit], rtol=0, atol=1e-4, err_msg=name)
-        want, _ = reference.scores(name, image, feature)
+        want, _ = oracles.scores(name, image, feature)
         np.testing.assert_allclose(scores[name], want, rtol=0, atol=1e-4, err_msg=name)
 
 
@@ -324,7 +326,7 @@ def test_a_flat_part_is_flat_in_all_channels_together(channels):
     images = np.broadcast_to(noise(0, 8, 1, 1, 1), (8, 10, 16, channels)).copy()
     images[:, :, :8] = noise(1, 8, 10, 8, channels)
     feature = noise(2, 3, 3, channels)
-    scores, ok = jax.jit(jax.vmap(lambda image: (cnn.zncc(image, feature), cnn.defined(image, feature))))(images)
+    scores, ok = jax.jit(jax.vmap(lambda image: (cnn.zncc(image, feature), cnn.is_defined(image, feature))))(images)
     np.testing.assert_array_equal(ok[:, :, 8:], False)
     np.testing.assert_array_equal(scores[:, :, 8:], 0)
     assert ok[:, :, :8].all()
@@ -408,7 +410,7 @@ def test_transformations_nest():
 
     banks, each, together = nested(images, features)
     for name in NAMES:
-        want = [[reference.scores(name, i, f)[0] for i in images] for f in features]
+        want = [[oracles.scores(name, i, f)[0] for i in images] for f in features]
         np.testing.assert_allclose(banks[name], want, rtol=0, atol=1e-5, err_msg=name)
         np.testing.assert_allclose(each[name], together[name], rtol=0, atol=1e-4, err_msg=name)
 
@@ -435,7 +437,7 @@ def test_scores_name_the_wrong_argument(name, wrong, error, message):
 
 def test_defined_takes_the_scores_of_this_room():
     with pytest.raises(ValueError, match="score: expected one of match, cosine"):
-        cnn.defined(IMAGE, FEATURE, jnp.add)
+        cnn.is_defined(IMAGE, FEATURE, jnp.add)
 
 
 @pytest.mark.parametrize(("p", "q", "wrong"), [(np.ones(2), 1.0, "p"), (2.0, np.ones(3), "q")])

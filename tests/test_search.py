@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import noise
 
 import cnn_jax as cnn
+from tests.helpers.oracles import noise
 
 
 def plain_peaks(scores, distance):

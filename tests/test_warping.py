@@ -2,13 +2,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.test_util import check_grads
-from reference import noise, seeds, whole
 
 from cnn_jax.warping import affine, affine_matrix, elastic, resample
+from tests.helpers import oracles
+from tests.helpers.oracles import noise, seeds, whole
 
 each_shape = pytest.mark.parametrize("shape", [(6, 7), (5, 4, 1), (4, 9, 3)])
 jit_affine, jit_elastic, jit_resample = (jax.jit(f, static_argnames="fill") for f in (affine, elastic, resample))
@@ -23,7 +23,7 @@ def test_resample_equals_the_reference(shape, seed, fill):
     whole_numbers = rng.random((3, 5)) < 0.3  # on pixels and on the border, where one of the two weights is zero
     rows, columns = np.where(whole_numbers, rows.round(), rows), np.where(whole_numbers, columns.round(), columns)
     got = jit_resample(image, rows, columns, fill=fill)
-    np.testing.assert_allclose(got, reference.resample(image, rows, columns, fill), atol=1e-5)
+    np.testing.assert_allclose(got, oracles.resample(image, rows, columns, fill), atol=1e-5)
 
 
 @each_shape
@@ -46,7 +46,7 @@ def test_affine_equals_the_reference(shape, seed):
     places = np.moveaxis(np.indices(shape[:2]), 0, -1) - middle - matrix[:, 2]
     rows, columns = np.moveaxis(places @ np.linalg.inv(matrix[:, :2]).T + middle, -1, 0)
     got = jit_affine(image, matrix.astype(np.float32))
-    np.testing.assert_allclose(got, reference.resample(image, rows, columns), atol=1e-4)
+    np.testing.assert_allclose(got, oracles.resample(image, rows, columns), atol=1e-4)
 
 
 @given(seed=seeds)
@@ -113,9 +113,9 @@ def test_affine_matrix_defaults_to_doing_nothing():
 @pytest.mark.parametrize(("shape", "grid"), [((6, 7), (3, 4)), ((9, 5, 2), (2, 5))])
 def test_elastic_equals_the_reference(shape, grid):
     image, offsets = noise(0, *shape), noise(1, *grid, 2)
-    down, across = (reference.cubic_weights(size, cells) for size, cells in zip(shape, grid, strict=False))
+    down, across = (oracles.cubic_weights(size, cells) for size, cells in zip(shape, grid, strict=False))
     rows, columns = np.einsum("yg,xh,ghm->myx", down, across, offsets) + np.indices(shape[:2])
-    np.testing.assert_allclose(elastic(image, offsets), reference.resample(image, rows, columns), atol=1e-4)
+    np.testing.assert_allclose(elastic(image, offsets), oracles.resample(image, rows, columns), atol=1e-4)
 
 
 @pytest.mark.parametrize("warp", [jit_affine, jit_elastic])
@@ -157,7 +157,7 @@ def test_float64_stays_float64():
     with jax.enable_x64(True):
         got = resample(image, rows, columns)
     assert got.dtype == np.float64
-    np.testing.assert_allclose(got, reference.resample(image, rows, columns), rtol=1e-12)
+    np.testing.assert_allclose(got, oracles.resample(image, rows, columns), rtol=1e-12)
 
 
 @pytest.mark.parametrize("warp", [affine, elastic])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from . import cache
-from .labelled import Labelled
+from . import _download
+from .dataset import LabeledImages
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FOLDER = "cifar-10-batches-bin"
@@ -31,7 +31,7 @@ RECORD = 1 + 3 * 32 * 32  # a label, then the planes of red, green and blue
 MOST = 10_000  # records in a file
 
 
-def load(split: str = "train", *, data_dir: str | os.PathLike[str] | None = None) -> Labelled:
+def load(split: str = "train", *, data_dir: str | os.PathLike[str] | None = None) -> LabeledImages:
     """The pictures, (N, 32, 32, 3) uint8, and their labels.
 
     Args:
@@ -47,15 +47,15 @@ def load(split: str = "train", *, data_dir: str | os.PathLike[str] | None = None
     if split not in ("train", "test"):
         raise ValueError(f"split: expected 'train' or 'test', got {split!r}")
     names = [name for name in CHECKSUMS if name.startswith("test") == (split == "test")]
-    paths = [cache.find(f"{FOLDER}/{name}", checksum=CHECKSUMS[name], data_dir=data_dir) for name in names]
+    paths = [_download.find(f"{FOLDER}/{name}", checksum=CHECKSUMS[name], data_dir=data_dir) for name in names]
     found = [path for path in paths if path is not None]
     if len(found) < len(names):
-        archive = cache.fetch(ARCHIVE, url=URL, checksum=ARCHIVE_CHECKSUM, data_dir=data_dir)
+        archive = _download.fetch(ARCHIVE, url=URL, checksum=ARCHIVE_CHECKSUM, data_dir=data_dir)
         parts = _members(archive, names)
     else:
         parts = [read_batch(path) for path in found]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return Labelled(images, labels, CLASSES)
+    return LabeledImages(images, labels, CLASSES)
 
 
 def read_batch(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:

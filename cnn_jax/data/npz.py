@@ -1,4 +1,4 @@
-"""Labelled images in one .npz file."""
+"""LabeledImages images in one .npz file."""
 
 import os
 import zipfile

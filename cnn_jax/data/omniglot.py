@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 from jaxtyping import Float, Int
 
-from . import cache, images, xo
+from . import _download, image_io, xo
 
 NAME = "omniglot/images_background_small1.zip"
 URL = "https://github.com/brendenlake/omniglot/raw/master/python/images_background_small1.zip"
@@ -24,14 +24,14 @@ def load_xo(
 ) -> tuple[Float[np.ndarray, "40 105 105"], Int[np.ndarray, " 40"]]:
     """The drawings in [-1, 1], white = 1 (strokes are black), and their labels, as in `cnn_jax.data.xo.CLASSES`.
 
-    Raises what `cache.fetch` raises when the archive is not to be had.
+    Raises what `_download.fetch` raises when the archive is not to be had.
     """
-    path = cache.fetch(NAME, url=URL, checksum=CHECKSUM, data_dir=data_dir)
+    path = _download.fetch(NAME, url=URL, checksum=CHECKSUM, data_dir=data_dir)
     drawings, labels = [], []
     with zipfile.ZipFile(path) as archive:
         for name in sorted(archive.namelist()):
             for label, letter in enumerate(xo.CLASSES):
                 if f"/Latin/{CHARACTERS[letter]}/" in name and name.endswith(".png"):
-                    drawings.append(images.read_image(io.BytesIO(archive.read(name))))
+                    drawings.append(image_io.read_image(io.BytesIO(archive.read(name))))
                     labels.append(label)
     return np.stack(drawings), np.array(labels, np.int32)

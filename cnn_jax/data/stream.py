@@ -12,8 +12,8 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int32, Int64, UInt8
 
-from ..windows import count
-from . import folder, images
+from .._validation import check_int
+from . import image_folder, image_io
 
 LABEL = np.dtype("<i4")  # at the start of every record; the picture file follows
 EPOCHS = 2**30  # in a stream without end
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """Labelled pictures that can be read one by one."""
+    """LabeledImages pictures that can be read one by one."""
 
     size: int
     classes: tuple[str, ...]
@@ -34,15 +34,15 @@ class Source(Protocol):
 
 
 class Folder:
-    """The pictures in a folder for every class, made square as `folder.load` makes them.
+    """The pictures in a folder for every class, made square as `image_folder.load` makes them.
 
     Raises a ValueError if there is no class or a class has no picture, an OSError if the folder cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, size: int = 32):
-        self.path, self.size = Path(path), images.side(size)
-        self.classes = folder.classes(self.path)
-        files = [[path.name for path in folder.pictures(self.path / name)] for name in self.classes]
+        self.path, self.size = Path(path), image_io.check_size(size)
+        self.classes = image_folder.classes(self.path)
+        files = [[path.name for path in image_folder.pictures(self.path / name)] for name in self.classes]
         empty = [name for name, own in zip(self.classes, files, strict=True) if not own]
         if not self.classes or empty:
             what = f"no picture in {', '.join(empty)}" if empty else "none"
@@ -54,7 +54,7 @@ class Folder:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[UInt8[np.ndarray, "size size 3"], int]:
-        return images.read_square(self.name(index), size=self.size), int(self.labels[index])
+        return image_io.read_square(self.name(index), size=self.size), int(self.labels[index])
 
     def name(self, index: int) -> str:
         """The file's path."""
@@ -68,7 +68,7 @@ class Records:
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]], classes: Sequence[str], *, size: int = 32):
-        self.size, self.classes = images.side(size), tuple(classes)
+        self.size, self.classes = image_io.check_size(size), tuple(classes)
         self.paths = [str(path) for path in paths]
         for path in self.paths:
             with open(path, "rb"):  # for a plain FileNotFoundError or PermissionError
@@ -90,7 +90,7 @@ class Records:
         if not 0 <= label < len(self.classes):
             raise ValueError(f"{self.name(index)}: a label from 0 to {len(self.classes) - 1} was expected, got {label}")
         try:
-            return images.read_square(io.BytesIO(record[LABEL.itemsize :]), size=self.size), label
+            return image_io.read_square(io.BytesIO(record[LABEL.itemsize :]), size=self.size), label
         except ValueError as error:
             raise ValueError(f"{self.name(index)}: not a picture that can be read") from error
 
@@ -126,7 +126,7 @@ class Piece(NamedTuple):
 
 
 class Stream:
-    """Labelled pictures without end, shuffled anew every epoch, read ahead by other processes.
+    """LabeledImages pictures without end, shuffled anew every epoch, read ahead by other processes.
 
         stream = Stream(Folder("pictures", size=64), workers=4)
         params, history = fit(net, stream, optimizer=rule, steps=1000, key=key)
@@ -138,20 +138,24 @@ class Stream:
       source: where the pictures are.
       seed: of the order.
       workers: processes that read; with 0 threads of this one do.
-      tolerate: the share of this process's pictures that may be unreadable.
+      max_corrupt_fraction: the share of this process's pictures that may be unreadable.
     """
 
-    def __init__(self, source: Source, *, seed: int = 0, workers: int = 0, tolerate: float = 0.05):
-        if not 0 <= tolerate < 1:
-            raise ValueError(f"tolerate: expected at least 0 and less than 1, got {tolerate}")
-        self.source, self.workers, self.tolerate = source, count("workers", workers, least=0), tolerate
+    def __init__(self, source: Source, *, seed: int = 0, workers: int = 0, max_corrupt_fraction: float = 0.05):
+        if not 0 <= max_corrupt_fraction < 1:
+            raise ValueError(f"max_corrupt_fraction: expected at least 0 and less than 1, got {max_corrupt_fraction}")
+        self.source, self.workers, self.max_corrupt_fraction = (
+            source,
+            check_int("workers", workers, least=0),
+            max_corrupt_fraction,
+        )
         self.corrupt: dict[str, str] = {}
         self.identity = {"seed": seed, "pictures": len(source), "size": source.size, "classes": list(source.classes)}
         self.identity["processes"] = jax.process_count()
         self.order = (
             _grain()
             .MapDataset.source(range(len(source)))
-            .shuffle(seed=count("seed", seed, least=0))[jax.process_index() :: jax.process_count()]
+            .shuffle(seed=check_int("seed", seed, least=0))[jax.process_index() :: jax.process_count()]
         )
         if not len(self.order):
             raise ValueError(
@@ -165,9 +169,9 @@ class Stream:
     def batches(self, batch_size: int, start: int = 0) -> Iterator[Piece]:
         """Pieces of `batch_size` pictures without end, from a position on.
 
-        Raises a ValueError when more pictures than `tolerate` says cannot be read.
+        Raises a ValueError when more pictures than `max_corrupt_fraction` says cannot be read.
         """
-        grain, batch_size = _grain(), count("batch_size", batch_size)
+        grain, batch_size = _grain(), check_int("batch_size", batch_size)
         first = start // batch_size
         chunks = self.order.repeat(EPOCHS).map(_Reader(self.source)).batch(batch_size)[first:]
         ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
@@ -202,7 +206,7 @@ class Stream:
             why = " ".join(str(error).split())[:200]
         self.corrupt[name] = why
         log.warning("%s: left out (%s)", name, why)
-        if len(self.corrupt) > self.tolerate * len(self):
+        if len(self.corrupt) > self.max_corrupt_fraction * len(self):
             some = "; ".join(f"{name} ({why})" for name, why in list(self.corrupt.items())[:3])
             raise ValueError(f"{len(self.corrupt)} of {len(self)} pictures cannot be read, among them {some}")
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..windows import count
+from .._validation import check_int
 
 CLASSES = ("X", "O")
 
@@ -71,7 +71,7 @@ def draw(
            [-1., -1.,  1., -1., -1., -1.,  1., -1., -1.],
            [-1., -1., -1.,  1., -1.,  1., -1., -1., -1.]], dtype=float32)
     """
-    count("size", size)
+    check_int("size", size)
     if isinstance(label, int) and label not in (0, 1):
         raise ValueError(f"label: expected 0 or 1, got {label}")
     shift, shrink, stretch, rotate, slant, deform, thickness, contrast, noise = (
