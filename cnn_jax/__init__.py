@@ -1,8 +1,16 @@
-"""How well does each patch of an image match each feature, everywhere, at once, and what can be learned from it.
+"""Template matching and small convolutional networks as pure, differentiable JAX functions.
 
-Pure JAX functions for one image; `jax.vmap` gives batches. Rooms: `convolution`, `pooling`, `matching`, `warping`,
-`augment`, `search`, `layers`, `norms`, `initializers`, `nets`, `costs`, `fields`, `explain`, `optimizers`, `training`,
-`checkpoint`, `data`, `figures`.
+Every function takes one image; `jax.vmap` adds the batch. By topic:
+
+- Convolution and pooling: `conv`, `window_sum`, `max_pool`, `min_pool`, `avg_pool`, `max_abs_pool`, `global_avg_pool`.
+- Scores of a feature at every position: `match`, `cosine`, `zncc`, `squared_difference`,
+  `normalized_squared_difference`, `sharpened_cosine`; `is_defined` says where a score compares something.
+- Search: `find`, `peaks`.
+- Layers and networks: `Chain`, `Residual`, `Conv`, `Match`, `Dense`, ..., and the modules `nets`, `initializers`.
+- Training: `fit`, `calibrate`, and the modules `optimizers`, `augment`.
+- Model files: `save_params`, `load_params`, `export`.
+- Analysis: `cost`, `receptive_field`, and the modules `explain` and `figures`.
+- Data: `cnn_jax.data`.
 """
 
 from . import augment, explain, initializers, nets, optimizers
@@ -39,6 +47,8 @@ from .receptive_field import receptive_field
 from .search import Matches, find, peaks
 from .serialization import export, load_params, save_params
 from .training import fit
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Activation",
