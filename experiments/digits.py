@@ -120,7 +120,7 @@ def shifted(key: jax.Array, image: jax.Array, *, strength: float) -> jax.Array:
 def load(config: Digits) -> tuple[LabeledImages, LabeledImages]:
     """What to train on and what to report on."""
     if config.smoke:
-        return classification.generated(4 * SMOKE_BATCH, 28, 1, mnist.SOURCES[config.data].classes)
+        return classification.generated(4 * SMOKE_BATCH, 28, 1, mnist.CATALOG[config.data].classes)
     train = mnist.load(config.data, data_dir=config.data_dir)
     if config.choose:
         return train_val_split(train, CHOOSE)

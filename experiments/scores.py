@@ -116,7 +116,7 @@ def network(kind: str, features: tuple[int, int], classes: int) -> cnn_jax.Layer
 def load(config: Scores) -> tuple[LabeledImages, LabeledImages]:
     """What to train on and what to report on."""
     if config.smoke:
-        return classification.generated(6 * SMOKE_BATCH, 28, 1, mnist.SOURCES[config.data].classes)
+        return classification.generated(6 * SMOKE_BATCH, 28, 1, mnist.CATALOG[config.data].classes)
     return (
         mnist.load(config.data, data_dir=config.data_dir),
         mnist.load(config.data, "test", data_dir=config.data_dir),

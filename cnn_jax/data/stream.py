@@ -41,8 +41,8 @@ class Folder:
 
     def __init__(self, path: str | os.PathLike[str], *, size: int = 32):
         self.path, self.size = Path(path), image_io.check_size(size)
-        self.classes = image_folder.classes(self.path)
-        files = [[path.name for path in image_folder.pictures(self.path / name)] for name in self.classes]
+        self.classes = image_folder.class_names(self.path)
+        files = [[path.name for path in image_folder.image_files(self.path / name)] for name in self.classes]
         empty = [name for name, own in zip(self.classes, files, strict=True) if not own]
         if not self.classes or empty:
             what = f"no picture in {', '.join(empty)}" if empty else "none"

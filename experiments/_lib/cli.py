@@ -39,7 +39,7 @@ def keep_compiled() -> None:
     that is set, and nowhere if the folder cannot be written to."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         try:
-            folder = make_writable(_download.folder() / "compiled")
+            folder = make_writable(_download.cache_dir() / "compiled")
         except OSError:
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))
