@@ -26,11 +26,10 @@ from PIL import Image
 
 import cnn_jax
 from cnn_jax import nets
-from cnn_jax._validation import check_int, check_number
 from cnn_jax.data import image_io, xo
 
 from ._lib import cli, report, runner
-from ._lib.benchmark import medians
+from ._lib.benchmark import median_ms
 
 SIZE, BATCH, FEATURES = 28, 1024, 16
 DECODED = 200  # pictures
@@ -88,12 +87,12 @@ def measure(settle: float) -> dict[str, float]:
         "training": (jax.jit(learned), (params, batch)),
     }
     calls = {job: lambda program=program, given=given: program(*given) for job, (program, given) in programs.items()}
-    rates = {job: 1e3 * BATCH / taken for job, taken in medians(calls, settle=settle).items()}
+    rates = {job: 1e3 * BATCH / taken for job, taken in median_ms(calls, min_seconds=settle).items()}
 
     files = []
     for letter in np.asarray(batch[:DECODED, ..., 0]):
         files.append(io.BytesIO())
-        Image.fromarray(cli.levels(letter)).save(files[-1], "PNG")
+        Image.fromarray(cli.to_uint8(letter)).save(files[-1], "PNG")
     started = time.perf_counter()
     for file in files:
         image_io.read_square(file, size=SIZE)
@@ -121,12 +120,10 @@ def limits(config: Billion, rates: dict[str, float], job: str, devices: int) -> 
 
 def main(config: Billion) -> dict[str, Any]:
     """Measures, calculates, prints and writes; returns what metrics.json holds."""
-    for name in ("images", "per_host", "cores"):
-        check_int(name, getattr(config, name))
-    for name in ("times", "bus", "disk", "link", "store", "settle"):
-        check_number(name, getattr(config, name), "a number above 0", lambda value: value > 0)
-    numbers = [check_int("devices", devices) for devices in config.devices]
-    out = cli.make_writable(config.out)
+    for name in ("images", "per_host", "cores", "times", "bus", "disk", "link", "store", "settle"):
+        cli.check_positive(f"--{name.replace('_', '-')}", getattr(config, name))
+    numbers = [cli.check_positive("--devices", devices) for devices in config.devices]
+    out = cli.make_output_dir(config.out)
     rates = measure(config.settle)
     rows, table = [], [["job", "devices", "images/s", "time", "waits for", "next"]]
     for job in JOBS:
@@ -136,7 +133,7 @@ def main(config: Billion) -> dict[str, Any]:
             rows.append({"job": job, "devices": devices, "limits": dict(passed), "seconds": config.images / rate})
             taken, faster = duration(config.images / rate), f"{second}, {other / rate:.1f} times as fast"
             table.append([job, f"{devices:,}", f"{rate:,.0f}", taken, first, faster])
-    metrics = {"rates": rates, "rows": rows, "config": runner.settings(config)}
+    metrics = {"rates": rates, "rows": rows, "config": runner.options_as_text(config)}
     cli.write_json(out / "metrics.json", metrics | cli.versions())
     each = ", ".join(f"{job} {rates[job]:,.0f}" for job in JOBS)
     came_out = [
@@ -144,8 +141,8 @@ def main(config: Billion) -> dict[str, Any]:
         f"{config.images:,} images:",
         table,
     ]
-    report.write(out, "billion", config, came_out)
-    print(report.text(came_out))
+    report.write_html(out, "billion", config, came_out)
+    print(report.as_text(came_out))
     return metrics
 
 
@@ -158,4 +155,4 @@ def duration(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(tyro.cli(Billion, description=__doc__)))
+    cli.run_script(lambda: main(tyro.cli(Billion, description=__doc__)))

@@ -107,12 +107,12 @@ def search_files(config: Find) -> dict[str, Any]:
     if len(set(names)) < len(names):
         names = [str(path) for path in config.template]
     features, masks = read_templates(config.template, config.mask, config.score)
-    mesh = runner.connect(config.devices, config.distributed)
+    mesh = runner.connect_devices(config.devices, config.distributed)
     search = searcher(config, features, masks, mesh and mesh.local_mesh)
     files = list(dict.fromkeys(listed(config.pictures)))
     if not files:
         raise ValueError(f"pictures: no picture file in {', '.join(map(str, config.pictures))}")
-    out = cli.make_writable(config.out)
+    out = cli.make_output_dir(config.out)
     devices = 1 if mesh is None else mesh.local_mesh.size
     searched = functools.partial(
         search_each, search=search, channels=features[0].shape[2:], names=names, devices=devices
@@ -143,7 +143,7 @@ def search_files(config: Find) -> dict[str, Any]:
         sys.stdout.flush()
         for why in unread.values():
             print(why, file=sys.stderr)
-        cli.fail(f"{len(unread)} of {len(files)} pictures could not be searched")
+        cli.exit_with_error(f"{len(unread)} of {len(files)} pictures could not be searched")
     return metrics
 
 
@@ -162,7 +162,7 @@ def search_each(
         try:
             results = [listing(matches, names) for matches in search(np.stack(list(batch.values())))]
         except ValueError as error:  # smaller than all templates
-            results = [f"{path}: {cli.complaint(error)}" for path in batch]
+            results = [f"{path}: {cli.one_line_error(error)}" for path in batch]
         yield from zip(batch, results, strict=True)
     yield from unread.items()
 
@@ -177,7 +177,7 @@ def search_many(
     if jax.process_index() == 0:
         cli.write_json(config.out / "metrics.json", metrics | options(config))
         counted = [[name.replace("_", " ") for name in metrics], [f"{value:,.6g}" for value in metrics.values()]]
-        report.write(config.out, "find", config, [counted])
+        report.write_html(config.out, "find", config, [counted])
     print(
         f"{metrics['searched']} pictures searched, {metrics['unread']} could not be, {metrics['matches']} matches; "
         f"{metrics['pictures_per_s']:.1f} pictures a second; everything is in {folder}"
@@ -187,7 +187,7 @@ def search_many(
 
 def demonstrate(config: Find) -> dict[str, Any]:
     """Searches the script's own picture, and says how much of what is in it was found and how precisely."""
-    out = cli.make_writable(config.out)
+    out = cli.make_output_dir(config.out)
     image, placed = find_demo.picture(config.seed)
     names, features = zip(*find_demo.templates().items(), strict=True)
     asked = dataclasses.replace(config, scales=find_demo.SCALES, angles=find_demo.ANGLES, top_k=2 * len(placed))
@@ -311,7 +311,7 @@ def batches(
         try:
             picture = image_io.read_color(path)
         except (ValueError, OSError) as error:
-            unread[path] = cli.complaint(error)
+            unread[path] = cli.one_line_error(error)
             continue
         picture = on_white(picture) if channels else grey(on_white(picture))
         waiting[picture.shape][path] = picture
@@ -344,7 +344,7 @@ def draw_boxes(
     picture: np.ndarray, found: Sequence[dict[str, Any]], features: Sequence[np.ndarray], names: Sequence[str]
 ) -> np.ndarray:
     """A copy of the picture, in colours, with the outline of each match, a colour a template, and its score."""
-    copy = Image.fromarray(cli.levels(picture)).convert("RGB")
+    copy = Image.fromarray(cli.to_uint8(picture)).convert("RGB")
     pen = ImageDraw.Draw(copy)
     for match in found:
         number = names.index(match["template"])
@@ -361,7 +361,7 @@ def draw_boxes(
 
 def save_picture(picture: np.ndarray, path: Path) -> None:
     """Writes a picture of levels 0 to 255, or of -1 to 1."""
-    levels = picture if picture.dtype == np.uint8 else cli.levels(picture)
+    levels = picture if picture.dtype == np.uint8 else cli.to_uint8(picture)
     with atomic_write(path) as temporary:
         Image.fromarray(levels).save(temporary)
 
@@ -375,8 +375,8 @@ def options(config: Find) -> dict[str, Any]:
 def finish(config: Find, metrics: dict[str, Any], said: Sequence[str | report.Table], figures: dict[str, str]) -> None:
     """Writes metrics.json and report.html, and prints the matches as JSON or as tables."""
     cli.write_json(config.out / "metrics.json", metrics | options(config))
-    report.write(config.out, "find", config, said, figures)
-    print(json.dumps(metrics["found"], indent=2) if config.json else report.text(came_out(metrics["found"])))
+    report.write_html(config.out, "find", config, said, figures)
+    print(json.dumps(metrics["found"], indent=2) if config.json else report.as_text(came_out(metrics["found"])))
 
 
 def came_out(found: dict[str, list[dict[str, Any]]]) -> list[str | report.Table]:
@@ -391,4 +391,4 @@ def came_out(found: dict[str, list[dict[str, Any]]]) -> list[str | report.Table]
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(tyro.cli(Find, description=__doc__)))
+    cli.run_script(lambda: main(tyro.cli(Find, description=__doc__)))

@@ -35,7 +35,7 @@ PICTURES = {
 SCREENSHOTS = ("draw.png", "draw_feature.png", "report.png")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Without these it asks for what no test or picture needs, some of it on the network.
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 HERE = Path(__file__).parent / "_lib" / "pictures"
 
 
@@ -80,7 +80,7 @@ def screenshots(out: Path, pictures: Path) -> None:
     with (
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served,
         sync_playwright() as browsers,
-        browsers.chromium.launch(executable_path=CHROMIUM, args=FLAGS) as browser,
+        browsers.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS) as browser,
     ):
         try:
             assert served.stdout is not None
@@ -104,7 +104,7 @@ def screenshots(out: Path, pictures: Path) -> None:
 
 def main(config: Gallery) -> dict[str, Any]:
     """Runs everything; returns what metrics.json holds."""
-    out, pictures = cli.make_writable(config.out), cli.make_writable(config.pictures)
+    out, pictures = cli.make_output_dir(config.out), cli.make_output_dir(config.pictures)
     for name in dict.fromkeys(script for script, _ in PICTURES.values()):
         run(name, out)
     for name, (script, file) in PICTURES.items():
@@ -124,4 +124,4 @@ def main(config: Gallery) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(tyro.cli(Gallery, description=__doc__)))
+    cli.run_script(lambda: main(tyro.cli(Gallery, description=__doc__)))

@@ -235,22 +235,20 @@ def draw(measured: dict[str, Any]) -> dict[str, Any]:
 
 def main(config: Scaling) -> dict[str, Any]:
     """Measures, draws and prints; returns what metrics.json holds."""
-    if config.rounds < 0:
-        raise ValueError(f"rounds: expected at least 0, got {config.rounds}")
+    cli.check_not_negative("--rounds", config.rounds)
+    cli.check_not_negative("--seed", config.seed)
     rounds = config.rounds or (3 if config.quick else 9)
-    if config.seed < 0:
-        raise ValueError(f"seed: expected at least 0, got {config.seed}")
-    out = cli.make_writable(config.out)
+    out = cli.make_output_dir(config.out)
     measured = measure(config, rounds) | {"pooling": pooling(config, rounds)}
     metrics = {"quick": config.quick, "rounds": rounds, "seed": config.seed} | measured | cli.versions()
     for name, figure in draw(measured).items():
         figures.save(figure, out / f"{name}.png")
     cli.write_json(out / "metrics.json", metrics)
     came_out = tables(measured)
-    report.write(out, "scaling", config, came_out, FIGURES)
-    print(report.text(came_out))
+    report.write_html(out, "scaling", config, came_out, FIGURES)
+    print(report.as_text(came_out))
     return metrics
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(tyro.cli(Scaling)))
+    cli.run_script(lambda: main(tyro.cli(Scaling)))

@@ -28,7 +28,7 @@ from cnn_jax.progress import Progress
 
 from ._lib import baselines_matching, baselines_training, cli, report
 from ._lib.baselines_matching import Call
-from ._lib.benchmark import Contest, confine, measure, peaks
+from ._lib.benchmark import BenchmarkCase, machine_peaks, pin_cpus, run_case
 
 THREADS = 2
 BUSY = 1.0  # programs that run already, on average over a minute
@@ -103,7 +103,7 @@ class Throughput:
 # The tasks: what is run side by side.
 
 
-def matching(task: str, case: Case, modules: Mapping[str, Any], threads: int) -> Contest:
+def matching(task: str, case: Case, modules: Mapping[str, Any], threads: int) -> BenchmarkCase:
     """A score of every image against every feature, (N, K, H', W')."""
     images, features = noise(case)
     on_device = jax.device_put(images), jax.device_put(features)
@@ -126,10 +126,10 @@ def matching(task: str, case: Case, modules: Mapping[str, Any], threads: int) ->
     pixels, places = math.prod(case.window), math.prod(np.subtract(case.size, case.window) + 1)
     too_much = {"shift": pixels > _correlate.SHIFT_PRODUCTS, "im2col": pixels * places > _im2col.LARGEST}
     methods = {name: None if too_much.get(name) else ours(name) for name in _correlate.METHODS if name != "auto"}
-    window = {"stride": (1, 1), "border": ((0, 0), (0, 0)), "dilation": (1, 1), "spread": (1, 1), "maps": True}
-    best = _correlate.best_methods((*images.shape, 1), (*case.window, 1, case.features), **window)
+    window = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "lhs_dilation": (1, 1)}
+    best = _correlate.best_methods((*images.shape, 1), (*case.window, 1, case.features), **window, channels_first=True)
     work = cnn_jax.cost(maps("auto"), images, features)
-    return Contest(
+    return BenchmarkCase(
         ours=ours("auto"),
         peers=calls,
         methods=methods,
@@ -141,12 +141,12 @@ def matching(task: str, case: Case, modules: Mapping[str, Any], threads: int) ->
     )
 
 
-def training(task: str, case: NetCase, modules: Mapping[str, Any], threads: int) -> Contest:
+def training(task: str, case: NetCase, modules: Mapping[str, Any], threads: int) -> BenchmarkCase:
     """A step of training, or the scores alone, of a whole batch."""
     work = baselines_training.work(*case)
     ours = baselines_training.ours(work)
-    calls, skipped, methods, repeats = {"jax": baselines_training.ordinary(work)[task]}, {}, {}, {}
-    for name, (library, build) in baselines_training.PEERS.items():
+    calls, skipped, methods, repeats = {"jax": baselines_training.plain_jax(work)[task]}, {}, {}, {}
+    for name, (library, build) in baselines_training.BASELINES.items():
         if library in modules:
             theirs = build(modules[library], work)
             try:
@@ -155,17 +155,17 @@ def training(task: str, case: NetCase, modules: Mapping[str, Any], threads: int)
             except Exception as error:
                 if name != "torch.compile":
                     raise
-                skipped[name] = f"left out: {cli.complaint(error)[:200]}"
+                skipped[name] = f"left out: {cli.one_line_error(error)[:200]}"
     net = baselines_training.network(case.features)
     arguments = jax.tree.map(jax.numpy.asarray, (work.params, work.images))
     apply: Callable[..., Any] = jax.vmap(net.apply, (None, 0))
     if task == "train_step":
         methods = {"scan": baselines_training.ours_scanned(work, SCANNED)}
-        calls["jax scan"] = baselines_training.ordinary_scanned(work, SLOWLY_SCANNED)
+        calls["jax scan"] = baselines_training.plain_jax_scanned(work, SLOWLY_SCANNED)
         repeats = {"scan": SCANNED, "jax scan": SLOWLY_SCANNED}
         apply = jax.grad(lambda params, images: jax.vmap(net.apply, (None, 0))(params, images).sum())
     cost = cnn_jax.cost(apply, *arguments)
-    return Contest(
+    return BenchmarkCase(
         ours=ours[task],
         peers=calls,
         methods=methods,
@@ -178,7 +178,7 @@ def training(task: str, case: NetCase, modules: Mapping[str, Any], threads: int)
     )
 
 
-def part(task: str, case: NetCase, modules: Mapping[str, Any], threads: int) -> Contest:
+def part(task: str, case: NetCase, modules: Mapping[str, Any], threads: int) -> BenchmarkCase:
     """A part of a training step, of one stage of a network, beside JAX alone."""
     ours, ordinary, shapes = baselines_training.PARTS[task]
     generator = np.random.default_rng(0)
@@ -192,7 +192,7 @@ def part(task: str, case: NetCase, modules: Mapping[str, Any], threads: int) -> 
         return lambda: jax.block_until_ready(compiled(*arguments))
 
     cost = cnn_jax.cost(ours, *arguments)
-    return Contest(
+    return BenchmarkCase(
         ours=call(ours),
         peers={"jax": call(ordinary)},
         methods={},
@@ -204,7 +204,7 @@ def part(task: str, case: NetCase, modules: Mapping[str, Any], threads: int) -> 
     )
 
 
-def explaining(task: str, case: Explained, modules: Mapping[str, Any], threads: int) -> Contest:
+def explaining(task: str, case: Explained, modules: Mapping[str, Any], threads: int) -> BenchmarkCase:
     """All covered images of an occlusion map in one batch, beside a loop over them."""
     net, side, window = getattr(nets, case.net)(), case.side, 5
     params = jax.jit(lambda key: net.init(key, (side, side, 1)))(jax.random.key(0))
@@ -221,7 +221,7 @@ def explaining(task: str, case: Explained, modules: Mapping[str, Any], threads: 
         return apply(params, image)[0] - falls
 
     cost = cnn_jax.cost(ours, params, image)
-    return Contest(
+    return BenchmarkCase(
         ours=lambda: jax.block_until_ready(ours(params, image)),
         peers={"jax loop": loop},
         methods={},
@@ -249,7 +249,7 @@ def rivals() -> Mapping[str, Mapping[str, Callable[..., Call]]]:
     return baselines_matching.GPU if jax.default_backend() == "gpu" else baselines_matching.CPU
 
 
-TASKS: Mapping[str, tuple[Callable[..., Contest], Sequence[Any], Sequence[Any]]] = {
+TASKS: Mapping[str, tuple[Callable[..., BenchmarkCase], Sequence[Any], Sequence[Any]]] = {
     "match": (matching, CASES, SMALL_CASES),
     "zncc": (matching, CASES, SMALL_CASES),
     "train_step": (training, NETS, [SMALL_NET]),
@@ -342,25 +342,25 @@ def came_out(found: Mapping[str, Any]) -> list[str | report.Table]:
 def main(config: Throughput) -> dict[str, Any]:
     """Runs all contests; returns what throughput.json holds."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    threads = confine(THREADS)
+    threads = pin_cpus(THREADS)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # or no memory of a GPU is left to the peers
-    out = cli.make_writable(config.out)
+    out = cli.make_output_dir(config.out)
     wanted = {name for task in rivals().values() for name in task} | {
-        name for name, _ in baselines_training.PEERS.values()
+        name for name, _ in baselines_training.BASELINES.values()
     }
     modules, missing = baselines_matching.load(sorted(wanted), threads)
     for line in missing:
         print(line)
 
     settle = 0.01 if config.quick else 0.1
-    peak = peaks(settle, 512 if config.quick else 2048)
+    peak = machine_peaks(settle, 512 if config.quick else 2048)
     work = [(task, case) for task, (_, cases, small) in TASKS.items() for case in (small if config.quick else cases)]
     rows = []
     with Progress("throughput", len(work)) as bar:
         for task, case in work:
             bar.update(len(rows), f"{task} {case}")
             contest = TASKS[task][0](task, case, modules, threads)
-            rows.append(measure(task, str(case), contest, settle))
+            rows.append(run_case(task, str(case), contest, settle))
         bar.update(len(rows))
 
     found = {
@@ -373,10 +373,10 @@ def main(config: Throughput) -> dict[str, Any]:
     } | cli.versions()
     cli.write_json(out / "throughput.json", found)
     said = came_out(found)
-    report.write(out, "throughput", config, [*said, *missing])
-    print(report.text(said))
+    report.write_html(out, "throughput", config, [*said, *missing])
+    print(report.as_text(said))
     return found
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(tyro.cli(Throughput, description=__doc__)))
+    cli.run_script(lambda: main(tyro.cli(Throughput, description=__doc__)))

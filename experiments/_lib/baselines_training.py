@@ -70,17 +70,17 @@ def ours_scanned(work: Work, steps: int) -> Call:
     return _scanned(jax.vmap(net.apply, (None, 0)), work, steps)
 
 
-def ordinary(work: Work) -> Calls:
+def plain_jax(work: Work) -> Calls:
     """JAX alone, as its tutorials do it."""
-    return _jax_calls(_ordinary, work.params, work, lambda params: params["conv1"]["bias"])
+    return _jax_calls(_plain_jax, work.params, work, lambda params: params["conv1"]["bias"])
 
 
-def ordinary_scanned(work: Work, steps: int) -> Call:
+def plain_jax_scanned(work: Work, steps: int) -> Call:
     """So many training steps of JAX alone in one `lax.scan`."""
-    return _scanned(_ordinary, work, steps)
+    return _scanned(_plain_jax, work, steps)
 
 
-def _ordinary(params: Any, x: jax.Array) -> jax.Array:
+def _plain_jax(params: Any, x: jax.Array) -> jax.Array:
     for i in range(1, len(params)):
         conv = params[f"conv{i}"]
         x = lax.conv_general_dilated(x, conv["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -96,11 +96,11 @@ def _conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.vmap(lambda image: cnn_jax.conv(image, kernel, padding="SAME"))(images)
 
 
-def _ordinary_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
+def _plain_jax_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _ordinary_pool(images: jax.Array) -> jax.Array:
+def _plain_jax_pool(images: jax.Array) -> jax.Array:
     return lax.reduce_window(images, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
 
@@ -126,20 +126,20 @@ def _back(linear: Callable[[jax.Array], jax.Array], shape: Sequence[int], cotang
 
 # Each for images (N, H, W, C) and K features: in cnn_jax, in JAX alone, and the shapes of the two arguments.
 PARTS: Mapping[str, tuple[Part, Part, Callable[[int, int, int, int], Sequence[Sequence[int]]]]] = {
-    "conv": (_conv, _ordinary_conv, lambda n, s, c, k: [(n, s, s, c), (3, 3, c, k)]),
+    "conv": (_conv, _plain_jax_conv, lambda n, s, c, k: [(n, s, s, c), (3, 3, c, k)]),
     "its kernels' gradient": (
         _kernel_gradient(_conv),
-        _kernel_gradient(_ordinary_conv),
+        _kernel_gradient(_plain_jax_conv),
         lambda n, s, c, k: [(n, s, s, c), (n, s, s, k)],
     ),
     "its images' gradient": (
         _image_gradient(_conv),
-        _image_gradient(_ordinary_conv),
+        _image_gradient(_plain_jax_conv),
         lambda n, s, c, k: [(n, s, s, k), (3, 3, c, k)],
     ),
     "max_pool's gradient": (
         _pool_gradient(jax.vmap(cnn_jax.max_pool)),
-        _pool_gradient(_ordinary_pool),
+        _pool_gradient(_plain_jax_pool),
         lambda n, s, c, k: [(n, s, s, k), (n, s // 2, s // 2, k)],
     ),
 }
@@ -318,7 +318,7 @@ def _channels_first(work: Work) -> np.ndarray:
 
 
 # For each contestant, the library it needs and its builder.
-PEERS: Mapping[str, tuple[str, Callable[[Any, Work], Calls]]] = {
+BASELINES: Mapping[str, tuple[str, Callable[[Any, Work], Calls]]] = {
     "torch": ("torch", torch),
     "torch channels last": ("torch", functools.partial(torch, channels_last=True)),
     "torch.compile": ("torch", functools.partial(torch, compiled=True)),

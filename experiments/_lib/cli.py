@@ -2,12 +2,13 @@
 
 import io
 import json
+import math
 import os
 import platform
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -17,29 +18,31 @@ import cnn_jax
 from cnn_jax.data import _download
 from cnn_jax.files import atomic_write
 
+Number = TypeVar("Number", int, float)
 
-def run(main: Callable[[], Any]) -> None:
+
+def run_script(main: Callable[[], Any]) -> None:
     """Runs a script: bad input or an unwritable folder gives one line on stderr and exit code 2; Ctrl-C, and
     what else asked a training to stop, 130."""
     cnn_jax.keep_freed_memory()
-    keep_compiled()
+    use_compilation_cache()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     try:
         main()
     except (ValueError, TypeError, OSError, ArithmeticError, MemoryError, jax.errors.JaxRuntimeError) as error:
-        fail(error)
+        exit_with_error(error)
     except KeyboardInterrupt as error:
         print(str(error) or "interrupted", file=sys.stderr)
         raise SystemExit(130) from None
 
 
-def keep_compiled() -> None:
+def use_compilation_cache() -> None:
     """Keeps what JAX compiles in the user's cache, so that the next run starts fast; in JAX_COMPILATION_CACHE_DIR if
     that is set, and nowhere if the folder cannot be written to."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         try:
-            folder = make_writable(_download.folder() / "compiled")
+            folder = make_output_dir(_download.folder() / "compiled")
         except OSError:
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -47,13 +50,13 @@ def keep_compiled() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
-def fail(error: Exception | str) -> None:
+def exit_with_error(error: Exception | str) -> None:
     """Says in one line what was wrong and exits with code 2."""
-    print(f"error: {complaint(error)}", file=sys.stderr)
+    print(f"error: {one_line_error(error)}", file=sys.stderr)
     raise SystemExit(2) from None
 
 
-def complaint(error: Exception | str) -> str:
+def one_line_error(error: Exception | str) -> str:
     """An error as one line."""
     if isinstance(error, OSError) and error.strerror:
         name = error.filename2 or error.filename  # of a file that was to be renamed, its new name
@@ -61,7 +64,22 @@ def complaint(error: Exception | str) -> str:
     return " ".join(str(error).split())
 
 
-def make_writable(folder: Path) -> Path:
+def check_positive(option: str, value: Number) -> Number:
+    """The option's value; raises ValueError, naming the option as the user writes it, unless it is above 0."""
+    if not (math.isfinite(value) and value > 0):
+        expected = "at least 1" if isinstance(value, int) else "a finite number above 0"
+        raise ValueError(f"{option}: expected {expected}, got {value}")
+    return value
+
+
+def check_not_negative(option: str, value: Number) -> Number:
+    """The option's value; raises ValueError, naming the option as the user writes it, unless it is 0 or more."""
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{option}: expected at least 0, got {value}")
+    return value
+
+
+def make_output_dir(folder: Path) -> Path:
     """Makes a folder and tries that it can be written to, before hours of work go into it."""
     with atomic_write(folder / ".writable") as temporary:
         temporary.touch()
@@ -80,7 +98,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, default=lambda value: np.asarray(value).tolist()) + "\n")
 
 
-def levels(pixels: np.ndarray) -> np.ndarray:
+def to_uint8(pixels: np.ndarray) -> np.ndarray:
     """Pixels in [-1, 1] as bytes; what is NaN is grey."""
     return np.round(np.clip(np.nan_to_num(pixels) * 127.5 + 127.5, 0, 255)).astype(np.uint8)
 
@@ -95,11 +113,11 @@ def versions() -> dict[str, str]:
         "optax": optax.__version__,
         "device": f"{device.platform} ({device.device_kind})",
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-        "processor": processor(),
+        "processor": cpu_name(),
     }
 
 
-def processor() -> str:
+def cpu_name() -> str:
     """The name of the CPU, if it can be had."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

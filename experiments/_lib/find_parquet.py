@@ -37,7 +37,7 @@ def search_all(
     text, started = json.dumps(asked, sort_keys=True), time.monotonic()
     if jax.process_index() == 0:
         searched(folder, text, resume)
-    runner.wait_for_all("parts are in order")
+    runner.barrier("parts are in order")
     done = searched(folder, text, True)
     own = [file for i, file in enumerate(files) if i % jax.process_count() == jax.process_index()]
     left = [file for file in own if str(file) not in done]
@@ -72,7 +72,7 @@ def searched(folder: Path, asked: str, resume: bool) -> set[str]:
         try:
             table = parquet.read_table(path, page_checksum_verification=True)
         except Exception as error:  # whatever Arrow makes of a damaged file
-            print(f"{path}: left out and searched anew ({cli.complaint(error)})", file=sys.stderr)
+            print(f"{path}: left out and searched anew ({cli.one_line_error(error)})", file=sys.stderr)
             path.rename(path.with_suffix(".damaged"))
             continue
         found = json.loads((table.schema.metadata or {}).get(b"asked", b"{}"))

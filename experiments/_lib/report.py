@@ -39,7 +39,7 @@ Table = Sequence[Sequence[str]]
 """Rows of cells, the heads first."""
 
 
-def write(
+def write_html(
     out: Path, name: str, config: Any, came_out: Sequence[str | Table], figures: Mapping[str, str] | None = None
 ) -> None:
     """Writes report.html: a script's docstring, what came out, figures, options, versions and the command.
@@ -53,24 +53,24 @@ def write(
         question=question,
         about=about,
         came_out=came_out,
-        figures=[(inlined(file, BYTES // len(drawn)), *caption.partition(": ")) for file, caption in drawn.items()],
+        figures=[(data_uri(file, BYTES // len(drawn)), *caption.partition(": ")) for file, caption in drawn.items()],
         options={option: shown(value) for option, value in vars(config).items()},
         versions=cli.versions(),
-        command=command(name, config),
-        numeric=numeric,
+        command=rerun_command(name, config),
+        numeric_columns=numeric_columns,
         most_rows=ROWS,
     )
     cli.write_text(out / "report.html", NO_TEXT.sub("\ufffd", page))
 
 
-def text(came_out: Sequence[str | Table]) -> str:
+def as_text(came_out: Sequence[str | Table]) -> str:
     """What came out, for the terminal: tables in Markdown."""
     return "\n".join(block if isinstance(block, str) else f"{markdown(block)}\n" for block in came_out).rstrip("\n")
 
 
 def markdown(table: Table) -> str:
     """A table in Markdown, its columns in line."""
-    columns = list(zip(*([plain(cell) for cell in row] for row in table), numeric(table), strict=True))
+    columns = list(zip(*([plain(cell) for cell in row] for row in table), numeric_columns(table), strict=True))
     wide = [max(3, *map(len, cells)) for *cells, _ in columns]
     rule = ["-" * (width - right) + ":" * right for width, (*_, right) in zip(wide, columns, strict=True)]
     aligned = [
@@ -86,7 +86,7 @@ def plain(cell: str) -> str:
     return " ".join(cell.split("\n")).replace("|", "\\|")
 
 
-def numeric(table: Table) -> list[bool]:
+def numeric_columns(table: Table) -> list[bool]:
     """Which columns hold numbers alone, and are set flush right; the first has the names of the rows."""
     return [i > 0 and all(map(NUMBER.fullmatch, cells)) for i, (_, *cells) in enumerate(zip(*table, strict=True))]
 
@@ -99,7 +99,7 @@ def asked(name: str) -> tuple[str, list[str]]:
     return question + mark, [textwrap.dedent(one).strip() for one in paragraphs if one.strip()]
 
 
-def command(name: str, config: Any) -> str:
+def rerun_command(name: str, config: Any) -> str:
     """The command to run a script again: its arguments, if it was started by itself and asked for more than nothing."""
     program = getattr(sys.modules["__main__"], "__spec__", None)
     started = program is not None and program.name == f"experiments.{name}"
@@ -113,7 +113,7 @@ def shown(value: Any) -> str:
     return "none" if value is None or value == () else words if len(words) <= LONGEST else f"{words[:LONGEST]} ..."
 
 
-def inlined(path: Path, most: int) -> str:
+def data_uri(path: Path, most: int) -> str:
     """A picture file as a data URI of a PNG, reduced to at most so many bytes and SIDE pixels along each side."""
     data = path.read_bytes()
     with Image.open(path) as picture:

@@ -19,7 +19,6 @@ from jax.sharding import Mesh
 
 import cnn_jax
 from cnn_jax._sharding import to_host
-from cnn_jax._validation import check_int
 
 from . import cli
 
@@ -30,7 +29,7 @@ ELSEWHERE = ("out", "data_dir", "resume", "devices", "distributed")  # options t
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class RunOptions:
     """What every script that trains can be asked."""
 
     resume: bool = True
@@ -47,11 +46,11 @@ class Run(NamedTuple):
 
     out: Path
     """Where this process writes what comes out: of several, the first alone to the folder that was asked for."""
-    saves: Path
+    checkpoint_dir: Path
     mesh: Mesh | None
 
 
-class Trained(NamedTuple):
+class TrainingResult(NamedTuple):
     """A network that has learned, and how."""
 
     net: cnn_jax.Layer
@@ -59,96 +58,100 @@ class Trained(NamedTuple):
     history: dict[str, np.ndarray]
     seconds: float
     """Of training since the last start, the compilation included."""
-    resumed: int
+    resumed_after: int
     """Steps that were done before that."""
 
 
 @contextlib.contextmanager
-def start(config: Any) -> Iterator[Run]:
+def open_run(config: Any) -> Iterator[Run]:
     """Connects devices and processes, and finds what an unfinished run has saved in `config.out`.
 
     What is saved on the way is gone once all is done. A folder with an unfinished run of other options is refused.
     """
-    mesh = connect(config.devices, config.distributed)
+    mesh = connect_devices(config.devices, config.distributed)
     with contextlib.ExitStack() as stack:
         first = jax.process_index() == 0
         if not first:
             sys.stdout = stack.enter_context(open(os.devnull, "w"))
         own = config.out if first else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        run = Run(cli.make_writable(own), config.out / "saves", mesh)
+        run = Run(cli.make_output_dir(own), config.out / "saves", mesh)
         if first:
-            claim(run.saves, config)
-        wait_for_all("claimed")
+            claim_dir(run.checkpoint_dir, config)
+        barrier("claimed")
         try:
             yield run
         except BaseException:
-            if first and not unfinished(run.saves):
-                discard(run.saves)
+            if first and not has_checkpoints(run.checkpoint_dir):
+                delete_checkpoints(run.checkpoint_dir)
             raise
-        wait_for_all("done")
+        barrier("done")
         if first:
-            discard(run.saves)
+            delete_checkpoints(run.checkpoint_dir)
 
 
-def through(config: Any, work: Callable[[Any, Run], Any]) -> Any:
+def run_experiment(config: Any, work: Callable[[Any, Run], Any]) -> Any:
     """What work(config, run) returns, within a run."""
-    with start(config) as run:
+    with open_run(config) as run:
         return work(config, run)
 
 
-def unfinished(saves: Path) -> bool:
+def has_checkpoints(checkpoint_dir: Path) -> bool:
     """Whether a training was saved here."""
-    return any(path.name.isdecimal() for path in saves.glob("*/*"))
+    return any(path.name.isdecimal() for path in checkpoint_dir.glob("*/*"))
 
 
-def claim(saves: Path, config: Any) -> None:
-    """Makes the folder of saves one of these options, or finds that it is."""
-    asked = {name: value for name, value in settings(config).items() if name not in ELSEWHERE}
-    if not config.resume or not unfinished(saves):
-        discard(saves)
-        cli.write_json(saves / "config.json", asked)
+def claim_dir(checkpoint_dir: Path, config: Any) -> None:
+    """Makes the folder of checkpoints one of these options, or finds that it is."""
+    asked = {name: value for name, value in options_as_text(config).items() if name not in ELSEWHERE}
+    if not config.resume or not has_checkpoints(checkpoint_dir):
+        delete_checkpoints(checkpoint_dir)
+        cli.write_json(checkpoint_dir / "config.json", asked)
         return
     try:
-        found = json.loads((saves / "config.json").read_text())
+        found = json.loads((checkpoint_dir / "config.json").read_text())
     except ValueError as error:
-        raise ValueError(f"{saves / 'config.json'}: not what a run wrote ({error})") from error
+        raise ValueError(f"{checkpoint_dir / 'config.json'}: not what a run wrote ({error})") from error
     for name in found | asked:
         if found.get(name) != asked.get(name):
             given = f"{name} {found.get(name)}, this one has {asked.get(name)}"
-            raise ValueError(f"{saves}: holds an unfinished run with {given}; expected another --out, or --no-resume")
+            raise ValueError(
+                f"{checkpoint_dir}: holds an unfinished run with {given}; expected another --out, or --no-resume"
+            )
 
 
-def discard(saves: Path) -> None:
-    """Deletes a folder of saves: one that was cut short in this is none any more."""
-    rest = saves.with_name(f"{saves.name}.done")
+def delete_checkpoints(checkpoint_dir: Path) -> None:
+    """Deletes a folder of checkpoints: one that was cut short in this is none any more."""
+    rest = checkpoint_dir.with_name(f"{checkpoint_dir.name}.done")
     shutil.rmtree(rest, ignore_errors=True)
-    if saves.exists():
-        saves.rename(rest)
+    if checkpoint_dir.exists():
+        checkpoint_dir.rename(rest)
         shutil.rmtree(rest)
 
 
-def fit(run: Run, name: str, net: cnn_jax.Layer, data: Any, *, steps: int, **options: Any) -> Trained:
+def fit_with_checkpoints(
+    run: Run, name: str, net: cnn_jax.Layer, data: Any, *, steps: int, **options: Any
+) -> TrainingResult:
     """`cnn_jax.fit`, saved in the run under a name of its own; its parameters are this process's."""
-    started, saves = time.monotonic(), run.saves / name
-    names = [path.name for path in saves.iterdir()] if saves.is_dir() else []
+    started, checkpoint_dir = time.monotonic(), run.checkpoint_dir / name
+    names = [path.name for path in checkpoint_dir.iterdir()] if checkpoint_dir.is_dir() else []
     resumed = max((int(name) for name in names if name.isdecimal()), default=0)
     if resumed:
         print(f"{name}: going on after step {resumed}", file=sys.stderr)
     every = max(steps // SAVES, FEWEST_STEPS)
     params, history = cnn_jax.fit(
-        net, data, steps=steps, checkpoint_dir=saves, save_every=every, mesh=run.mesh, **options
+        net, data, steps=steps, checkpoint_dir=checkpoint_dir, save_every=every, mesh=run.mesh, **options
     )
     if run.mesh is not None:
         params = jax.tree.map(lambda leaf: jax.numpy.asarray(to_host(leaf)), params)
-    return Trained(net, jax.block_until_ready(params), history, time.monotonic() - started, resumed)
+    return TrainingResult(net, jax.block_until_ready(params), history, time.monotonic() - started, resumed)
 
 
-def connect(devices: int | None, distributed: tuple[str, ...]) -> Mesh | None:
+def connect_devices(devices: int | None, distributed: tuple[str, ...]) -> Mesh | None:
     """The mesh of the devices asked for, of all processes; None for one device of one process."""
     if devices is not None:
-        jax.config.update("jax_num_cpu_devices", check_int("devices", devices))
+        jax.config.update("jax_num_cpu_devices", cli.check_positive("--devices", devices))
     if distributed:
-        initialize(distributed)
+        connect_processes(distributed)
     here = len(jax.local_devices())
     wanted = devices or (here if distributed else 1)
     if wanted > here:
@@ -159,7 +162,7 @@ def connect(devices: int | None, distributed: tuple[str, ...]) -> Mesh | None:
     return Mesh(np.array(chosen), ("batch",))
 
 
-def initialize(distributed: tuple[str, ...]) -> None:
+def connect_processes(distributed: tuple[str, ...]) -> None:
     """Finds the other processes."""
     try:
         if distributed == ("auto",):
@@ -173,12 +176,12 @@ def initialize(distributed: tuple[str, ...]) -> None:
         raise ValueError(f"distributed: expected auto, or HOST:PORT COUNT NUMBER, got {given!r} ({error})") from error
 
 
-def wait_for_all(place: str) -> None:
+def barrier(place: str) -> None:
     """Waits until all processes are at this place."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(place)
 
 
-def settings(config: Any) -> dict[str, str]:
+def options_as_text(config: Any) -> dict[str, str]:
     """A script's options, for metrics.json."""
     return {name: str(value) for name, value in dataclasses.asdict(config).items()}

@@ -25,10 +25,10 @@ def expected(work):
 
 def same(calls, expected):
     scores, biases = expected
-    benchmark.check_same("inference", calls["inference"](), scores)
+    benchmark.check_equal_results("inference", calls["inference"](), scores)
     for bias in biases:
-        benchmark.check_same("train_step", calls["train_step"](), bias)
-    benchmark.check_same("inference after training", calls["inference"](), scores)
+        benchmark.check_equal_results("train_step", calls["train_step"](), bias)
+    benchmark.check_equal_results("inference after training", calls["inference"](), scores)
 
 
 def test_training_changes_the_network(expected):
@@ -37,17 +37,17 @@ def test_training_changes_the_network(expected):
 
 
 def test_jax_alone_computes_the_same(work, expected):
-    same(baselines_training.ordinary(work), expected)
+    same(baselines_training.plain_jax(work), expected)
 
 
-@pytest.mark.parametrize("name", baselines_training.PEERS)
+@pytest.mark.parametrize("name", baselines_training.BASELINES)
 def test_peers_compute_the_same(name, work, expected):
-    library, build = baselines_training.PEERS[name]
+    library, build = baselines_training.BASELINES[name]
     if name == "torch.compile":
         pytest.skip("compiling takes a minute; experiments.throughput compares its results")
     same(build(pytest.importorskip(library), work), expected)
 
 
-@pytest.mark.parametrize("scanned", [baselines_training.ours_scanned, baselines_training.ordinary_scanned])
+@pytest.mark.parametrize("scanned", [baselines_training.ours_scanned, baselines_training.plain_jax_scanned])
 def test_a_scan_makes_as_many_steps(scanned, work, expected):
-    benchmark.check_same("scan", scanned(work, STEPS)(), expected[1][-1])
+    benchmark.check_equal_results("scan", scanned(work, STEPS)(), expected[1][-1])

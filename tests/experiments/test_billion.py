@@ -35,6 +35,6 @@ def test_what_is_measured_written_and_printed(tmp_path, monkeypatch, capsys):
 
 
 def test_wrong_numbers_are_refused_before_the_work(tmp_path):
-    with pytest.raises(ValueError, match="bus: expected a number above 0"):
+    with pytest.raises(ValueError, match="--bus: expected a finite number above 0"):
         billion.main(billion.Billion(bus=0.0, out=tmp_path / "out"))
     assert not list(tmp_path.iterdir())

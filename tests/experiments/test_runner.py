@@ -18,7 +18,7 @@ LABELS = (IMAGES.sum((1, 2)) > 0).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(runner.Options):
+class Config(runner.RunOptions):
     out: Path
     steps: int = 8
     rate: float = 0.1
@@ -32,7 +32,7 @@ def work(config, run, stop=False):
 
     options = {"optimizer": optax.sgd(config.rate), "batch_size": 8, "key": jax.random.key(0), "progress": False}
     net = Chain(Flatten(), Dense(2))
-    return runner.fit(run, "one", net, (IMAGES, LABELS), steps=config.steps, loss=loss, **options)
+    return runner.fit_with_checkpoints(run, "one", net, (IMAGES, LABELS), steps=config.steps, loss=loss, **options)
 
 
 @pytest.fixture
@@ -40,16 +40,16 @@ def stopped(tmp_path):
     """Options of a run that was stopped after a step."""
     config = Config(out=tmp_path)
     with pytest.raises(KeyboardInterrupt, match="stopped by SIGTERM after step 1"):
-        runner.through(config, functools.partial(work, stop=True))
+        runner.run_experiment(config, functools.partial(work, stop=True))
     return config
 
 
 def test_what_was_stopped_goes_on(stopped, tmp_path, capsys):
-    gone_on = runner.through(stopped, work)
-    assert gone_on.resumed == 1
+    gone_on = runner.run_experiment(stopped, work)
+    assert gone_on.resumed_after == 1
     assert "one: going on after step 1" in capsys.readouterr().err
-    whole = runner.through(Config(out=tmp_path / "other"), work)
-    assert whole.resumed == 0
+    whole = runner.run_experiment(Config(out=tmp_path / "other"), work)
+    assert whole.resumed_after == 0
     jax.tree.map(np.testing.assert_array_equal, gone_on[1:3], whole[1:3])
     assert {path.name for path in tmp_path.iterdir()} == {"other"}  # no saves are left
 
@@ -57,8 +57,8 @@ def test_what_was_stopped_goes_on(stopped, tmp_path, capsys):
 def test_other_options_are_refused(stopped):
     other = dataclasses.replace(stopped, rate=0.2)
     with pytest.raises(ValueError, match=r"unfinished run with rate 0\.1, this one has 0\.2; .* --no-resume"):
-        runner.through(other, work)
-    assert runner.through(dataclasses.replace(other, resume=False), work).resumed == 0
+        runner.run_experiment(other, work)
+    assert runner.run_experiment(dataclasses.replace(other, resume=False), work).resumed_after == 0
 
 
 def test_what_was_cut_short_while_it_was_deleted_is_no_run(stopped, monkeypatch):
@@ -68,9 +68,9 @@ def test_what_was_cut_short_while_it_was_deleted_is_no_run(stopped, monkeypatch)
 
     monkeypatch.setattr(runner.shutil, "rmtree", killed)
     with pytest.raises(SystemExit):
-        runner.discard(stopped.out / "saves")
+        runner.delete_checkpoints(stopped.out / "saves")
     monkeypatch.undo()
-    assert runner.through(stopped, work).resumed == 0
+    assert runner.run_experiment(stopped, work).resumed_after == 0
     assert list(stopped.out.iterdir()) == []
 
 
@@ -79,14 +79,14 @@ def test_what_ends_before_a_save_leaves_nothing(tmp_path):
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        runner.through(Config(out=tmp_path), fail)
+        runner.run_experiment(Config(out=tmp_path), fail)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_devices_and_processes_that_cannot_be():
-    assert runner.connect(None, ()) is None
-    with pytest.raises(ValueError, match="devices: expected at least 1, got 0"):
-        runner.connect(0, ())
+    assert runner.connect_devices(None, ()) is None
+    with pytest.raises(ValueError, match="--devices: expected at least 1, got 0"):
+        runner.connect_devices(0, ())
     for given in (("auto", "more"), ("a:1", "two", "0")):
         with pytest.raises(ValueError, match="distributed: expected auto, or HOST:PORT COUNT NUMBER, got"):
-            runner.connect(None, given)
+            runner.connect_devices(None, given)

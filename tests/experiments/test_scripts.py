@@ -24,7 +24,7 @@ def trained(tmp_path_factory):
     offline = {"XDG_CACHE_HOME": str(folder / "cache"), "HTTPS_PROXY": "http://127.0.0.1:9"}
     # Optimized: it has more to do than its compiler.
     environment = offline | {"JAX_COMPILATION_CACHE_DIR": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
-    return folder, run(folder, "experiments.xo", *steps, **environment)[0]
+    return folder, run(folder, "experiments.xo", *steps, environment=environment)[0]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_what_was_compiled_is_kept_for_the_next_run(trained):
 def test_an_unwritable_cache_does_not_stop_a_script(tmp_path):
     (tmp_path / "cache").touch()
     environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_COMPILATION_CACHE_DIR": ""}
-    assert "the X" in run(tmp_path, "experiments.walkthrough", **environment)[0]
+    assert "the X" in run(tmp_path, "experiments.walkthrough", environment=environment)[0]
 
 
 def test_training_writes_everything_and_reports_three_readers(trained):

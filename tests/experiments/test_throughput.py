@@ -35,7 +35,8 @@ def run(folder, *arguments, code=0, **modules):
         (folder / "modules" / f"{name}.py").write_text(text)
     path = os.pathsep.join([str(folder / "modules"), str(cli.ROOT)])
     quiet = "error,ignore::DeprecationWarning"  # PyTorch's own
-    return cli.run(folder, "experiments.throughput", *arguments, code=code, PYTHONPATH=path, PYTHONWARNINGS=quiet)
+    environment = {"PYTHONPATH": path, "PYTHONWARNINGS": quiet}
+    return cli.run(folder, "experiments.throughput", *arguments, code=code, environment=environment)
 
 
 def check_rows(found):
@@ -101,12 +102,12 @@ def test_who_computes_something_else_is_not_timed(tmp_path):
 
 def test_results_are_compared():
     maps = np.array([[1.0, -100.0]])
-    benchmark.check_same("a", maps + 0.09, maps)
+    benchmark.check_equal_results("a", maps + 0.09, maps)
     for other in (maps + 0.11, np.array([[np.nan, -100.0]])):
         with pytest.raises(ValueError, match="a: its result differs from ours by"):
-            benchmark.check_same("a", other, maps)
+            benchmark.check_equal_results("a", other, maps)
     with pytest.raises(ValueError, match=r"a: its result has shape \(2, 1\), ours \(1, 2\)"):
-        benchmark.check_same("a", maps.T, maps)
+        benchmark.check_equal_results("a", maps.T, maps)
 
 
 def test_everyone_takes_turns(monkeypatch):
@@ -117,9 +118,9 @@ def test_everyone_takes_turns(monkeypatch):
         taken[name] += 1
 
     calls = {name: lambda name=name: call(name) for name in taken}
-    medians = benchmark.medians(calls, settle=0.0, brief=["c"])
+    medians = benchmark.median_ms(calls, min_seconds=0.0, few_rounds=["c"])
     assert medians.keys() == taken.keys()
-    assert taken == {"a": benchmark.TURNS, "b": benchmark.TURNS, "c": benchmark.FEW_TURNS}
+    assert taken == {"a": benchmark.ROUNDS, "b": benchmark.ROUNDS, "c": benchmark.FEW_ROUNDS}
 
 
 def test_a_row_says_how_much_longer_the_best_peer_takes(monkeypatch):
@@ -133,7 +134,7 @@ def test_a_row_says_how_much_longer_the_best_peer_takes(monkeypatch):
 
         return advance
 
-    calls = benchmark.Contest(
+    calls = benchmark.BenchmarkCase(
         ours=call(2),
         peers={"a": call(9), "b": call(60)},
         methods={"x": None, "y": call(3)},
@@ -144,7 +145,7 @@ def test_a_row_says_how_much_longer_the_best_peer_takes(monkeypatch):
         images=4,
         repeats={"b": 10},
     )
-    row = benchmark.measure("match", "one", calls, settle=0.02)
+    row = benchmark.run_case("match", "one", calls, min_seconds=0.02)
     assert row["ours_ms"] == pytest.approx(2)
     assert row["peers"] == pytest.approx({"a": 9, "b": 6})
     assert row["methods"] == {"x": None, "y": pytest.approx(3)}

@@ -8,15 +8,18 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import html5lib
+import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 # What the scripts compile is kept for the next ones here, not in the user's cache.
 COMPILED = tempfile.TemporaryDirectory()
-SHORT = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # for scripts that have less to do than their compiler
+FAST_COMPILE = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # for scripts that have less to do than their compiler
 
 # Reads command lines, runs each as `python -m` would, and prints what became of them: one start of Python and JAX
 # for all of them.
@@ -39,13 +42,16 @@ print(json.dumps(results))
 """
 
 
-def start(folder, *arguments, environment, **options):
+def start_python(
+    folder: Path, *arguments: object, environment: Mapping[str, str], **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Runs Python with these arguments in a folder, warnings being errors."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=folder,
         env=os.environ
         | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "JAX_COMPILATION_CACHE_DIR": COMPILED.name}
-        | environment,
+        | dict(environment),
         capture_output=True,
         text=True,
         timeout=300,
@@ -53,34 +59,36 @@ def start(folder, *arguments, environment, **options):
     )
 
 
-def run(folder, *arguments, code=0, **environment):
+def run(
+    folder: Path, *arguments: object, code: int = 0, environment: Mapping[str, str] | None = None
+) -> tuple[str, str]:
     """Runs `python -m experiments...` in a folder; the exit code must be the given one. Returns (stdout, stderr)."""
-    done = start(folder, "-m", *arguments, environment=environment)
+    done = start_python(folder, "-m", *arguments, environment=environment or {})
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout, done.stderr
 
 
-def run_each(folder, lines, *, code=0):
+def run_each(folder: Path, lines: Iterable[Sequence[object]], *, code: int = 0) -> list[tuple[str, str]]:
     """`run` of several command lines one after another, for scripts that have little to do. Returns a list."""
-    lines = [list(map(str, line)) for line in lines]
-    done = start(folder, "-c", SEVERAL, environment=SHORT, input=json.dumps(lines))
+    words = [list(map(str, line)) for line in lines]
+    done = start_python(folder, "-c", SEVERAL, environment=FAST_COMPILE, input=json.dumps(words))
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
-    for line, (ended, _, err) in zip(lines, results, strict=True):
+    for line, (ended, _, err) in zip(words, results, strict=True):
         assert ended == code, f"{line}: {err}"
         assert "Traceback" not in err, f"{line}: {err}"
     return [(out, err) for _, out, err in results]
 
 
-def inlined(source):
+def decode_data_uri(source: str) -> Image.Image:
     """The picture in a data URI."""
     start, data = source.split(",")
     assert start == "data:image/png;base64"
     return Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
 
 
-def check_report(folder, *, figures):
+def check_report(folder: Path, *, figures: int) -> dict[str, list[str]]:
     """That the folder's report.html is valid and whole, loads nothing, and has so many figures. Returns its elements'
     texts, by tag."""
     page = (folder / "report.html").read_text(encoding="utf-8")
@@ -107,7 +115,7 @@ def check_report(folder, *, figures):
     images, captions = list(root.iter("img")), texts.get("figcaption", [])
     assert len(images) == len(captions) == figures
     for image, caption in zip(images, captions, strict=True):
-        inlined(image.get("src")).load()
+        decode_data_uri(image.get("src")).load()
         assert image.get("alt").strip()
         assert image.get("alt") in caption
     assert any(text.startswith("python -m experiments.") for text in texts["pre"][-1:])
@@ -115,6 +123,7 @@ def check_report(folder, *, figures):
     return texts
 
 
-def png(path, image):
+def png(path: Path, image: np.ndarray) -> Path:
+    """Writes an array as a PNG file; returns its path."""
     Image.fromarray(image).save(path)
     return path
