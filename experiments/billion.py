@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from PIL import Image
 
 import cnn_jax
@@ -186,4 +185,4 @@ def duration(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    cli.run_script(lambda: main(tyro.cli(Billion, prog="python -m experiments.billion", description=__doc__)))
+    cli.run_script(lambda: main(cli.parse_options(Billion, "billion", __doc__)))

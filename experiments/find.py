@@ -71,8 +71,7 @@ class Find(runner.RunOptions):
     parquet: bool = False
     """For many pictures: write matches to OUT/matches/part-*.parquet, without tables and copies of the pictures."""
     resume: bool = True
-    """With --parquet, skip pictures that an earlier run of the same search has written. With --no-resume, start
-    over."""
+    """With --parquet, continue an interrupted search with the same options; --no-resume starts over."""
     seed: int = 0
     """Seed of the demonstration picture."""
     out: Path = Path("runs/find")
@@ -132,23 +131,23 @@ def search_and_draw(
     config: Find, files: Sequence[Path], search_all: find_parquet.SearchFiles, templates: Templates
 ) -> dict[str, Any]:
     """Searches files, and prints and draws the matches of each."""
-    found: dict[Path, list[Record]] = {}
+    matches: dict[Path, list[Record]] = {}
     unread: dict[Path, str] = {}
     copies: dict[Path, str] = {}
     with Progress("searching", len(files), show=len(files) > 1) as progress:
         for path, result in search_all(files):
-            done = len(found) + len(unread) + 1
+            done = len(matches) + len(unread) + 1
             if isinstance(result, str):
                 unread[path] = result
             else:
-                found[path] = result
+                matches[path] = result
                 copies[path] = f"{done:04d}_{path.stem[:MAX_STEM_CHARACTERS]}.png"
                 picture = on_white(image_io.read_color(path))
                 save_picture(draw_matches(picture, result, templates), config.out / copies[path])
             progress.update(done)
-    ordered = {str(path): found[path] for path in files if path in found}
+    ordered = {str(path): matches[path] for path in files if path in matches}
     metrics = {"found": ordered, "unread": {str(path): reason for path, reason in unread.items()}}
-    figures = {copies[path]: f"{path}: {len(found[path])} found" for path in files if path in found}
+    figures = {copies[path]: f"{path}: {len(matches[path])} found" for path in files if path in matches}
     write_results(config, metrics, file_results(config, metrics), dict(list(figures.items())[:MAX_REPORTED_PICTURES]))
     if unread:
         sys.stdout.flush()
@@ -160,13 +159,12 @@ def search_and_draw(
 
 def file_results(config: Find, metrics: Mapping[str, Any]) -> report.Results:
     """The report's tables: the first pictures' matches, and the files that could not be searched."""
-    found = metrics["found"]
-    blocks = match_tables(dict(list(found.items())[:MAX_REPORTED_PICTURES]))
-    omitted = len(found) - MAX_REPORTED_PICTURES
-    if omitted > 0:
-        blocks.append(
-            f"These are the first {MAX_REPORTED_PICTURES} of {len(found)} pictures; {omitted} more are in {config.out}."
-        )
+    matches = metrics["found"]
+    blocks = match_tables(dict(list(matches.items())[:MAX_REPORTED_PICTURES]))
+    shown = min(len(matches), MAX_REPORTED_PICTURES)
+    omitted = len(matches) - shown
+    if omitted:
+        blocks.append(f"These are the first {shown} of {len(matches)} pictures; {omitted} more are in {config.out}.")
     if metrics["unread"]:
         rows = [[reason] for reason in metrics["unread"].values()]
         blocks.append([["pictures that could not be searched"], *rows])
@@ -235,4 +233,4 @@ def search_options(config: Find) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run_script(lambda: main(tyro.cli(Find, prog="python -m experiments.find", description=__doc__)))
+    cli.run_script(lambda: main(cli.parse_options(Find, "find", __doc__)))

@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import tyro
 from PIL import Image
 
 from cnn_jax.files import atomic_write
@@ -127,4 +126,4 @@ def main(config: Gallery) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run_script(lambda: main(tyro.cli(Gallery, prog="python -m experiments.gallery", description=__doc__)))
+    cli.run_script(lambda: main(cli.parse_options(Gallery, "gallery", __doc__)))

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from numpy.typing import ArrayLike
 
 import cnn_jax
@@ -270,4 +269,4 @@ def main(config: Scaling) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run_script(lambda: main(tyro.cli(Scaling, prog="python -m experiments.scaling", description=__doc__)))
+    cli.run_script(lambda: main(cli.parse_options(Scaling, "scaling", __doc__)))

@@ -17,8 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import tyro
-
 from cnn_jax.progress import Progress
 
 from ._lib import baselines_matching, cli, report, throughput_explain, throughput_matching, throughput_training
@@ -84,7 +82,7 @@ def main(config: Throughput) -> dict[str, Any]:
         QUICK_MIN_SECONDS if config.quick else MIN_SECONDS, QUICK_PEAK_SIDE if config.quick else PEAK_SIDE
     )
     rows = run_tasks(config.quick, modules, threads)
-    found = {
+    content = {
         "rows": rows,
         "summary": summarize(rows),
         "peaks": peaks,
@@ -92,11 +90,11 @@ def main(config: Throughput) -> dict[str, Any]:
         "load_before": load_before,
         "libraries": {name: module.__version__ for name, module in modules.items()},
     } | cli.versions()
-    cli.write_json(out / "throughput.json", found)
-    blocks = results(found, {name: task.make for name, task in TASKS.items()})
+    cli.write_json(out / "throughput.json", content)
+    blocks = results(content, {name: task.make for name, task in TASKS.items()})
     report.write_html(out, "throughput", config, [*blocks, *missing])
     print(report.as_text(blocks))
-    return found
+    return content
 
 
 def library_names() -> list[str]:
@@ -119,4 +117,4 @@ def run_tasks(quick: bool, modules: Mapping[str, Any], threads: int) -> list[dic
 
 
 if __name__ == "__main__":
-    cli.run_script(lambda: main(tyro.cli(Throughput, prog="python -m experiments.throughput", description=__doc__)))
+    cli.run_script(lambda: main(cli.parse_options(Throughput, "throughput", __doc__)))

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,13 +15,16 @@ import jax
 import numpy as np
 import optax
 import pooch
+import tyro
 
 import cnn_jax
 from cnn_jax.files import atomic_write
 
 Number = TypeVar("Number", int, float)
+Options = TypeVar("Options")
 
 MIN_CACHED_COMPILE_SECONDS = 0.2
+PARAGRAPH_BREAK = re.compile(r"\n\s*?\n|\n(?=(?:Claim|Evidence|Source): )")  # in a script's docstring
 USER_ERRORS = (ValueError, TypeError, OSError, ArithmeticError, MemoryError, jax.errors.JaxRuntimeError)
 
 
@@ -41,6 +45,18 @@ def run_script(main: Callable[[], Any]) -> None:
     except KeyboardInterrupt as error:
         print(str(error) or "interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def parse_options(options: type[Options], script: str, description: str | None) -> Options:
+    """The options of a script on its command line, or --help with the script's docstring."""
+    help_text = "\n\n".join(paragraphs(description or ""))
+    return tyro.cli(options, prog=f"python -m experiments.{script}", description=help_text)
+
+
+def paragraphs(docstring: str) -> list[str]:
+    """A docstring's paragraphs, each on one line but for blocks of commands; "Claim:" and the like begin one."""
+    blocks = PARAGRAPH_BREAK.split(docstring.strip())
+    return [block if block.startswith(" ") else " ".join(block.split("\n")) for block in blocks]
 
 
 def use_compilation_cache() -> None:

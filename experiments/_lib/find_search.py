@@ -68,10 +68,10 @@ def search_pictures(
             yield batch.path, batch.reason
             continue
         try:
-            matches = search(np.stack(list(batch.values())))
+            results = search(np.stack(list(batch.values())))
         except ValueError as error:  # the pictures are smaller than all templates
             for path in batch:
                 yield path, f"{path}: {cli.one_line_error(error)}"
             continue
-        for path, found in zip(batch, matches, strict=True):
-            yield path, match_records(found, templates.names)
+        for path, matches in zip(batch, results, strict=True):
+            yield path, match_records(matches, templates.names)

@@ -106,7 +106,7 @@ def script_description(name: str) -> tuple[str, list[str]]:
     """The question that begins a script's docstring, and the paragraphs after it."""
     script = (HERE.parent / f"{name}.py").read_text(encoding="utf-8")
     question, mark, text = (ast.get_docstring(ast.parse(script)) or "").partition("?")
-    paragraphs = re.split(r"\n\s*?\n|\n(?=(?:Claim|Evidence|Source): )", text)
+    paragraphs = cli.PARAGRAPH_BREAK.split(text)
     return question + mark, [textwrap.dedent(paragraph).strip() for paragraph in paragraphs if paragraph.strip()]
 
 

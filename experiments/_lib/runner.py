@@ -36,12 +36,12 @@ class RunOptions:
     """The options of every script that can resume and that shares its work among devices and processes."""
 
     resume: bool = True
-    """Continue an interrupted run of the same options. With --no-resume, start over."""
+    """Continue an interrupted run with the same options; --no-resume starts over."""
     devices: int | None = None
-    """Devices per process that share the work. CPUs are split into this many virtual devices."""
+    """Devices per process that share the work. A CPU is split into as many virtual devices."""
     distributed: tuple[str, ...] = ()
-    """Run as one of several processes that share the work: "auto" under SLURM, Open MPI, Kubernetes or on a TPU pod;
-    elsewhere HOST:PORT of the first process, the number of processes, and the index of this one from 0."""
+    """Share the work among several processes: HOST:PORT of the first one, their number, and this one's index from 0.
+    "auto" finds them under SLURM, Open MPI, Kubernetes and on TPU pods."""
     out: Path
     """Folder for the results."""
 

@@ -45,31 +45,31 @@ def group_ratios(rows: Sequence[Row], names: Collection[str]) -> list[float]:
     return ratios
 
 
-def results(found: Mapping[str, Any], kinds: Mapping[str, Any]) -> report.Results:
+def results(content: Mapping[str, Any], kinds: Mapping[str, Any]) -> report.Results:
     """The content of throughput.json as paragraphs and tables.
 
     Args:
-      found: the content.
+      content: the content.
       kinds: for each task its kind; consecutive rows of one kind share a table.
     """
-    rows = found["rows"]
+    rows = content["rows"]
     groups = itertools.groupby(rows, key=lambda row: kinds[row["task"]])
-    blocks: list[str | report.Table] = [table(list(group), found["peaks"]) for _, group in groups]
+    blocks: list[str | report.Table] = [table(list(group), content["peaks"]) for _, group in groups]
     blocks += [f"{row['task']} {row['case']}: {name} {why}" for row in rows for name, why in row["skipped"].items()]
     blocks += [
         f"{task}: the fastest baseline takes {ratio['geometric_mean']:.2f} times as long as cnn_jax (geometric mean), "
         f"at least {ratio['smallest']:.2f} times"
-        for task, ratio in found["summary"].items()
+        for task, ratio in content["summary"].items()
     ]
     blocks += [
         f"train_step {row['case']}: the first step, compiled or read from the cache, took {row['first_call_s']:.1f} s"
         for row in rows
         if row["task"] == "train_step"
     ]
-    blocks += notes(found["peaks"])
-    if found["load_before"] > BUSY_LOAD:
+    blocks += notes(content["peaks"])
+    if content["load_before"] > BUSY_LOAD:
         blocks.append(
-            f"warning: the load average was {found['load_before']:.1f} before the run; timings are unreliable"
+            f"warning: the load average was {content['load_before']:.1f} before the run; timings are unreliable"
         )
     return blocks
 

@@ -1,5 +1,6 @@
 """experiments._lib.cli, and what all scripts share: help, exit codes, and folders that cannot be written to."""
 
+import inspect
 import json
 import os
 from pathlib import Path
@@ -122,6 +123,24 @@ def test_an_unwritable_cache_does_not_stop_a_script(tmp_path):
 )
 def test_errors_are_one_line(error, line):
     assert cli.one_line_error(error) == line
+
+
+def test_help_has_a_line_for_each_paragraph_and_command():
+    docstring = """What?
+
+    Claim: one
+    `two`.
+    Evidence: three.
+
+        python -m a     first
+        python -m b     second
+    """
+    assert cli.paragraphs(inspect.cleandoc(docstring)) == [
+        "What?",
+        "Claim: one `two`.",
+        "Evidence: three.",
+        "    python -m a     first\n    python -m b     second",
+    ]
 
 
 @pytest.fixture

@@ -55,10 +55,10 @@ def check_row(row):
         assert row["methods"][row["auto"]] > 0
 
 
-def check_found(found):
-    assert found["peaks"].keys() == {"gflops", "gbytes_per_s"}
-    assert {"summary", "threads", "libraries", "load_before", "jax", "device"} <= found.keys()
-    for row in found["rows"]:
+def check_content(content):
+    assert content["peaks"].keys() == {"gflops", "gbytes_per_s"}
+    assert {"summary", "threads", "libraries", "load_before", "jax", "device"} <= content.keys()
+    for row in content["rows"]:
         check_row(row)
 
 
@@ -67,10 +67,10 @@ def test_a_quick_run_writes_rows_and_a_report(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(throughput, "TASKS", {"match": throughput.Task(throughput_matching.score_benchmark, [], cases)})
     monkeypatch.setattr(throughput, "pin_cpus", lambda count: count)
     monkeypatch.setattr(throughput.baselines_matching, "import_libraries", lambda names, threads: ({}, ["none here"]))
-    found = throughput.main(throughput.Throughput(quick=True, out=tmp_path))
-    check_found(found)
-    assert json.loads((tmp_path / "throughput.json").read_text()) == found
-    assert [row["case"] for row in found["rows"]] == ["2x9x8, 2x3x3"]
+    content = throughput.main(throughput.Throughput(quick=True, out=tmp_path))
+    check_content(content)
+    assert json.loads((tmp_path / "throughput.json").read_text()) == content
+    assert [row["case"] for row in content["rows"]] == ["2x9x8, 2x3x3"]
     cli.check_report(tmp_path, figures=0)
     out = capsys.readouterr().out
     assert "none here" in out
@@ -80,21 +80,21 @@ def test_a_quick_run_writes_rows_and_a_report(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_a_run_with_what_is_installed(tmp_path):
     out, _ = run(tmp_path, "--quick")
-    found = json.loads((tmp_path / "runs/throughput/throughput.json").read_text())
-    check_found(found)
+    content = json.loads((tmp_path / "runs/throughput/throughput.json").read_text())
+    check_content(content)
     tasks = ["match", "match", "zncc", "zncc", "train_step", "inference", *LAYER_BENCHMARKS, "occlusion"]
-    assert [row["task"] for row in found["rows"]] == tasks
-    training, inference, *layers, occlusion = found["rows"][4:]
+    assert [row["task"] for row in content["rows"]] == tasks
+    training, inference, *layers, occlusion = content["rows"][4:]
     assert occlusion["peers"].keys() == {"jax loop"}
     assert training["methods"]["scan"] > 0
     assert {"jax", "jax scan"} <= training["peers"].keys()
     assert "jax" in inference["peers"]
     assert all(row["peers"].keys() == {"jax"} for row in layers)
-    for row in found["rows"]:
+    for row in content["rows"]:
         libraries = {name.split()[0].split(".")[0] for name in row["peers"].keys() | row["skipped"].keys()}
-        assert libraries <= found["libraries"].keys() | {"jax"}
+        assert libraries <= content["libraries"].keys() | {"jax"}
     for name in ("opencv", "skimage", "torch", "flax", "equinox"):
-        assert (f"{name}: not installed" in out) == (name not in found["libraries"])
+        assert (f"{name}: not installed" in out) == (name not in content["libraries"])
     assert out.count("| zncc ") == 2
     cli.check_report(tmp_path / "runs/throughput", figures=0)
     assert "train_step, JAX alone: the fastest baseline takes" in out

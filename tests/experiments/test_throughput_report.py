@@ -22,7 +22,7 @@ ROW = {
 STEP = {**ROW, "task": "train_step", "peers": {"jax": 8.0, "torch": 4.0}, "ratio": 2.0, "skipped": {}}
 
 
-def make_found(*rows, load=0.0):
+def make_content(*rows, load=0.0):
     return {"rows": rows, "summary": throughput_report.summarize(rows), "peaks": PEAKS, "load_before": load}
 
 
@@ -47,8 +47,8 @@ def test_tables_have_a_column_for_every_library_and_method():
 
 
 def test_results_explain_themselves():
-    found = make_found(ROW, STEP)
-    blocks = throughput_report.results(found, {"match": "scores", "train_step": "networks"})
+    content = make_content(ROW, STEP)
+    blocks = throughput_report.results(content, {"match": "scores", "train_step": "networks"})
     assert [len(block) for block in blocks[:2]] == [2, 2]  # a table for each kind
     text = "\n".join(block for block in blocks if isinstance(block, str))
     assert "match 1x8x8, 1x3x3: torch.compile left out: no compiler" in text
@@ -59,5 +59,5 @@ def test_results_explain_themselves():
 
 
 def test_a_busy_machine_is_reported():
-    blocks = throughput_report.results(make_found(ROW, load=2.3), {"match": "scores"})
+    blocks = throughput_report.results(make_content(ROW, load=2.3), {"match": "scores"})
     assert blocks[-1] == "warning: the load average was 2.3 before the run; timings are unreliable"
