@@ -66,4 +66,4 @@ def test_pictures_are_those_that_the_gallery_makes():
     assert all(path.is_file() for path in pictures.values())
     shown = {path.name for path in pictures.values()}
     assert shown == {*gallery.PICTURES, *gallery.SCREENSHOTS}
-    assert shown == {path.name for path in gallery.HERE.iterdir()}
+    assert shown == {path.name for path in gallery.PICTURES_DIR.iterdir()}

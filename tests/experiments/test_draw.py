@@ -24,7 +24,7 @@ from cnn_jax import figures
 from cnn_jax.data import xo
 from experiments import draw, walkthrough
 from experiments._lib import draw_html
-from experiments.gallery import CHROMIUM, FLAGS, free_port
+from experiments.gallery import CHROMIUM, CHROMIUM_FLAGS, free_port
 from tests.helpers import cli
 
 
@@ -73,7 +73,7 @@ def page(served):
         pytest.skip("no Chromium")
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as browsers:
-        browser = browsers.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = browsers.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.wrong = []
         page.on("pageerror", lambda error: page.wrong.append(str(error)))
