@@ -66,15 +66,15 @@ def crop(key: Key, image: Num[Array, "H W *C"], *, border: int = 4) -> Float[Arr
     return _somewhere(key, jnp.pad(image, _around(image, border), mode="reflect"), image.shape, border)
 
 
-def shift(key: Key, image: Num[Array, "H W *C"], *, most: int = 2, fill: float = -1.0) -> Float[Array, "H W *C"]:
-    """Moves by up to `most` whole pixels along each axis; what comes in is `fill`, black unless told otherwise.
+def shift(key: Key, image: Num[Array, "H W *C"], *, max_shift: int = 2, fill: float = -1.0) -> Float[Array, "H W *C"]:
+    """Moves by up to `max_shift` whole pixels along each axis; what comes in is `fill`, black unless told otherwise.
 
-    >>> shift(jax.random.key(1), jnp.ones((2, 3)), most=1)
+    >>> shift(jax.random.key(1), jnp.ones((2, 3)), max_shift=1)
     Array([[ 1.,  1., -1.],
            [ 1.,  1., -1.]], dtype=float32)
     """
-    image, most = _image(image), check_int("most", most)
-    return _somewhere(key, jnp.pad(image, _around(image, most), constant_values=fill), image.shape, most)
+    image, max_shift = _image(image), check_int("max_shift", max_shift)
+    return _somewhere(key, jnp.pad(image, _around(image, max_shift), constant_values=fill), image.shape, max_shift)
 
 
 def affine(

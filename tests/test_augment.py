@@ -277,7 +277,7 @@ def test_cutmix_mixes_areas_as_labels():
     [
         (lambda key: augment.crop(key, IMAGE, border=8), r"border: expected less than the image of \(8, 10\), got 8"),
         (lambda key: augment.crop(key, IMAGE, border=0), "border: expected at least 1, got 0"),
-        (lambda key: augment.shift(key, IMAGE, most=0), "most: expected at least 1, got 0"),
+        (lambda key: augment.shift(key, IMAGE, max_shift=0), "max_shift: expected at least 1, got 0"),
         (lambda key: augment.cutout(key, IMAGE, size=0), "size: expected at least 1, got 0"),
         (lambda key: augment.elastic(key, IMAGE, grid=0), "grid: expected at least 1, got 0"),
         (lambda key: augment.mixup(key, (IMAGE, LABEL), (OTHER[1:], LABEL)), r"second: expected the shape of first"),
