@@ -113,7 +113,7 @@ def slanted(key: jax.Array, image: jax.Array, *, strength: float) -> jax.Array:
 
 def shifted(key: jax.Array, image: jax.Array, *, strength: float) -> jax.Array:
     """Moves an image a little: clothes are photographed straight."""
-    return augment.shift(key, image, most=round(2 * strength))
+    return augment.shift(key, image, max_shift=round(2 * strength))
 
 
 def load(config: Digits) -> tuple[LabeledImages, LabeledImages]:
