@@ -22,8 +22,8 @@ LEVELS = {
     1: "_shift _im2col _fft _lax_conv _cost_model warping",
     2: "_correlate",
     3: "convolution pooling _score_inputs _patch_statistics",
-    4: "_score_formulas matching augment data",
-    5: "initializers _layer _chain layers norms _poses _peaks _non_max_suppression search",
+    4: "_score_formulas matching _mixup augment data",
+    5: "initializers _layer _chain _kernel_layers layers _calibration norms _poses _peaks _non_max_suppression search",
     6: "nets receptive_field costs figures _activations _attribution explain",
     7: "optimizers _sharding _batches _train_state _train_step _signals _run_checkpoint training serialization _export",
 }
