@@ -22,12 +22,12 @@ except ImportError as error:
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^v*P"
 # What speaks for and against; the colour-blind tell these apart too.
-FOR, AGAINST = (0.90, 0.38, 0.0), (0.37, 0.24, 0.60)
+POSITIVE_COLOR, NEGATIVE_COLOR = (0.90, 0.38, 0.0), (0.37, 0.24, 0.60)
 NUMBERS_UP_TO = 12
 WRITTEN_UP_TO = 40
 NAMED = 100
 LONGEST_SIDE = 20  # inches
-PALE = 0.4  # of the contrast of an image with something over it
+BACKGROUND_CONTRAST = 0.4  # of the contrast of an image with something over it
 
 
 def image_grid(
@@ -146,8 +146,8 @@ def overlay(
         if values.ndim != 2:
             raise ValueError(f"maps: expected (H', W') each, got shape {values.shape} of {name!r}")
         most = limit or max(float(np.abs(values).max()), 1e-6)
-        _tile(axes, PALE * image, 1.0, False)
-        colours = np.where(values[..., None] > 0, FOR, AGAINST)
+        _tile(axes, BACKGROUND_CONTRAST * image, 1.0, False)
+        colours = np.where(values[..., None] > 0, POSITIVE_COLOR, NEGATIVE_COLOR)
         opacity = np.clip(np.abs(values) / most, 0, 1)
         axes.imshow(np.dstack([colours, opacity]), extent=extent, interpolation="nearest")
         axes.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
@@ -159,9 +159,11 @@ def overlay(
 
 
 def overlay_colormap(lowest: float) -> LinearSegmentedColormap:
-    """What `overlay` makes of magnitudes on a grey ground: from AGAINST to FOR, or from nothing to FOR."""
+    """What `overlay` makes of magnitudes on a grey ground: from NEGATIVE_COLOR to POSITIVE_COLOR, or from nothing to POSITIVE_COLOR."""
     ground = (0.5, 0.5, 0.5)
-    return LinearSegmentedColormap.from_list("over", [AGAINST, ground, FOR] if lowest < 0 else [ground, FOR])
+    return LinearSegmentedColormap.from_list(
+        "over", [NEGATIVE_COLOR, ground, POSITIVE_COLOR] if lowest < 0 else [ground, POSITIVE_COLOR]
+    )
 
 
 def class_scores(scores: Mapping[str, float], *, xlabel: str = "score", title: str = "") -> Figure:
