@@ -72,7 +72,7 @@ def smooth_grad(
     Averaging suppresses noise in the map.
 
     Args:
-      key: random key of the noise.
+      key: random key.
       net, params, image, label: as in `saliency`; the default label is that of the image without noise.
       samples: number of copies, all in one batch.
       noise: standard deviation of the noise, as a fraction of the image's range (its maximum minus its minimum).
@@ -178,8 +178,7 @@ def occlusion(
 
     Args:
       net, params, image, label: as in `saliency`; the default label is that of the uncovered image.
-      window: rows and columns of the window, centered on the pixel; an even window extends one pixel further down and
-        right.
+      window: rows and columns, centered on the pixel; an even window extends one pixel further down and right.
       stride: distance between the pixels that windows are centered on.
       fill: value of covered pixels, by default black.
 
@@ -190,8 +189,7 @@ def occlusion(
       TypeError, ValueError: as `saliency`; `window` or `stride` is not positive ints, or `fill` is not finite.
 
     Notes:
-      Cost: all covered images are one batch, ceil(H / stride) × ceil(W / stride) of them; use a stride of 2 to 4 for
-      large images.
+      Cost: all ceil(H / stride) × ceil(W / stride) covered images are one batch; for large images use a larger stride.
 
     Source: Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks" (2013),
       https://arxiv.org/abs/1311.2901.
@@ -238,7 +236,7 @@ def grad_cam(
     Args:
       net, params, image, label: as in `saliency`.
       stage: a name of `stages(net, params, image)`; by default the last one that is not pooled. Early stages localize
-        better, late ones are more specific to the class.
+        better, late stages are more specific to the class.
 
     Returns:
       A map (H', W'), at least 0; `jax.image.resize` enlarges it to the image.
@@ -246,8 +244,8 @@ def grad_cam(
     Raises:
       TypeError, ValueError: as `saliency`; there is no such stage.
 
-    Source: Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, "Grad-CAM: Visual Explanations from Deep Networks via
-      Gradient-based Localization" (2017), https://arxiv.org/abs/1610.02391.
+    Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization" (2017),
+      https://arxiv.org/abs/1610.02391.
 
     Example:
       >>> from cnn_jax import Activation, Chain, Dense, Flatten

@@ -129,7 +129,7 @@ def _draw_power_laws(axes: Axes, points_by_name: Mapping[str, tuple[Numbers, Num
             axes.plot(*fit, color=color(i))
     first_x, first_y, _ = next(iter(points_by_name.values()))
     proportional = np.asarray(first_x) * first_y[-1] / first_x[-1]
-    axes.plot(first_x, proportional, label="proportional", color="grey", linestyle="dotted")
+    axes.plot(first_x, proportional, label="proportional", color="gray", linestyle="dotted")
 
 
 def bars(groups: Mapping[str, Mapping[str, float]], *, ylabel: str, title: str = "") -> Figure:

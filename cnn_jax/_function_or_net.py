@@ -1,4 +1,4 @@
-"""What `cost` and `receptive_field` share: both take a function or a `Layer`."""
+"""Checks and parameter shapes for `cost` and `receptive_field`, which take a function or a `Layer`."""
 
 from collections.abc import Callable, Sequence
 

@@ -12,7 +12,7 @@ from jax import Array
 import cnn_jax as cnn
 from cnn_jax import explain
 from cnn_jax.layers import Layer, Params
-from tests.helpers.sample_networks import sample
+from tests.helpers.sample_networks import sample_network
 
 NETWORKS = ["small", *(pytest.param(name, marks=pytest.mark.slow) for name in ("xo_net", "lenet5", "resnet9"))]
 NOISE_KEY = jax.random.key(5)
@@ -39,7 +39,7 @@ class Explained(NamedTuple):
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def explained(request):
-    net, params, images = sample(request.param)
+    net, params, images = sample_network(request.param)
     logits = np.asarray(jax.jit(jax.vmap(net.apply, (None, 0)))(params, images))
     labels = np.array([logits[0].argmax(), 1, (logits[2].argmax() + 1) % logits.shape[1]])
 
@@ -151,7 +151,7 @@ def gradient_of_the_last_stage(name, params, activations, label):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_grad_cam_of_the_last_stage(name):
-    net, params, (image, *_) = sample(name)
+    net, params, (image, *_) = sample_network(name)
     *_, last = explain.stages(net, params, image)
 
     @jax.jit
@@ -172,7 +172,7 @@ def test_grad_cam_of_the_last_stage(name):
 
 def test_grad_cam_of_an_inner_stage():
     """By NumPy: back through a dense layer, a convolution and max-pooling."""
-    net, params, (image, *_) = sample("small")
+    net, params, (image, *_) = sample_network("small")
 
     @jax.jit
     def compute(label):
@@ -202,7 +202,7 @@ def gradient_of_relu1(params, activations, label):
 
 def test_maps_of_a_linear_network_are_its_weights():
     """The logit is a weighted sum of the pixels; the weights are the logits of images with one bright pixel."""
-    net, params, (image, *_) = sample("linear")
+    net, params, (image, *_) = sample_network("linear")
     size = image.size
     units = np.eye(size + 1, size, dtype=np.float32).reshape(size + 1, *image.shape)
     logits = np.asarray(jax.jit(jax.vmap(net.apply, (None, 0)))(params, units))[:, 1]
@@ -232,7 +232,7 @@ def test_maps_of_a_linear_network_are_its_weights():
 
 
 def test_an_image_like_its_baseline_has_nothing_to_explain():
-    net, params, (image, *_) = sample("linear")
+    net, params, (image, *_) = sample_network("linear")
 
     def total(image):
         return explain.integrated_gradients(net, params, image, label=0, baseline=0.0, steps=8).sum()
@@ -243,7 +243,7 @@ def test_an_image_like_its_baseline_has_nothing_to_explain():
 
 
 def test_labels_of_every_kind():
-    net, params, (image, *_) = sample("linear")
+    net, params, (image, *_) = sample_network("linear")
 
     @jax.jit
     def compute(traced):
@@ -256,7 +256,7 @@ def test_labels_of_every_kind():
 
 
 def test_a_traced_label_of_floats_names_the_argument():
-    net, params, (image, *_) = sample("small")
+    net, params, (image, *_) = sample_network("small")
     with pytest.raises(TypeError, match="label: expected an int"):
         jax.eval_shape(lambda label: explain.saliency(net, params, image, label=label), 2.0)
 
@@ -289,6 +289,6 @@ def random_grad(net, params, image, **options):
     ],
 )
 def test_every_function_names_the_argument(function, options, error, message):
-    net, params, (image, *_) = sample("small")
+    net, params, (image, *_) = sample_network("small")
     with pytest.raises(error, match=message):
         function(**({"net": net, "params": params, "image": image} | options))

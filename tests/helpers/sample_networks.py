@@ -23,7 +23,7 @@ NESTED = cnn.Chain(
 )
 
 
-class Sample(NamedTuple):
+class SampleNetwork(NamedTuple):
     """A network with random parameters and three images."""
 
     net: Layer
@@ -41,10 +41,10 @@ NETWORKS = {
 
 
 @functools.cache
-def sample(name: str) -> Sample:
+def sample_network(name: str) -> SampleNetwork:
     """A network of `NETWORKS`; the parameters of the small ones are normal, so that no bias is 0."""
     net, shape = NETWORKS[name]
     params = net.init(jax.random.key(1), shape)
     if name in ("small", "linear"):
         params = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(3), leaf.shape), params)
-    return Sample(net, params, jax.random.uniform(jax.random.key(2), (3, *shape), minval=-1, maxval=1))
+    return SampleNetwork(net, params, jax.random.uniform(jax.random.key(2), (3, *shape), minval=-1, maxval=1))
