@@ -24,7 +24,10 @@ LEVELS = {
     3: "convolution pooling _score_inputs _patch_statistics",
     4: "_score_formulas matching _mixup augment data",
     5: "initializers _layer _chain _kernel_layers layers _calibration norms _poses _peaks _non_max_suppression search",
-    6: "nets receptive_field costs figures _activations _attribution explain",
+    6: (
+        "nets _function_or_net receptive_field _jaxpr_work costs _figure_style _image_figures _chart_figures figures "
+        "_activations _attribution explain"
+    ),
     7: "optimizers _sharding _batches _train_state _train_step _signals _run_checkpoint training serialization _export",
 }
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT.parent)}

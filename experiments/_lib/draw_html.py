@@ -100,8 +100,8 @@ def figure(source: str, caption: str, width: int) -> str:
 def over(image: np.ndarray, values: np.ndarray, limit: float) -> np.ndarray:
     """`figures.overlay` of values as many as pixels, for bytes (H, W, 3)."""
     share = np.clip(np.abs(values) / limit, 0, 1)[..., None]
-    colour = 2 * np.where(values[..., None] > 0, figures.FOR, figures.AGAINST) - 1
-    return to_uint8(figures.PALE * image[..., None] * (1 - share) + colour * share)
+    colour = 2 * np.where(values[..., None] > 0, figures.POSITIVE_COLOR, figures.NEGATIVE_COLOR) - 1
+    return to_uint8(figures.BACKGROUND_CONTRAST * image[..., None] * (1 - share) + colour * share)
 
 
 def png(image: np.ndarray) -> str:

@@ -286,8 +286,8 @@ def test_a_wide_picture_keeps_its_shape():
 def test_what_is_laid_over_a_picture():
     letter, values = np.full((2, 2), 1.0, np.float32), np.array([[1.0, 0.0], [-1.0, 0.5]])
     shown = draw_html.over(letter, values, 1.0)
-    np.testing.assert_allclose(shown[0, 0] / 255, figures.FOR, atol=0.01)
-    np.testing.assert_allclose(shown[1, 0] / 255, figures.AGAINST, atol=0.01)
+    np.testing.assert_allclose(shown[0, 0] / 255, figures.POSITIVE_COLOR, atol=0.01)
+    np.testing.assert_allclose(shown[1, 0] / 255, figures.NEGATIVE_COLOR, atol=0.01)
     assert len(set(shown[0, 1].tolist())) == 1  # grey
     url = draw_html.png(letter).removeprefix("data:image/png;base64,")
     with Image.open(io.BytesIO(base64.b64decode(url))) as image:
