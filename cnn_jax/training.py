@@ -61,7 +61,8 @@ def fit(
       batch_size: examples in a batch.
       params: the initial parameters, which are not modified. By default `net.init` makes them.
       augment: `augment(key, batch) -> (images, labels)` transforms each `Batch` of stored images on the device, for
-        example with the functions of `cnn_jax.augment`. It may change the type of the labels if `loss` takes it.
+        example with the functions of `cnn_jax.augment`. It may replace the labels, for example by mixtures, if `loss`
+        accepts them.
       loss: `loss(logits, label)` of one example. By default it is the softmax cross-entropy of integer labels.
       steps_per_call: steps that run as one program, without returning to Python. The default is 1 on CPU and 50
         elsewhere.
@@ -107,7 +108,7 @@ def fit(
 
       Several devices. Batches are sharded over all axes of `mesh`. The parameters are replicated, and so are those
       returned. BatchNorm normalizes over the whole batch. The mesh may have devices of several processes: then every
-      process passes the same arrays, or a stream, of which it reads its own share.
+      process passes the same arrays, or a stream, of which it reads its share.
 
     Example:
 

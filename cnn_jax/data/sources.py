@@ -109,7 +109,7 @@ class RecordSource:
         try:
             image = image_io.read_square(io.BytesIO(record[LABEL_DTYPE.itemsize :]), size=self.size)
         except ValueError as error:
-            raise ValueError(f"{self.name(index)}: not a picture that can be read") from error
+            raise ValueError(f"{self.name(index)}: not an image file that can be read") from error
         return image, label
 
     def name(self, index: int) -> str:

@@ -15,7 +15,7 @@ from .._errors import one_line
 from .._optional import optional_import
 from .._validation import check_int
 
-MAX_EPOCHS = 2**30  # Grain repeats a data set a finite number of times; nobody reaches the last one
+MAX_EPOCHS = 2**30  # Grain repeats a data set a finite number of times; no run reaches the last epoch
 NAMED_IN_ERROR = 3  # corrupt images that an error names
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class _Reader:
 class Stream:
     """Endless batches of a source, shuffled every epoch, for `fit`.
 
-    Images are read ahead. With several JAX processes each reads its own share of the source. An image that cannot be
+    Images are read ahead. With several JAX processes each reads its share of the source. An image that cannot be
     read is left out, reported in the log, and listed in `corrupt` with the reason.
 
     Args:
