@@ -14,6 +14,7 @@ Every function takes one image; `jax.vmap` adds the batch. By topic:
 """
 
 from . import augment, explain, initializers, nets, optimizers
+from ._export import export
 from ._malloc import keep_freed_memory
 from .convolution import conv, window_sum
 from .costs import Cost, cost
@@ -45,7 +46,7 @@ from .norms import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, calibrate
 from .pooling import avg_pool, global_avg_pool, max_abs_pool, max_pool, min_pool
 from .receptive_field import receptive_field
 from .search import Matches, find, peaks
-from .serialization import export, load_params, save_params
+from .serialization import load_params, save_params
 from .training import fit
 
 __version__ = "0.1.0"
