@@ -18,7 +18,7 @@ HEAVY = ("matplotlib", "PIL", "pooch", "safetensors", "rich", "scipy.ndimage", "
 
 # A module imports only from modules before it.
 LEVELS = {
-    0: "_typing _dtypes _optional files progress _malloc _validation _padding _reduce_windows _xla",
+    0: "_typing _dtypes _errors _optional files progress _malloc _validation _padding _reduce_windows _xla",
     1: "_shift _im2col _fft _lax_conv _cost_model warping",
     2: "_correlate",
     3: "convolution pooling _score_inputs _patch_statistics",
@@ -28,7 +28,10 @@ LEVELS = {
         "nets _function_or_net receptive_field _jaxpr_work costs _figure_style _image_figures _chart_figures figures "
         "_activations _attribution explain"
     ),
-    7: "optimizers _sharding _batches _train_state _train_step _signals _run_checkpoint training serialization _export",
+    7: (
+        "optimizers _checksums _orbax _sharding _train_state _signals _batches _train_step _run_steps _run_checkpoint "
+        "_train_loop training serialization _export"
+    ),
 }
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT.parent)}
 ORDER = [module for modules in LEVELS.values() for module in modules.split()]
