@@ -30,7 +30,7 @@ import tyro
 
 import cnn_jax
 from cnn_jax import augment, initializers, nets, optimizers
-from cnn_jax._batches import Augment, Batch
+from cnn_jax.training import Augment, Batch
 from cnn_jax.data import cifar
 from cnn_jax.data.dataset import LabeledImages, train_val_split
 

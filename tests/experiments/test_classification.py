@@ -13,7 +13,7 @@ from PIL import Image
 
 import cnn_jax
 from cnn_jax import nets
-from cnn_jax._batches import Batch
+from cnn_jax.training import Batch
 from cnn_jax.data.dataset import LabeledImages
 from experiments import cifar10
 from experiments._lib import classification, runner
