@@ -73,6 +73,43 @@ def correlate(
     )
 
 
+def correlate_image(
+    image: Array,
+    kernel: Array,
+    *,
+    stride: Pair,
+    padding: Pads,
+    dilation: Pair = (1, 1),
+    divisor: int = 1,
+    method: str,
+    precision: lax.PrecisionLike,
+) -> Array:
+    """`correlate` of one image (H, W, C) with kernels (h, w, C, K): (H', W', K), in the dtype that sums have.
+
+    Arguments are not checked: both arrays have one floating dtype, and `method` is one of METHODS.
+    """
+    # jax.vmap over single kernels then gives whole maps, one after another.
+    channels_first = kernel.shape[3] == 1
+    out = correlate(
+        image[None],
+        kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        channels_first=channels_first,
+        divisor=divisor,
+        method=method,
+        precision=precision,
+    )
+    return out[0, 0, :, :, None] if channels_first else out[0]
+
+
+def check_method(method: str) -> None:
+    """Raises ValueError unless `method` is one of METHODS."""
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
+
+
 def compute(
     image: Array,
     kernel: Array,

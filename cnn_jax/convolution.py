@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jax import lax
 from jaxtyping import Array, Float, Num
 
-from ._correlate import METHODS, convolve, correlate
+from ._correlate import check_method, convolve, correlate_image
 from ._dtypes import accumulation_dtype
 from ._padding import explicit_padding
 from ._reduce_windows import reduce_windows
@@ -95,8 +95,7 @@ def wide_conv(
         )
     if kernel.shape[3] % groups:
         raise ValueError(f"groups: expected a divisor of the {kernel.shape[3]} kernels, got {groups}")
-    if method not in METHODS:
-        raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
+    check_method(method)
     if method not in ("auto", "conv") and groups > 1:
         raise ValueError(f"groups: expected 1 with method={method!r}, got {groups}")
 
@@ -105,11 +104,7 @@ def wide_conv(
     options = {"stride": stride, "padding": pads, "dilation": dilation, "precision": precision}
     if groups > 1:
         return convolve(image[None], kernel, groups=groups, **options)[0] / divisor
-    channels_first = (
-        kernel.shape[3] == 1
-    )  # a bank of single features under jax.vmap gives whole maps, one after another
-    out = correlate(image[None], kernel, channels_first=channels_first, divisor=divisor, method=method, **options)
-    return out[0, 0, :, :, None] if channels_first else out[0]
+    return correlate_image(image, kernel, divisor=divisor, method=method, **options)
 
 
 def window_sum(
