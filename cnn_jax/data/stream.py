@@ -146,7 +146,7 @@ class Stream:
             raise ValueError(f"max_corrupt_fraction: expected at least 0 and less than 1, got {max_corrupt_fraction}")
         self.source, self.workers, self.max_corrupt_fraction = (
             source,
-            check_int("workers", workers, least=0),
+            check_int("workers", workers, minimum=0),
             max_corrupt_fraction,
         )
         self.corrupt: dict[str, str] = {}
@@ -155,7 +155,7 @@ class Stream:
         self.order = (
             _grain()
             .MapDataset.source(range(len(source)))
-            .shuffle(seed=check_int("seed", seed, least=0))[jax.process_index() :: jax.process_count()]
+            .shuffle(seed=check_int("seed", seed, minimum=0))[jax.process_index() :: jax.process_count()]
         )
         if not len(self.order):
             raise ValueError(
