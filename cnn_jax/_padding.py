@@ -11,7 +11,7 @@ EXPECTED = "'VALID', 'SAME', 'CEIL' or ((top, bottom), (left, right))"
 
 
 def explicit_padding(
-    padding: Padding, size: tuple[int, ...], window: Pair, stride: Pair, *, names: tuple[str, str]
+    padding: Padding, size: tuple[int, ...], window: tuple[int, ...], stride: Pair, *, names: tuple[str, str]
 ) -> Pads:
     """Rows and columns to add on each side, as ((top, bottom), (left, right)).
 
@@ -56,7 +56,7 @@ def _pads(padding: Sequence[Sequence[int]]) -> Pads:
     return pads[0], pads[1]
 
 
-def _named_padding(name: str, size: tuple[int, ...], window: Pair, stride: Pair) -> Pads:
+def _named_padding(name: str, size: tuple[int, ...], window: tuple[int, ...], stride: Pair) -> Pads:
     if name not in ("VALID", "SAME", "CEIL"):
         raise ValueError(f"padding: expected {EXPECTED}, got {name!r}")
     rows, columns = (_named_pad(name, *axis) for axis in zip(size, window, stride, strict=True))

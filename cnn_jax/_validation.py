@@ -93,7 +93,7 @@ def check_number(
     name: str, value: Scalar, expected: str = "a finite number", accepts: Callable[[float], bool] = ...
 ) -> float | Array: ...
 def check_number(
-    name: str, value: Scalar, expected: str = "a finite number", accepts: Callable[[float], bool] = lambda value: True
+    name: str, value: Any, expected: str = "a finite number", accepts: Callable[[float], bool] = lambda value: True
 ) -> float | Array:
     """A finite real scalar as a float. Tracers pass unchecked, since their values are unknown at trace time.
 

@@ -26,7 +26,8 @@ import tyro
 
 import cnn_jax
 from cnn_jax import figures
-from cnn_jax._correlate import METHODS, SHIFT_PRODUCTS
+from cnn_jax._correlate import METHODS
+from cnn_jax._cost_model import CPU_COSTS
 from cnn_jax.progress import Progress
 
 from ._lib import cli, report
@@ -134,7 +135,7 @@ def measure(config: Scaling, rounds: int) -> dict[str, Any]:
         work[sizes] = cnn_jax.cost(bank, *shapes).multiply_adds
         arrays = [jnp.asarray(rng.uniform(-1, 1, shape.shape), shape.dtype) for shape in shapes]
         for method in METHODS:
-            if method != "shift" or sizes.feature**2 <= SHIFT_PRODUCTS:
+            if method != "shift" or sizes.feature**2 <= CPU_COSTS.shift_max_products:
                 calls[sizes, method] = functools.partial(jax.jit(sizes.call(method)[0]), *arrays)
     nothing = functools.partial(jax.jit(lambda x: x + 1), jnp.zeros(()))
     overhead, *medians = timed([nothing, *calls.values()], rounds, "matching")

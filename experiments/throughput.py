@@ -23,7 +23,9 @@ import numpy as np
 import tyro
 
 import cnn_jax
-from cnn_jax import _correlate, _im2col, explain, nets
+from cnn_jax import _correlate, explain, nets
+from cnn_jax._cost_model import CPU_COSTS, best_methods
+from cnn_jax._padding import NO_PADDING
 from cnn_jax.progress import Progress
 
 from ._lib import baselines_matching, baselines_training, cli, report
@@ -124,16 +126,26 @@ def matching(task: str, case: Case, modules: Mapping[str, Any], threads: int) ->
         except MemoryError as error:
             skipped[name] = str(error)
     pixels, places = math.prod(case.window), math.prod(np.subtract(case.size, case.window) + 1)
-    too_much = {"shift": pixels > _correlate.SHIFT_PRODUCTS, "im2col": pixels * places > _im2col.LARGEST}
+    too_much = {
+        "shift": pixels > CPU_COSTS.shift_max_products,
+        "im2col": pixels * places > CPU_COSTS.im2col_max_numbers,
+    }
     methods = {name: None if too_much.get(name) else ours(name) for name in _correlate.METHODS if name != "auto"}
-    window = {"stride": (1, 1), "border": ((0, 0), (0, 0)), "dilation": (1, 1), "spread": (1, 1), "maps": True}
-    best = _correlate.best_methods((*images.shape, 1), (*case.window, 1, case.features), **window)
+    best = best_methods(
+        (*images.shape, 1),
+        (*case.window, 1, case.features),
+        stride=(1, 1),
+        padding=NO_PADDING,
+        dilation=(1, 1),
+        lhs_dilation=(1, 1),
+        channels_first=True,
+    )
     work = cnn_jax.cost(maps("auto"), images, features)
     return Contest(
         ours=ours("auto"),
         peers=calls,
         methods=methods,
-        auto=best[0 if jax.default_backend() == "cpu" else 1],
+        auto=best.cpu if jax.default_backend() == "cpu" else best.accelerator,
         multiply_adds=work.multiply_adds,
         bytes=work.bytes,
         skipped=skipped,

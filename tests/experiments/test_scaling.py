@@ -40,7 +40,9 @@ def test_each_law_has_its_times_and_counts(measured, law):
     assert list(of["methods"]) == list(scaling.METHODS)
     for name, method in of["methods"].items():
         timed = [seconds is not None for seconds in method["seconds"]]
-        assert timed == [name != "shift" or size["feature"] ** 2 <= scaling.SHIFT_PRODUCTS for size in sizes]
+        assert timed == [
+            name != "shift" or size["feature"] ** 2 <= scaling.CPU_COSTS.shift_max_products for size in sizes
+        ]
         assert all(seconds > 0 for seconds in method["seconds"] if seconds is not None)
         assert method["fit"]["points"] == len(method["fitted"])
         assert (method["fit"]["exponent"] is None) == (len(method["fitted"]) < 3)
