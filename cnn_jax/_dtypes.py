@@ -1,10 +1,15 @@
 """Floating-point types to compute in."""
 
-from typing import Any
-
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
 
 
-def accumulation_dtype(dtype: Any) -> Any:
-    """The dtype to add up in: float32 for 16-bit floats, the dtype itself otherwise."""
-    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else jnp.dtype(dtype)
+def accumulation_dtype(dtype: DTypeLike) -> np.dtype:
+    """The dtype of sums: float32 for 16-bit floats, the dtype itself for wider ones.
+
+    >>> accumulation_dtype("bfloat16")
+    dtype('float32')
+    """
+    given = jnp.dtype(dtype)
+    return jnp.dtype(jnp.float32) if given.itemsize < 4 else given

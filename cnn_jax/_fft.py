@@ -1,150 +1,199 @@
-"""The sliding dot product by Fourier transforms of overlapping tiles."""
+"""Correlation by Fourier transforms of overlapping tiles: fast for large kernels."""
 
-import functools
-import itertools
-import math
-import operator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-# Sides of tiles (besides the whole image) that are considered: products of 2, 3, 5 and 7, which transform fast.
-SIDES = (32, 48, 64, 96, 128, 160, 192, 240, 280, 320, 384, 448, 512, 560, 640, 720, 840, 960, 1080, 1260)
-# Small tiles are transformed together, up to about so many pixels: enough for two cores to share the rest of the work.
-AT_ONCE = 2**18
-MOST_SPECTRA = 2**27  # numbers in the kernels' transforms
-# Nanoseconds on two CPU cores, measured: a pixel's transform, where tiles (several small ones together) have between so
-# many pixels, and how much longer elsewhere; a pixel's product; and how much longer a piece takes that has no other
-# beside it.
-TRANSFORM, FAST, SLOWER, PRODUCT, ALONE = 1.2, (1.5e5, 5e5), 1.4, 0.4, 1.4
+from ._cost_model import FFT_COSTS, FftCosts, fft_plan, tile_counts
+from ._geometry import pad_and_dilate
+from ._typing import Pads, Pair
+from ._xla import CONCURRENT_TRANSFORMS, order_after
 
 
-class Plan(NamedTuple):
-    """How to cut images: the tile's rows and columns, how many images at once, and the cost of all, in nanoseconds."""
+def fft_correlate(
+    image: Array,
+    kernel: Array,
+    *,
+    stride: Pair,
+    padding: Pads,
+    dilation: Pair,
+    lhs_dilation: Pair,
+    channels_first: bool,
+    divisor: int,
+    precision: lax.PrecisionLike,
+    costs: FftCosts = FFT_COSTS,
+) -> Array:
+    """The algorithm "fft" of `_correlate.Algorithm`. Positions between the strides are computed and left out.
 
-    tile: tuple[int, int]
-    at_once: int
-    cost: float
-
-
-@functools.cache
-def best_plan(image: tuple[int, ...], kernel: tuple[int, ...]) -> Plan:
-    """The plan that costs least for images (N, H, W, C) and kernels (h, w, C, K) of these shapes.
-
-    Tiles whose transforms of all kernels exceed MOST_SPECTRA are left out, unless all do: then the smallest is taken.
+    A window that holds a pixel that is not finite becomes NaN. `precision` has no effect on Fourier transforms.
     """
-    sides = [[s for s in SIDES if k <= s < n] + [next_fast_len(n)] for n, k in zip(image[1:3], kernel[:2], strict=True)]
-    plans = [_plan(image, kernel, (rows, columns)) for rows, columns in itertools.product(*sides)]
-    spectra = kernel[2] * kernel[3]
-    small = [plan for plan in plans if spectra * math.prod(plan.tile) <= MOST_SPECTRA]
-    return min(small, key=lambda plan: plan.cost) if small else min(plans, key=lambda plan: math.prod(plan.tile))
+    image = pad_and_dilate(image, padding, lhs_dilation)
+    gaps = [(0, 0, d - 1) for d in dilation]
+    weights = kernel.astype(image.dtype)
+    spaced = lax.pad(weights, jnp.zeros((), weights.dtype), [*gaps, (0, 0, 0), (0, 0, 0)])
+    out = correlate_tiles(jnp.where(jnp.isfinite(image), image, 0), spaced, costs)
+    # Added and not selected, so that it fuses with what comes next.
+    out = out + _nan_windows(image, out, kernel.shape[:2], dilation)[:, None]
+    out = out[:, :, :: stride[0], :: stride[1]]
+    out = out if channels_first else jnp.moveaxis(out, 1, -1)
+    return out / divisor
 
 
-def _plan(image: tuple[int, ...], kernel: tuple[int, ...], tile: tuple[int, int]) -> Plan:
-    (n, *_, channels), kernels, area = image, kernel[3], math.prod(tile)
-    at_once = max(1, min(n // 2, AT_ONCE // (area * channels)))
-    pieces = -(-n // at_once) * math.prod(_counts(image, kernel, tile))
-    slowness = 1.0 if FAST[0] <= area * at_once <= FAST[1] else SLOWER
-    pixels = area * at_once * (pieces + pieces % 2 if pieces > 1 else ALONE)
-    transforms = TRANSFORM * slowness * (pixels * (channels + kernels) + area * channels * kernels)
-    return Plan(tile, at_once, transforms + PRODUCT * pixels * channels * kernels)
+def _nan_windows(image: Array, out: Array, kernel_size: Sequence[int], dilation: Pair) -> Float[Array, "N H2 W2"]:
+    """NaN for windows with a pixel that is not finite, 0 for others; `out` tells the shape and dtype."""
+
+    def search() -> Array:
+        faults = jnp.where(jnp.isfinite(image).all(axis=-1), 0.0, 1.0)
+        for axis in (0, 1):
+            window = [1, 1, 1]
+            window[1 + axis] = kernel_size[axis]
+            window_dilation = [1, 1, 1]
+            window_dilation[1 + axis] = dilation[axis]
+            faults = lax.reduce_window(
+                faults, -jnp.inf, lax.max, window, (1, 1, 1), "VALID", window_dilation=window_dilation
+            )
+        return jnp.where(faults > 0, jnp.asarray(jnp.nan, out.dtype), 0)
+
+    all_finite = _sum_is_finite(image)
+    none = jnp.zeros((len(image), *out.shape[2:]), out.dtype)
+    return lax.cond(all_finite, lambda: none, search)
 
 
-def _counts(image: tuple[int, ...], kernel: tuple[int, ...], tile: tuple[int, int]) -> list[int]:
-    """How many tiles it takes down and across."""
-    return [-(-(n - k + 1) // (t - k + 1)) for n, k, t in zip(image[1:3], kernel[:2], tile, strict=True)]
+def _sum_is_finite(image: Array) -> Bool[Array, ""]:
+    """Whether all pixels are finite, in one pass. A sum that overflows only costs a search."""
+    return jnp.isfinite(image.sum())
 
 
-def fft_correlate(image: Float[Array, "N H W C"], kernel: Float[Array, "h w C K"]) -> Float[Array, "N K H2 W2"]:
-    """Slides K kernels over N images and takes the dot product at every position where the kernel lies inside.
+def correlate_tiles(
+    image: Float[Array, "N H W C"], kernel: Float[Array, "h w C K"], costs: FftCosts = FFT_COSTS
+) -> Float[Array, "N K H2 W2"]:
+    """Dot products of K kernels with N images at every position where the kernel lies inside.
 
         out[n, k, y, x] = sum over i, j, c of image[n, y + i, x + j, c] kernel[i, j, c, k]
 
-    Each image is cut into tiles that overlap by the kernel's size less one. Every tile is centred and scaled before, so
-    that rounding is relative to the contrast within a tile (about 1e-6 of it) and not to its brightness or to other
-    tiles. Pixels must be finite: one that is not would spoil a whole tile.
+    Images are cut into tiles that overlap by the kernel's size less one. Pixels must be finite.
 
-    One kernel and two pieces at a time: beyond the result there are the kernels' transforms (twice), a copy of the
-    image, and the transforms of two pieces. For 64 kernels of 64x64 in an image of 8 megapixels this is 0.25 GB.
+    Notes:
+      Each tile is centered and scaled first. So rounding is about 1e-6 of the contrast within the tile, and depends
+      neither on its brightness nor on other tiles.
+
+      Beside the result, memory holds the kernels' transforms (twice), a copy of the images, and the transforms of two
+      tiles: 0.25 GB for 64 kernels of 64x64 in an image of 8 megapixels.
     """
-    (n, height, width, _), (h, w, channels, kernels) = image.shape, kernel.shape
-    tile, at_once, _ = best_plan(image.shape, kernel.shape)
-    inner = tile[0] - h + 1, tile[1] - w + 1
-    down, across = _counts(image.shape, kernel.shape, tile)
-    beyond = [(0, max(0, side - size)) for side, size in zip(tile, (height, width), strict=True)]
-    image = jnp.pad(jnp.moveaxis(image, -1, 1), [(0, 0), (0, 0), *beyond])
-    rows, columns = image.shape[2] - h + 1, image.shape[3] - w + 1
-    framed = jnp.pad(kernel.transpose(3, 2, 0, 1), [(0, 0), (0, 0), (0, tile[0] - h), (0, tile[1] - w)])
-    spectra, sums = jnp.conj(lax.fft(framed, lax.FftType.RFFT, tile)), kernel.sum(axis=(0, 1))
-
-    pieces = -(-n // at_once) * down * across
-    # Two pieces in every step: XLA:CPU runs a transform inside a larger program on one core. (Accelerators would rather
-    # have more of it at once, but memory bounds that too.)
-    in_step = min(2, pieces)
+    n, height, width, _ = image.shape
+    h, w, _, kernels = kernel.shape
+    plan = fft_plan(image.shape, kernel.shape, costs)
+    tile = plan.tile
+    missing = [(0, max(0, side - size)) for side, size in zip(tile, (height, width), strict=True)]
+    image = jnp.pad(jnp.moveaxis(image, -1, 1), [(0, 0), (0, 0), *missing])
+    bank = _Bank(_spectra(kernel, tile), kernel.sum(axis=(0, 1)))
+    cut = _Cut(
+        tile=tile,
+        images=plan.images,
+        counts=tile_counts((n, height, width), kernel.shape, tile),
+        tile_positions=(tile[0] - h + 1, tile[1] - w + 1),
+        positions=(image.shape[2] - h + 1, image.shape[3] - w + 1),
+    )
+    pieces = -(-n // plan.images) * cut.counts[0] * cut.counts[1]
+    concurrent = min(CONCURRENT_TRANSFORMS, pieces)
 
     def step(t: Array, out: Array) -> Array:
-        numbers = [jnp.minimum(in_step * t + i, pieces - 1) for i in range(in_step)]
-        # The last tiles and images overlap those before, so that all are whole.
-        corners = [
-            (
-                jnp.minimum(i // (down * across) * at_once, n - at_once),
-                jnp.minimum(i // across % down * inner[0], rows - inner[0]),
-                jnp.minimum(i % across * inner[1], columns - inner[1]),
-            )
-            for i in numbers
-        ]
-        tiles = [
-            lax.dynamic_slice(image, (first, 0, top, left), (at_once, channels, *tile)) for first, top, left in corners
-        ]
-        tiles, centres, scales = zip(*map(_normalized, tiles), strict=True)
-        transforms = [lax.fft(each, lax.FftType.RFFT, tile) for each in tiles]
-        apart = order_after(*tiles, *transforms).astype(spectra.dtype)
+        numbers = [jnp.minimum(concurrent * t + i, pieces - 1) for i in range(concurrent)]
+        tiles = _transformed(image, numbers, cut)
+        zero = order_after(*tiles.normalized, *tiles.spectra).astype(bank.spectra.dtype)
+        return lax.fori_loop(0, kernels, lambda k, out: _with_kernel(k, out, tiles, bank, cut, zero), out)
 
-        def with_kernel(k: Array, out: Array) -> Array:
-            kernel = lax.dynamic_slice_in_dim(spectra, k, 1) + apart
-            products = [each * kernel for each in transforms]
-            if channels > 1:
-                products = [each.sum(axis=1, keepdims=True) for each in products]
-            maps = [lax.fft(each, lax.FftType.IRFFT, tile) for each in products]
-            still_apart = order_after(*products, *maps)
-            for each, centre, scale, (first, top, left) in zip(maps, centres, scales, corners, strict=True):
-                offset = (centre * sums[:, k][None]).sum(axis=1) + still_apart
-                dots = each[:, 0, : inner[0], : inner[1]] * scale[:, None, None] + offset[:, None, None]
-                out = lax.dynamic_update_slice(out, dots[:, None], (first, k, top, left))
-            return out
-
-        return lax.fori_loop(0, kernels, with_kernel, out)
-
-    out = lax.fori_loop(0, -(-pieces // in_step), step, jnp.zeros((n, kernels, rows, columns), image.dtype))
+    out = jnp.zeros((n, kernels, *cut.positions), image.dtype)
+    out = lax.fori_loop(0, -(-pieces // concurrent), step, out)
     return out[:, :, : height - h + 1, : width - w + 1]
 
 
-def _normalized(tiles: Array) -> tuple[Array, Array, Array]:
-    """Tiles (N, C, *tile) centred and scaled, what was taken away (N, C), and what each was divided by (N,)."""
-    low, high = tiles.min(axis=(2, 3)), tiles.max(axis=(2, 3))
-    centre, contrast = low / 2 + high / 2, (high / 2 - low / 2).max(axis=1)
+class _Cut(NamedTuple):
+    """How images are cut into pieces: the same tile of several images."""
+
+    tile: Pair
+    images: int
+    counts: Pair
+    """Tiles of an image, down and across."""
+    tile_positions: Pair
+    """Positions of the kernel in a tile."""
+    positions: Pair
+    """Positions of the kernel in an image."""
+
+
+class _Bank(NamedTuple):
+    """All kernels."""
+
+    spectra: Array
+    """(K, C, rows, columns)."""
+    sums: Array
+    """(C, K)."""
+
+
+class _Tiles(NamedTuple):
+    """Pieces that are transformed at the same time."""
+
+    corners: Sequence[tuple[Array, Array, Array]]
+    """First image, row and column of each."""
+    normalized: Sequence[Array]
+    centers: Sequence[Array]
+    scales: Sequence[Array]
+    spectra: Sequence[Array]
+
+
+def _spectra(kernel: Array, tile: Pair) -> Array:
+    """The conjugate transforms of all kernels, (K, C, rows, columns)."""
+    h, w, *_ = kernel.shape
+    framed = jnp.pad(kernel.transpose(3, 2, 0, 1), [(0, 0), (0, 0), (0, tile[0] - h), (0, tile[1] - w)])
+    return jnp.conj(lax.fft(framed, lax.FftType.RFFT, tile))
+
+
+def _transformed(image: Array, numbers: Sequence[Array], cut: _Cut) -> _Tiles:
+    """The pieces of these numbers, normalized and transformed."""
+    corners = [_corner(number, image, cut) for number in numbers]
+    shape = cut.images, image.shape[1], *cut.tile
+    tiles = [lax.dynamic_slice(image, (first, 0, top, left), shape) for first, top, left in corners]
+    normalized, centers, scales = zip(*map(_normalize, tiles), strict=True)
+    spectra = [lax.fft(tile, lax.FftType.RFFT, cut.tile) for tile in normalized]
+    return _Tiles(corners, normalized, centers, scales, spectra)
+
+
+def _corner(number: Array, image: Array, cut: _Cut) -> tuple[Array, Array, Array]:
+    """The first image, row and column of a piece. The last pieces overlap those before, so that all are whole."""
+    down, across = cut.counts
+    rows, columns = cut.tile_positions
+    first = jnp.minimum(number // (down * across) * cut.images, image.shape[0] - cut.images)
+    top = jnp.minimum(number // across % down * rows, cut.positions[0] - rows)
+    left = jnp.minimum(number % across * columns, cut.positions[1] - columns)
+    return first, top, left
+
+
+def _normalize(tiles: Array) -> tuple[Array, Array, Array]:
+    """Tiles (N, C, rows, columns) centered and scaled; their centers (N, C) and scales (N,)."""
+    low = tiles.min(axis=(2, 3))
+    high = tiles.max(axis=(2, 3))
+    center = low / 2 + high / 2
+    contrast = (high / 2 - low / 2).max(axis=1)
     scale = jnp.where(contrast > 0, contrast, 1)
-    return (tiles - centre[..., None, None]) / scale[:, None, None, None], centre, scale
+    return (tiles - center[..., None, None]) / scale[:, None, None, None], center, scale
 
 
-def order_after(*arrays: Array) -> Array:
-    """Zero, from all of these arrays; what adds it has to wait for them all.
-
-    So XLA cannot give one the memory of another that is used up, and two cores can work on them at the same time. Where
-    XLA computes the first number of an array anew, this fails to help, so an array is what a transform takes or gives.
-    """
-    return 0 * functools.reduce(operator.add, [array[(0,) * array.ndim].real for array in arrays])
-
-
-def next_fast_len(n: int) -> int:
-    """The smallest length of at least n whose prime factors are 2, 3, 5 and 7, which transforms fast."""
-    while True:
-        rest = n
-        for factor in (2, 3, 5, 7):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
-            return n
-        n += 1
+def _with_kernel(k: Array, out: Array, tiles: _Tiles, bank: _Bank, cut: _Cut, zero: Array) -> Array:
+    """Writes the dot products of some tiles with one kernel."""
+    kernel = lax.dynamic_slice_in_dim(bank.spectra, k, 1) + zero
+    products = [spectrum * kernel for spectrum in tiles.spectra]
+    if bank.spectra.shape[1] > 1:
+        products = [product.sum(axis=1, keepdims=True) for product in products]
+    maps = [lax.fft(product, lax.FftType.IRFFT, cut.tile) for product in products]
+    map_zero = order_after(*products, *maps)
+    rows, columns = cut.tile_positions
+    for tile_map, center, scale, (first, top, left) in zip(
+        maps, tiles.centers, tiles.scales, tiles.corners, strict=True
+    ):
+        offset = (center * bank.sums[:, k][None]).sum(axis=1) + map_zero
+        dots = tile_map[:, 0, :rows, :columns] * scale[:, None, None] + offset[:, None, None]
+        out = lax.dynamic_update_slice(out, dots[:, None], (first, k, top, left))
+    return out

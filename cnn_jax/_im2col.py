@@ -1,7 +1,8 @@
-"""Sliding dot products as products of matrices: the patches of some images at a time, side by side in the cache.
+"""Correlation as a matrix product of image patches: fast on the CPU for many kernels and few channels or positions.
 
-A matrix product does several times the multiply-adds a second of XLA:CPU's convolution when there are few channels or
-few positions, as in the gradient of kernels; and writing the patches down costs little while they stay in the cache.
+A matrix product does several times as many multiply-adds a second as XLA:CPU's convolution where there are few channels
+or few positions, as in the gradient of kernels. Patches are written for some images at a time, so that they stay in the
+cache.
 """
 
 import itertools
@@ -12,87 +13,131 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-Pair = tuple[int, int]
-# Numbers of patches that are worked on at a time, and the most for one image or one channel.
-CHUNK, LARGEST = 2**20, 2**22
-SLICES = 64  # that patches are made of without compiling for seconds
+from ._cost_model import CPU_COSTS, CpuCosts
+from ._dtypes import accumulation_dtype
+from ._geometry import correlation_extents, pad_and_dilate
+from ._typing import Pads, Pair
+
+Slices = list[tuple[slice, slice]]
+
+
+def im2col_correlate(
+    image: Array,
+    kernel: Array,
+    *,
+    stride: Pair,
+    padding: Pads,
+    dilation: Pair,
+    lhs_dilation: Pair,
+    channels_first: bool,
+    divisor: int,
+    precision: lax.PrecisionLike,
+    costs: CpuCosts = CPU_COSTS,
+) -> Array:
+    """The algorithm "im2col" of `_correlate.Algorithm`."""
+    kernel_size = kernel.shape[:2]
+    extents = correlation_extents(
+        image.shape[1:3], kernel_size, stride=stride, padding=padding, dilation=dilation, lhs_dilation=lhs_dilation
+    )
+    output_size = extents.output_size
+    kernel = kernel.astype(accumulation_dtype(kernel.dtype))
+    options = {
+        "output_size": output_size,
+        "stride": stride,
+        "dilation": dilation,
+        "precision": precision,
+        "chunk_numbers": costs.im2col_chunk_numbers,
+    }
+    if math.prod(output_size) < math.prod(kernel_size):
+        image = pad_and_dilate(image.transpose(3, 1, 2, 0), padding, lhs_dilation)
+        out = im2col_over_channels(image, kernel.transpose(2, 0, 1, 3), **options).transpose(2, 0, 1, 3)
+    else:
+        out = im2col_batched(pad_and_dilate(image, padding, lhs_dilation), kernel, **options)
+    out = jnp.moveaxis(out, -1, 1) if channels_first else out
+    return out / divisor
 
 
 def im2col_batched(
     image: Array,
     kernel: Array,
     *,
-    output_size: Sequence[int],
+    output_size: Pair,
     stride: Pair,
     dilation: Pair,
     precision: lax.PrecisionLike,
+    chunk_numbers: int,
 ) -> Array:
-    """Dot products of kernels (h, w, C, K) with images (N, H, W, C) at `output_size` positions, (N, H', W', K): some images
-    at a time."""
-    n, (*window, _, kernels) = len(image), kernel.shape
-    taps = _grid(window, dilation, output_size, stride)
+    """Dot products (N, H', W', K) of images (N, H, W, C) and kernels (h, w, C, K), some images at a time."""
+    n = len(image)
+    *kernel_size, _, kernels = kernel.shape
+    taps = _slice_grid(kernel_size, dilation, output_size, stride)
     weights = kernel.reshape(-1, kernels)
-    some = _at_a_time(n, math.prod(output_size) * len(weights))
+    chunk = chunk_size(n, math.prod(output_size) * len(weights), chunk_numbers)
 
-    def multiply(part: Array) -> Array:
-        return jnp.matmul(_patches(part, taps), weights, precision=precision)
+    def multiply(images: Array) -> Array:
+        return jnp.matmul(_concatenated(images, taps), weights, precision=precision)
 
-    parts = lax.map(multiply, _in_chunks(image, some))
-    return parts.reshape(len(parts) * some, *output_size, kernels)[:n]
+    out = lax.map(multiply, _in_chunks(image, chunk))
+    return out.reshape(len(out) * chunk, *output_size, kernels)[:n]
 
 
 def im2col_over_channels(
     image: Array,
     kernel: Array,
     *,
-    output_size: Sequence[int],
+    output_size: Pair,
     stride: Pair,
     dilation: Pair,
     precision: lax.PrecisionLike,
+    chunk_numbers: int,
 ) -> Array:
-    """The same for few positions, summed over some channels at a time, which come first: images (C, H, W, N) and
-    kernels (C, h, w, K) give (H', W', N, K). This is the gradient of kernels, whose channels are images."""
-    channels, *window, kernels = kernel.shape
-    places = _grid(output_size, stride, window, dilation)
-    rows = len(places) * image.shape[3]
-    some = _at_a_time(channels, math.prod(window) * rows)
+    """Dot products (H', W', N, K) of images (C, H, W, N) and kernels (C, h, w, K), summed over some channels at a time.
 
-    fewer_kernels = kernels < rows  # the smaller factor first is faster
+    This is for few positions. In the gradient of kernels, whose channels are images, it is a sum over the batch.
+    """
+    channels, *kernel_size, kernels = kernel.shape
+    positions = _slice_grid(output_size, stride, kernel_size, dilation)
+    rows = len(positions) * image.shape[3]
+    chunk = chunk_size(channels, math.prod(kernel_size) * rows, chunk_numbers)
+    fewer_kernels = kernels < rows  # a product is faster with the smaller factor first
 
-    def add(total: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
-        factors = _patches(part[0], places).reshape(-1, rows), part[1].reshape(-1, kernels)
-        first, second = factors[::-1] if fewer_kernels else factors
+    def add_product(total: Array, operands: tuple[Array, Array]) -> tuple[Array, None]:
+        images, weights = operands
+        patches = _concatenated(images, positions).reshape(-1, rows)
+        weights = weights.reshape(-1, kernels)
+        first, second = (weights, patches) if fewer_kernels else (patches, weights)
         return total + jnp.matmul(first.T, second, precision=precision), None
 
-    parts = _in_chunks(image, some), _in_chunks(kernel, some)
+    chunks = _in_chunks(image, chunk), _in_chunks(kernel, chunk)
     shape = (kernels, rows) if fewer_kernels else (rows, kernels)
-    total, _ = lax.scan(add, jnp.zeros(shape, image.dtype), parts)
-    return (total.T if fewer_kernels else total).reshape(*output_size, -1, kernels)
+    total, _ = lax.scan(add_product, jnp.zeros(shape, image.dtype), chunks)
+    total = total.T if fewer_kernels else total
+    return total.reshape(*output_size, -1, kernels)
 
 
-def _grid(starts: Sequence[int], steps: Pair, output_size: Sequence[int], strides: Pair) -> list[tuple[slice, slice]]:
-    """The strided slices of rows and columns that start at every point of a grid."""
+def chunk_size(count: int, numbers: int, chunk_numbers: int) -> int:
+    """Of `count` images with this many numbers each, those in one chunk: chunks are equal and as full as possible."""
+    chunks = -(-count * numbers // chunk_numbers)
+    return max(count, 1) if chunks <= 2 else -(-count // min(chunks, count))
+
+
+def _slice_grid(starts: Sequence[int], start_step: Pair, counts: Sequence[int], count_step: Pair) -> Slices:
+    """Slices of rows and columns that begin at every point of a grid and take `counts` pixels each."""
     rows, columns = (
         [slice(i * step, i * step + (count - 1) * stride + 1, stride) for i in range(start)]
-        for start, step, count, stride in zip(starts, steps, output_size, strides, strict=True)
+        for start, step, count, stride in zip(starts, start_step, counts, count_step, strict=True)
     )
     return list(itertools.product(rows, columns))
 
 
-def _patches(image: Array, slices: list[tuple[slice, slice]]) -> Array:
+def _concatenated(image: Array, slices: Slices) -> Array:
     """The slices of images (N, H, W, C), side by side in the last axis."""
     return jnp.concatenate([image[:, rows, columns] for rows, columns in slices], axis=-1)
 
 
-def _at_a_time(count: int, numbers: int) -> int:
-    """How many of `count` go into a chunk when each has so many numbers: chunks of one size, as full as can be."""
-    chunks = -(-count * numbers // CHUNK)
-    return max(count, 1) if chunks <= 2 else -(-count // min(chunks, count))
-
-
-def _in_chunks(array: Array, some: int) -> Array:
-    """(N, ...) as (N / some, some, ...), with zeros at the end where N is no multiple."""
-    more = -len(array) % some
-    if more:
-        array = jnp.pad(array, [(0, more)] + [(0, 0)] * (array.ndim - 1))
-    return array.reshape(len(array) // some, some, *array.shape[1:])
+def _in_chunks(array: Array, chunk: int) -> Array:
+    """(N, ...) as (N / chunk, chunk, ...), zeros at the end where N is no multiple of the chunk."""
+    missing = -len(array) % chunk
+    if missing:
+        array = jnp.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
+    return array.reshape(len(array) // chunk, chunk, *array.shape[1:])

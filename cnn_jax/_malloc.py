@@ -3,17 +3,33 @@
 import ctypes
 import sys
 
-# Parameters of mallopt(3), and what they are set to: map only what is larger than a gigabyte, never trim, grow by a
-# quarter of a gigabyte, and one arena for all threads (arrays do not fit into the others, and would be mapped).
-SETTINGS = {-3: 2**30, -1: -1, -2: 2**28, -8: 1}
+# Parameters of mallopt(3).
+M_TRIM_THRESHOLD = -1
+M_TOP_PAD = -2
+M_MMAP_THRESHOLD = -3
+M_ARENA_MAX = -8
+
+SETTINGS = {
+    M_MMAP_THRESHOLD: 2**30,  # bytes; smaller buffers come from the heap, where freed pages stay mapped
+    M_TRIM_THRESHOLD: -1,  # never shrink the heap
+    M_TOP_PAD: 2**28,  # bytes by which the heap grows
+    M_ARENA_MAX: 1,  # heap for all threads: large arrays do not fit into the others and would be mapped
+}
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to keep freed buffers for the next step instead of handing them back to the system.
+    """Tells glibc's allocator to keep freed buffers for later allocations instead of returning them to the system.
 
-    Otherwise every large array of a training step on the CPU is mapped anew and each of its pages faults in again,
-    which takes about half of the step. Call it once in a script, before the first computation; the process then stays
-    at its peak of memory. Returns False and changes nothing where there is no glibc (macOS, Windows, musl).
+    Call it once in a script, before the first computation. It changes the whole process.
+
+    Returns:
+      Whether the settings were made. False where there is no glibc (macOS, Windows, musl); nothing is changed there.
+
+    Notes:
+      With the default settings every large array of a training step on the CPU is mapped again, and each of its pages
+      faults in again, which takes about half of the step. With these settings the process stays at its peak of memory.
+
+    Source: mallopt(3), https://man7.org/linux/man-pages/man3/mallopt.3.html.
 
     >>> isinstance(keep_freed_memory(), bool)
     True
@@ -24,5 +40,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    done = [mallopt(parameter, value) for parameter, value in SETTINGS.items()]
-    return all(done)
+    succeeded = [mallopt(parameter, value) for parameter, value in SETTINGS.items()]
+    return all(succeeded)

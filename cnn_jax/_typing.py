@@ -1,7 +1,17 @@
-"""Types that several modules share."""
+"""Types and protocols that several modules share."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
-Padding = str | Sequence[Sequence[int]]
+from jaxtyping import Array, ArrayLike, Shaped
+
+Pair = tuple[int, int]  # (rows, columns)
+Pads = tuple[Pair, Pair]  # ((top, bottom), (left, right))
+Padding = str | Sequence[Sequence[int]]  # "VALID", "SAME", "CEIL", or pads
+Scalar = float | Shaped[ArrayLike, ""]  # a number that may be traced
+
+
+class Score(Protocol):
+    """A match score: compares a feature with every patch of an image, as the functions of `cnn_jax.matching` do."""
+
+    def __call__(self, image: Array, feature: Array, /, *, mask: Array | None = None) -> Array: ...

@@ -1,37 +1,48 @@
-"""Argument checks: each returns the checked value or raises a ValueError or TypeError that names the argument."""
+"""Argument checks: each returns the checked value, or raises a ValueError or TypeError that names the argument."""
 
 import math
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
-from ._typing import Pair
+from ._typing import Pair, Scalar
 
-REALS = "{}: expected a real array (floats of 16 bits or more, integers or bools), got {}"
+EXPECTED_ARRAY = "a real array (floats of 16 bits or more, integers or bools)"
 
 
 def as_floats(**arrays: Any) -> tuple[Float[Array, "..."], ...]:
-    """The named arrays in one floating dtype: integers and bools become float32, mixed floats the wider of them."""
-    out = []
-    for name, value in arrays.items():
-        try:
-            array = jnp.asarray(value)
-        except (TypeError, ValueError) as error:
-            raise TypeError(REALS.format(name, type(value).__name__)) from error
-        if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize > 1:
-            out.append(array)
-        elif jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == jnp.bool_:
-            out.append(array.astype(jnp.float32))
-        else:
-            raise TypeError(REALS.format(name, array.dtype))
+    """The named arrays in one floating dtype: integers and bools become float32, mixed floats the wider of them.
+
+    An argument may be anything that `jnp.asarray` takes.
+
+    Raises:
+      TypeError: an argument is not an array of real numbers.
+
+    >>> image, kernel = as_floats(image=jnp.zeros(2, int), kernel=jnp.zeros(2, "bfloat16"))
+    >>> image.dtype, kernel.dtype
+    (dtype('float32'), dtype('float32'))
+    """
+    floats = [_as_float(name, value) for name, value in arrays.items()]
     with jax.numpy_dtype_promotion("standard"):
-        dtype = jnp.result_type(*out)
-    return tuple(array.astype(dtype) for array in out)
+        dtype = jnp.result_type(*floats)
+    return tuple(array.astype(dtype) for array in floats)
+
+
+def _as_float(name: str, value: Any) -> Float[Array, "..."]:
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected {EXPECTED_ARRAY}, got {type(value).__name__}") from error
+    if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize > 1:
+        return array
+    if jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == jnp.bool_:
+        return array.astype(jnp.float32)
+    raise TypeError(f"{name}: expected {EXPECTED_ARRAY}, got {array.dtype}")
 
 
 def check_shape(name: str, array: Array, *accepted: str) -> None:
@@ -43,8 +54,15 @@ def check_shape(name: str, array: Array, *accepted: str) -> None:
         raise ValueError(f"{name}: expected at least one element, got the empty shape {array.shape}")
 
 
+def check_choice(name: str, value: str, choices: Collection[str]) -> str:
+    """One of some names."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {tuple(choices)}, got {value!r}")
+    return value
+
+
 def as_pair(name: str, value: int | Sequence[int]) -> Pair:
-    """One positive int for both axes, or one for each: `as_pair("stride", 2) == (2, 2)`."""
+    """One positive int for both axes, or one for each axis: `as_pair("stride", 2) == (2, 2)`."""
     values = tuple(value) if isinstance(value, Sequence) else (value, value)
     try:
         rows, columns = (operator.index(v) for v in values)
@@ -55,34 +73,49 @@ def as_pair(name: str, value: int | Sequence[int]) -> Pair:
     return rows, columns
 
 
-def check_int(name: str, value: int, *, least: int = 1) -> int:
-    """One int, positive unless told otherwise."""
+def check_int(name: str, value: int, *, minimum: int = 1) -> int:
+    """An int of at least `minimum`."""
     try:
         value = operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected an int, got {value!r}") from None
-    if value < least:
-        raise ValueError(f"{name}: expected at least {least}, got {value}")
+    if value < minimum:
+        raise ValueError(f"{name}: expected at least {minimum}, got {value}")
     return value
 
 
+@overload
 def check_number(
-    name: str, value: Any, expected: str = "a finite number", fits: Callable[[float], bool] = lambda value: True
-) -> Any:
-    """One real number, finite and fit, as a float; a traced one, whose value nobody knows yet, is taken as it is."""
+    name: str, value: float, expected: str = "a finite number", accepts: Callable[[float], bool] = ...
+) -> float: ...
+@overload
+def check_number(
+    name: str, value: Scalar, expected: str = "a finite number", accepts: Callable[[float], bool] = ...
+) -> float | Array: ...
+def check_number(
+    name: str, value: Any, expected: str = "a finite number", accepts: Callable[[float], bool] = lambda value: True
+) -> float | Array:
+    """A finite real scalar as a float. Tracers pass unchecked, since their values are unknown at trace time.
+
+    Args:
+      name: the argument's name.
+      value: its value.
+      expected: which numbers `accepts` accepts, for the error message.
+      accepts: says whether a finite number is accepted.
+    """
     if isinstance(value, Tracer) and value.shape == ():
         return value
     try:
-        fine = math.isfinite(value) and fits(float(value))
+        accepted = math.isfinite(value) and accepts(float(value))
     except TypeError:
         raise TypeError(f"{name}: expected {expected}, got {value!r}") from None
-    if not fine:
+    if not accepted:
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
     return float(value)
 
 
 def as_shape(shape: Any, hint: str = "; init takes (key, shape)") -> tuple[int, ...]:
-    """The shape that a layer's `init` is given, as ints."""
+    """A shape as ints, of any sequence of integers."""
     try:
         return tuple(operator.index(n) for n in shape)
     except TypeError:
@@ -90,15 +123,20 @@ def as_shape(shape: Any, hint: str = "; init takes (key, shape)") -> tuple[int, 
 
 
 def as_positive_shape(shape: Any) -> tuple[int, ...]:
-    """A shape as ints, at least 1 each."""
-    out = as_shape(shape, hint="")
-    if min(out, default=1) < 1:
+    """A shape as ints of at least 1."""
+    sizes = as_shape(shape, hint="")
+    if min(sizes, default=1) < 1:
         raise ValueError(f"shape: expected at least 1 of each, got {shape!r}")
-    return out
+    return sizes
 
 
-def broadcast_mask(mask: Any, shape: tuple[int, ...]) -> Array:
-    """A mask in the feature's shape: one (h, w) counts for all channels. Bools and integers become bool."""
+def broadcast_mask(mask: Shaped[ArrayLike, "..."], shape: tuple[int, ...]) -> Bool[Array, "..."] | Float[Array, "..."]:
+    """A mask in the feature's shape: an (h, w) mask is broadcast over channels. Integers become bools.
+
+    Raises:
+      ValueError: the mask has another shape.
+      TypeError: the mask is not an array of real numbers.
+    """
     (weights,) = as_floats(mask=mask)
     weights = weights if jnp.issubdtype(jnp.asarray(mask).dtype, jnp.floating) else weights != 0
     if weights.shape != shape and weights.shape != shape[:2]:

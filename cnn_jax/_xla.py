@@ -1,24 +1,123 @@
-"""Work-arounds for XLA, the compiler."""
+"""Every work-around of the library for XLA, the compiler.
+
+A work-around says what XLA does, where that is reported, which versions do it, what is gained, and what shows when it
+may go: a test in tests/test_xla.py, or rows (task: case) of `python -m experiments.throughput`. Times were measured on
+two cores of an AMD EPYC with AVX-512, jax 0.10.2, in November 2026.
+
+Three work-arounds are algorithms in modules of their own:
+
+- `_correlate` writes derivatives of convolutions as correlations of channels-last images. XLA:CPU brings gradients of
+  convolutions into the layout of its fast code outside of loops only (https://github.com/jax-ml/jax/issues/12868). A
+  training step inside of `lax.scan` takes 11.6 ms instead of 361. Row: train_step: 256x28x28x1, 16-32, "jax scan".
+- `_reduce_windows` and `pooling` use slices. The gradient of `lax.reduce_window` with `lax.max` is a
+  select-and-scatter, which has no deterministic implementation on GPUs (https://github.com/google/flax/issues/4233)
+  and takes 20.2 ms instead of 0.92 on the CPU. Row: max_pool's gradient: 256x16x16x32, 64.
+- `_shift` and `_im2col` replace XLA:CPU's convolution for few channels and for kernel gradients: 0.33 ms instead of
+  2.73, 13.1 ms instead of 32.0. Rows: conv: 256x28x28x1, 16; its kernels' gradient: 256x16x16x32, 64.
+
+jaxlib 0.11.1 and 0.11.2 are excluded in pyproject.toml: concurrent Fourier transforms hang on the CPU
+(https://github.com/PyAutoLabs/PyAutoFit/issues/1530).
+"""
 
 import functools
+import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jaxlib.version import __version__ as jaxlib_version
+from jaxtyping import Array
+
+Out = TypeVar("Out")
 
 
-def no_fusion(function: Callable[..., Any], *args: Any) -> Any:
-    """`function(*args)`, computed by itself on CPU: XLA would fuse it into what uses it, and lose its speed.
+# XLA:CPU fuses cheap operations into all of their consumers: it computes them once per consumer, and keeps the terms of
+# long sums in memory instead of registers. `lax.optimization_barrier` does not stop it, as the pass
+# OptimizationBarrierExpander runs before fusion (xla/service/cpu/cpu_compiler.cc of https://github.com/openxla/xla). A
+# conditional whose predicate is behind a barrier does.
+# Report: https://github.com/jax-ml/jax/issues/21065 (a trivial lax.cond speeds up a program).
+# Versions: seen in jaxlib 0.10.2.
+# Gain: sums of 5x5 shifted products run at 40 instead of 20 GMAC/s.
+# Ends: when test_xla_fuses_across_barriers fails. Rows: match and zncc: 64x64x64, 16x5x5.
+def no_fusion(function: Callable[..., Out], *args: Any) -> Out:
+    """`function(*args)`, which XLA:CPU does not fuse into its consumers."""
 
-    XLA takes optimization barriers away before it fuses, but not a branch whose condition stands behind one.
+    def isolated(*args: Any) -> Out:
+        outputs = jax.eval_shape(function, *args)
+        zeros = jax.tree.map(lambda out: functools.partial(jnp.zeros, out.shape, out.dtype), outputs)
+        always = lax.optimization_barrier(jnp.array(True))
+        return lax.cond(always, function, lambda *_: jax.tree.map(lambda make_zeros: make_zeros(), zeros), *args)
+
+    return lax.platform_dependent(*args, cpu=isolated, default=function)
+
+
+# XLA:CPU runs a Fourier transform that follows another operation on one core. So two pieces are transformed at a time.
+# Report: https://github.com/openxla/xla/issues/46345, https://github.com/jax-ml/jax/issues/39081.
+# Versions: those without https://github.com/openxla/xla/pull/46347 (July 2026).
+# Ends: when these rows take no longer with 1. Rows: match and zncc: 1x2448x3264, 4x31x31.
+CONCURRENT_TRANSFORMS = 2  # pieces
+
+
+# XLA:CPU gives a transform the memory of an array that another transform has used up, and so makes it wait for the
+# other. It cannot do that while a later operation needs all of these arrays.
+# Report: none known.
+# Versions: seen in jaxlib 0.10.2.
+# Ends: when these rows take no longer without it. Rows: match and zncc: 1x2448x3264, 4x31x31.
+def order_after(*arrays: Array) -> Array:
+    """Zero, computed from finite arrays: an operation that adds it comes after all of them.
+
+    The arrays are inputs or outputs of operations that XLA does not fuse, such as transforms. Of others XLA would
+    compute the first number separately.
+    """
+    return 0 * functools.reduce(operator.add, [array[(0,) * array.ndim].real for array in arrays])
+
+
+# XLA:CPU computes a convolution on one core, unless its result is reduced in windows right away.
+# Report: none known.
+# Versions: jaxlib before 0.12.
+# Gain: 6.1 instead of 10.7 ms for 256x8x8x64, 128.
+# Ends: with `convolve_on_all_cores`, when the oldest supported jaxlib is 0.12. Row: conv: 256x8x8x64, 128.
+CONVOLUTION_ON_ONE_CORE = tuple(map(int, jaxlib_version.split(".")[:2])) < (0, 12)
+
+
+def convolve_on_all_cores(convolve: Callable[[Array, Array], Array], image: Array, kernel: Array) -> Array:
+    """`convolve(image, kernel)`, (N, H, W, K), followed by the minimum over windows of one number.
+
+    The window has two cells, of which one is padding, along an additional axis. XLA:CPU's minimum may drop NaN
+    (https://github.com/openxla/xla/issues/21461). So this path is taken only if the Cauchy-Schwarz bound shows that
+    every output is finite.
     """
 
-    def branch(*args: Any) -> Any:
-        nothing = jax.eval_shape(function, *args)
-        zeros = jax.tree.map(lambda out: functools.partial(jnp.zeros, out.shape, out.dtype), nothing)
-        wall = lax.optimization_barrier(jnp.array(True))
-        return lax.cond(wall, function, lambda *_: jax.tree.map(lambda zero: zero(), zeros), *args)
+    def reduced(image: Array, kernel: Array) -> Array:
+        out = convolve(image, kernel)
+        window = (1, 1, 2, 1, 1)
+        padding = [(0, 0), (0, 0), (0, 1), (0, 0), (0, 0)]
+        minimum = lax.reduce_window(out[:, :, None], np.array(np.inf, out.dtype), lax.min, window, window, padding)
+        return minimum.reshape(out.shape)
 
-    return lax.platform_dependent(*args, cpu=branch, default=function)
+    squared_bound = jnp.sum(image * image) * jnp.sum(kernel * kernel)
+    return lax.cond(jnp.isfinite(squared_bound), reduced, convolve, image, kernel)
+
+
+# XLA:CPU computes cheap operations again for every number of a larger consumer. The gradient of pooling needs the index
+# of a window's maximum, a comparison per pixel, at each of these pixels. A square root is not cheap for XLA, so it
+# computes the squared index and its root once per window.
+# Report: none known.
+# Versions: seen in jaxlib 0.10.2.
+# Ends: when test_xla_repeats_cheap_indices_for_every_pixel fails. Row: max_pool's gradient: 256x16x16x32, 64.
+def index_computed_once(squared_index: Array) -> Array:
+    """The index as int8, computed from its square as a float."""
+    return jnp.round(jnp.sqrt(squared_index)).astype(jnp.int8)
+
+
+# XLA:CPU's YNNPACK fusion of a windowed reduction also takes the broadcast that follows it, as in the gradient of
+# pooling, and writes every number once per pixel of the window. A selection that XLA cannot evaluate prevents that.
+# Report: none known.
+# Versions: seen in jaxlib 0.10.2.
+# Ends: when test_xla_widens_what_is_broadcast_next fails. Row: train_step: 256x32x32x3, 32-64-128.
+def not_widened(gradient: Array, index: Array, count: int) -> Array:
+    """The gradient of every window where its index is less than the count, which is always so."""
+    return jnp.where(index < count, gradient, 0)

@@ -1,21 +1,23 @@
-"""The sliding dot product that everything else is a thin layer above."""
+"""Public convolution functions: correlation of one image with a bank of kernels, and window sums."""
 
 from collections.abc import Sequence
 
 from jax import lax
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, ArrayLike, Float, Shaped
 
-from ._correlate import METHODS, convolve, correlate
+from ._correlate import check_method, correlate_image
 from ._dtypes import accumulation_dtype
+from ._geometry import dilated_size
+from ._lax_conv import lax_conv
 from ._padding import explicit_padding
-from ._reduce_windows import reduce_windows
+from ._reduce_windows import add, reduce_windows
 from ._typing import Padding
 from ._validation import as_floats, as_pair, check_int, check_shape
 
 
 def conv(
-    image: Num[Array, "H W C"],
-    kernel: Num[Array, "h w Cg K"],
+    image: Shaped[ArrayLike, "H W C"],
+    kernel: Shaped[ArrayLike, "h w Cg K"],
     *,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
@@ -24,51 +26,85 @@ def conv(
     method: str = "auto",
     precision: lax.PrecisionLike = None,
 ) -> Float[Array, "H2 W2 K"]:
-    """Slides a bank of K kernels over one image and takes the dot product at every position.
+    """Cross-correlation of one image with a bank of K kernels, the "convolution" of neural networks.
 
         out[y, x, k] = sum over i, j, c of image[stride y + dilation i, stride x + dilation j, c] kernel[i, j, c, k]
 
-    This is correlation: kernels are not flipped. `jax.vmap` over images, over kernels, and one within the other stays
-    one dense convolution.
+    Kernels are not flipped.
 
     Args:
-      image: one image, channels last. Integers and bools become float32; float16 and bfloat16 add up in float32.
-      kernel: K kernels as (h, w, C // groups, K).
+      image: one image, channels last. Integers and bools become float32.
+      kernel: K kernels, (h, w, C // groups, K).
       stride: steps between positions, an int or (rows, columns).
-      padding: "VALID", "SAME", "CEIL" (the last partial window stays) or ((top, bottom), (left, right)) zeros.
-      dilation: distance between the pixels that meet neighbouring kernel pixels, an int or (rows, columns).
-      groups: how many blocks the channels are split into; block g meets the g-th block of kernels alone.
-      method: "conv" is `lax.conv_general_dilated`; "shift" adds up shifted products, fused on the CPU; "im2col" writes
-        patches side by side, those of some images at a time, and multiplies matrices; "fft" multiplies Fourier
-        transforms of tiles, for large kernels, and rounds to about 1e-6 of the contrast within a tile; "auto" takes
-        what is fastest for the whole batch, by its size and by the platform it is compiled for.
-      precision: as in `lax.conv_general_dilated`; raise it for full float32 on TPU and on GPUs with TF32.
+      padding: "VALID", "SAME", "CEIL" (keeps the last partial window) or ((top, bottom), (left, right)) zeros.
+      dilation: spacing between kernel pixels, an int or (rows, columns).
+      groups: number of blocks that channels and kernels are split into. Kernels of a block see its channels only.
+      method: the algorithm.
+        "conv" is `lax.conv_general_dilated`;
+        "shift" adds shifted products, fused on the CPU;
+        "im2col" extracts patches of some images at a time and multiplies matrices;
+        "fft" multiplies Fourier transforms of tiles, which is fast for large kernels;
+        "auto" chooses the fastest for the whole batch and for the platform that it is compiled for.
+      precision: as in `lax.conv_general_dilated`. Raise it for full float32 on TPUs, and on GPUs with TF32.
 
     Returns:
-      The dot products, (H', W', K), in the wider dtype of image and kernel. Both gradients are sliding dot products
-      again: by the same method, or by "auto" for those of "shift".
+      The dot products, in the wider dtype of image and kernel.
 
     Raises:
-      ValueError: a wrong rank, an empty array, channels or groups that do not fit, a kernel larger than the image,
-        or an unknown padding or method.
-      TypeError: arrays that are not real numbers, or options that are not ints.
+      ValueError: an array has the wrong rank or is empty; channels or kernels do not fit `groups`; the kernel is larger
+        than the padded image; `padding` or `method` is unknown; `groups` is above 1 with another method than "auto" and
+        "conv".
+      TypeError: an array does not hold real numbers, or an option is not an int.
+
+    Notes:
+      `jax.vmap` over images, over kernels, or over one inside of the other stays one dense convolution.
+
+      Both gradients are correlations again, by the same method ("auto" for those of "shift").
+
+      float16 and bfloat16 are summed in float32. "fft" rounds to about 1e-6 of the contrast within a tile.
 
     >>> import jax.numpy as jnp
     >>> conv(jnp.ones((4, 4, 1)), jnp.ones((3, 3, 1, 2))).shape
     (2, 2, 2)
     """
     image, kernel = as_floats(image=image, kernel=kernel)
-    out = wide_conv(
-        image,
-        kernel,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        method=method,
-        precision=precision,
-    )
+    check_shape("image", image, "H W C")
+    check_shape("kernel", kernel, "h w C K")
+    strides = as_pair("stride", stride)
+    dilations = as_pair("dilation", dilation)
+    groups = check_int("groups", groups)
+    _check_groups(image, kernel, groups)
+    method = check_method(method)
+    if method not in ("auto", "conv") and groups > 1:
+        raise ValueError(f"groups: expected 1 with method={method!r}, got {groups}")
+    kernel_size = dilated_size(kernel.shape[:2], dilations)
+    pads = explicit_padding(padding, image.shape[:2], kernel_size, strides, names=("image", "kernel"))
+
+    if groups > 1:
+        out = lax_conv(
+            image[None],
+            kernel,
+            stride=strides,
+            padding=pads,
+            dilation=dilations,
+            groups=groups,
+            precision=precision,
+        )[0]
+    else:
+        out = correlate_image(
+            image, kernel, stride=strides, padding=pads, dilation=dilations, method=method, precision=precision
+        )
     return out.astype(image.dtype)
+
+
+def _check_groups(image: Array, kernel: Array, groups: int) -> None:
+    if kernel.shape[2] * groups != image.shape[2]:
+        raise ValueError(
+            f"kernel: expected shape (h, w, C // groups, K) for C = {image.shape[2]} and groups = {groups}, "
+            f"got {kernel.shape}"
+        )
+    if kernel.shape[3] % groups:
+        raise ValueError(f"groups: expected a divisor of the {kernel.shape[3]} kernels, got {groups}")
 
 
 def wide_conv(
@@ -77,64 +113,48 @@ def wide_conv(
     *,
     stride: int | Sequence[int],
     padding: Padding,
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
     divisor: int = 1,
     method: str,
     precision: lax.PrecisionLike,
 ) -> Array:
-    """`conv` of two arrays of one dtype over a divisor, left in the dtype it adds up in."""
-    check_shape("image", image, "H W C")
-    check_shape("kernel", kernel, "h w C K")
-    stride, dilation = as_pair("stride", stride), as_pair("dilation", dilation)
-    groups = check_int("groups", groups)
-    if kernel.shape[2] * groups != image.shape[2]:
-        raise ValueError(
-            f"kernel: expected shape (h, w, C // groups, K) for C = {image.shape[2]} and groups = {groups}, "
-            f"got {kernel.shape}"
-        )
-    if kernel.shape[3] % groups:
-        raise ValueError(f"groups: expected a divisor of the {kernel.shape[3]} kernels, got {groups}")
-    if method not in METHODS:
-        raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
-    if method not in ("auto", "conv") and groups > 1:
-        raise ValueError(f"groups: expected 1 with method={method!r}, got {groups}")
-
-    reach = ((kernel.shape[0] - 1) * dilation[0] + 1, (kernel.shape[1] - 1) * dilation[1] + 1)
-    pads = explicit_padding(padding, image.shape[:2], reach, stride, names=("image", "kernel"))
-    options = {"stride": stride, "padding": pads, "dilation": dilation, "precision": precision}
-    if groups > 1:
-        return convolve(image[None], kernel, groups=groups, **options)[0] / divisor
-    channels_first = (
-        kernel.shape[3] == 1
-    )  # a bank of single features under jax.vmap gives whole maps, one after another
-    out = correlate(image[None], kernel, channels_first=channels_first, divisor=divisor, method=method, **options)
-    return out[0, 0, :, :, None] if channels_first else out[0]
+    """`correlate_image` with checks of the options, in the dtype of sums."""
+    strides = as_pair("stride", stride)
+    pads = explicit_padding(padding, image.shape[:2], kernel.shape[:2], strides, names=("image", "kernel"))
+    return correlate_image(
+        image, kernel, stride=strides, padding=pads, divisor=divisor, method=check_method(method), precision=precision
+    )
 
 
 def window_sum(
-    image: Num[Array, "H W *C"],
+    image: Shaped[ArrayLike, "H W *C"],
     window: int | Sequence[int],
     *,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
 ) -> Float[Array, "H2 W2 *C"]:
-    """Adds up the pixels of every window: the box sum, each channel by itself.
+    """Box sum: the sum of the pixels of every window, for each channel.
 
         out[y, x] = sum over i < h, j < w of image[stride y + i, stride x + j]
 
-    Rows and columns are added apart and pairwise, without running totals, so that rounding grows with the logarithm of
-    the window alone and a NaN or a huge pixel spoils no window but its own.
-
     Args:
-      image: (H, W) or (H, W, C). Integers and bools become float32; float16 and bfloat16 add up in float32.
+      image: (H, W) or (H, W, C). Integers and bools become float32.
       window: rows and columns of the window, an int or (h, w).
       stride: steps between windows, an int or (rows, columns).
-      padding: "VALID", "SAME", "CEIL" or ((top, bottom), (left, right)); padded cells are 0.
+      padding: "VALID", "SAME", "CEIL" or ((top, bottom), (left, right)); padded pixels are 0.
+
+    Returns:
+      The sums, in the image's floating dtype.
 
     Raises:
-      ValueError: a wrong rank, an empty image, a window larger than the padded image, an unknown padding.
-      TypeError: an image that is not real numbers, options that are not ints.
+      ValueError: the image has the wrong rank or is empty; the window is larger than the padded image; the padding is
+        unknown.
+      TypeError: the image does not hold real numbers, or an option is not an int.
+
+    Notes:
+      Rows and columns are summed separately and pairwise, without running totals. So rounding grows with the logarithm
+      of the window's size only, and a NaN or a huge pixel affects only the windows that contain it.
+
+      float16 and bfloat16 are summed in float32.
 
     >>> import jax.numpy as jnp
     >>> window_sum(jnp.arange(9).reshape(3, 3), 2)
@@ -143,7 +163,8 @@ def window_sum(
     """
     (image,) = as_floats(image=image)
     check_shape("image", image, "H W", "H W C")
-    window, stride = as_pair("window", window), as_pair("stride", stride)
-    border = explicit_padding(padding, image.shape[:2], window, stride, names=("image", "window"))
-    wide = image.astype(accumulation_dtype(image.dtype))
-    return reduce_windows(wide, window, stride, border, 0, lambda a, b, *_: a + b).astype(image.dtype)
+    window_size = as_pair("window", window)
+    strides = as_pair("stride", stride)
+    pads = explicit_padding(padding, image.shape[:2], window_size, strides, names=("image", "window"))
+    terms = image.astype(accumulation_dtype(image.dtype))
+    return reduce_windows(terms, window_size, strides, pads, 0, add).astype(image.dtype)

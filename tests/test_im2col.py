@@ -19,7 +19,7 @@ def test_some_images_at_a_time_equal_the_reference(monkeypatch, chunk, stride, d
     images, kernels = noise(0, 7, 9, 10, 3), noise(1, 3, 2, 3, 4)
     expected = plain(images, kernels, stride, dilation)
     counts = expected.shape[1:3]
-    got = _im2col.im2col_batched(images, kernels, counts=counts, stride=stride, dilation=dilation, precision=None)
+    got = _im2col.im2col_batched(images, kernels, output_size=counts, stride=stride, dilation=dilation, precision=None)
     np.testing.assert_allclose(got, expected, atol=5e-5)
 
 
@@ -30,13 +30,13 @@ def test_some_channels_at_a_time_equal_the_reference(monkeypatch, chunk, kernels
     monkeypatch.setattr(_im2col, "CHUNK", chunk)
     images, bank = noise(0, 3, 9, 10, 7), noise(1, 7, 2, 7, kernels)
     expected = plain(images, bank, stride, dilation)
-    options = {"counts": expected.shape[1:3], "stride": stride, "dilation": dilation, "precision": None}
+    options = {"output_size": expected.shape[1:3], "stride": stride, "dilation": dilation, "precision": None}
     got = _im2col.im2col_over_channels(images.transpose(3, 1, 2, 0), bank.transpose(2, 0, 1, 3), **options)
     np.testing.assert_allclose(np.moveaxis(got, 2, 0), expected, atol=5e-5)
 
 
 def test_no_images_have_no_dot_products():
-    options = {"counts": (6, 6), "stride": (1, 1), "dilation": (1, 1), "precision": None}
+    options = {"output_size": (6, 6), "stride": (1, 1), "dilation": (1, 1), "precision": None}
     got = _im2col.im2col_batched(noise(0, 0, 8, 8, 2), noise(1, 3, 3, 2, 4), **options)
     assert got.shape == (0, 6, 6, 4)
 

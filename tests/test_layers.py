@@ -156,7 +156,7 @@ DENSE_PARAMS = {"kernel": jnp.ones((5, 2))}
         (NET.init, ((6, 6, 1), KEY), {}, TypeError, r"init takes \(key, shape\)"),
         (NET.init, (KEY, (6.0, 6, 1)), {}, TypeError, "shape: expected ints"),
         (NET.apply, (jnp.ones((6, 6, 1)), {}), {}, TypeError, r"params: .* apply takes \(params, image\)"),
-        (Chain(MaxPool(), Conv(2)).init, (KEY, (4, 4, 1)), {}, ValueError, "kernel: .*larger than the image"),
+        (Chain(MaxPool(), Conv(2)).init, (KEY, (4, 4, 1)), {}, ValueError, "kernel: expected at most .*padded image"),
     ],
 )
 def test_bad_layers_say_what_is_wrong(function, args, options, error, message):

@@ -66,7 +66,7 @@ def validation_mask(labels: Integer[np.ndarray, " N"], validation: float, *, see
         raise TypeError(f"validation: expected a number, got {validation!r}")
     if not 0 < validation < 1:
         raise ValueError(f"validation: expected more than 0 and less than 1, got {validation}")
-    seed = check_int("seed", seed, least=0)
+    seed = check_int("seed", seed, minimum=0)
     generator = np.random.default_rng(seed)
     mask = np.zeros(len(labels), bool)
     for label in np.unique(labels):

@@ -107,8 +107,8 @@ class Stream:
     """
 
     def __init__(self, source: Source, *, seed: int = 0, workers: int = 0, max_corrupt_fraction: float = 0.05):
-        seed = check_int("seed", seed, least=0)
-        self._workers = check_int("workers", workers, least=0)
+        seed = check_int("seed", seed, minimum=0)
+        self._workers = check_int("workers", workers, minimum=0)
         if not 0 <= max_corrupt_fraction < 1:
             raise ValueError(f"max_corrupt_fraction: expected at least 0 and less than 1, got {max_corrupt_fraction}")
         self.source = source

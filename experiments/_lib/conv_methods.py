@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 import jax
 
-from cnn_jax import _correlate, _im2col
+from cnn_jax import _correlate, _cost_model
 
 METHODS = _correlate.METHODS
-MAX_SHIFT_PRODUCTS = _correlate.SHIFT_PRODUCTS  # pixels in a window for which shifted sums compile in reasonable time
-MAX_IM2COL_NUMBERS = _im2col.LARGEST  # in the unfolded patches of an image
+MAX_SHIFT_PRODUCTS = _cost_model.CPU_COSTS.shift_max_products  # pixels in a window for which shifted sums compile in reasonable time
+MAX_IM2COL_NUMBERS = _cost_model.CPU_COSTS.im2col_max_numbers  # in the unfolded patches of an image
 
 
 def chosen_method(images: Sequence[int], window: Sequence[int], features: int) -> str:
     """The method that "auto" takes on this device for images (N, H, W) and features of h by w pixels."""
-    on_cpu, on_accelerator = _correlate.best_methods(
+    on_cpu, on_accelerator = _cost_model.best_methods(
         (*images, 1),
         (*window, 1, features),
         stride=(1, 1),

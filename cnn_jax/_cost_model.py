@@ -1,0 +1,282 @@
+"""Cost model: which algorithm correlates images and kernels of given shapes in the least time.
+
+Times were fitted on two cores of an AMD EPYC with AVX-512, jax 0.10.2, from 22 to 24 November 2026. The comment of a
+constant names rows (task: case) of `python -m experiments.throughput` whose time it predicts.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from typing import NamedTuple
+
+from ._geometry import correlation_extents
+from ._typing import Pads, Pair
+from ._xla import CONVOLUTION_ON_ONE_CORE
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class CpuCosts:
+    """What "shift", "conv" and "im2col" cost on the CPU, and where they are considered."""
+
+    # float32 numbers in the vector registers that XLA:CPU uses, of 256 bits.
+    register_lanes: int = 8
+
+    # A multiply-add of "shift", all lanes filled. match: 16x256x256, 8x9x9.
+    shift_mac_ns: float = 0.014
+    # Products of one output. More take seconds to compile. match: 16x256x256, 8x9x9 has 81.
+    shift_max_products: int = 400
+    # Products of one fused loop. More do not stay in registers. match: 16x256x256, 8x9x9 takes three loops.
+    shift_fused_products: int = 27
+    # A number of an image whose channels are split first. train_step: 256x32x32x3, 32-64-128.
+    shift_split_channel_ns: float = 0.5
+
+    # A multiply-add of "conv" on one core. conv: 256x28x28x1, 16 by that method.
+    conv_mac_one_core_ns: float = 0.0095
+    # A multiply-add of "conv" on all cores. conv: 256x16x16x32, 64 and 256x8x8x64, 128.
+    conv_mac_all_cores_ns: float = 0.0052
+    # Fewer kernels take the time of this many. its images' gradient: 256x28x28x1, 16.
+    conv_min_kernels: int = 16
+    # A position, images with fewer channels than register lanes. conv: 256x28x28x1, 16 by that method.
+    conv_position_few_channels_ns: float = 14.0
+    # A position, images with more channels. conv: 256x16x16x32, 64.
+    conv_position_many_channels_ns: float = 5.0
+    # How much longer kernels with more pixels than positions take. its kernels' gradient: 256x16x16x32, 64 by "conv".
+    conv_large_kernel_factor: float = 4.0
+    # Numbers of results that are small enough for this factor. its kernels' gradient: 256x28x28x1, 16 by "conv".
+    conv_large_kernel_max_outputs: int = 2**16
+    # Channels from which all cores pay. conv: 256x16x16x32, 64.
+    conv_all_cores_min_channels: int = 32
+    # Numbers of one image's result up to which all cores pay. train_step: 256x32x32x3, 32-64-128.
+    conv_all_cores_max_outputs: int = 2**18
+
+    # A multiply-add of "im2col". its kernels' gradient: 256x16x16x32, 64.
+    im2col_mac_ns: float = 0.0055
+    # A number copied into patches, fewer channels than register lanes. its kernels' gradient: 256x28x28x1, 16.
+    im2col_copy_few_channels_ns: float = 0.5
+    # A number copied into patches, more channels. its kernels' gradient: 256x16x16x32, 64.
+    im2col_copy_many_channels_ns: float = 0.25
+    # Numbers of patches that stay in the cache while they are multiplied. its kernels' gradient: 256x16x16x32, 64.
+    im2col_chunk_numbers: int = 2**20
+    # Numbers of patches of one image, or one channel. More take too much memory. match: 4x512x512, 8x33x33.
+    im2col_max_numbers: int = 2**22
+    # Slices that patches are made of. More take seconds to compile. match: 64x64x64, 16x5x5 has 25.
+    im2col_max_slices: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class FftCosts:
+    """What "fft" costs on the CPU, and the tiles that are considered."""
+
+    # Pixels of a tile's sides, besides the whole image: products of 2, 3, 5 and 7, which transform fast.
+    tile_sides: tuple[int, ...] = (
+        *(32, 48, 64, 96, 128, 160, 192, 240, 280, 320),
+        *(384, 448, 512, 560, 640, 720, 840, 960, 1080, 1260),
+    )
+    # Pixels of small tiles that are transformed together, so that cores share other work. match: 4x512x512, 8x33x33.
+    batch_pixels: int = 2**18
+    # Complex numbers in the transforms of all kernels: 1 GB.
+    max_spectrum_numbers: int = 2**27
+    # A pixel's transform. match: 1x2448x3264, 4x31x31.
+    transform_pixel_ns: float = 1.2
+    # A pixel's product with a kernel. match: 1x2448x3264, 4x31x31.
+    product_pixel_ns: float = 0.4
+    # Pixels of one transform between which it is fast. match: 1x2048x2048, 1x64x64.
+    fast_min_pixels: float = 1.5e5
+    fast_max_pixels: float = 5e5
+    # How much longer other transforms take. match: 1x2048x2048, 1x64x64 with other tiles.
+    slow_transform_factor: float = 1.4
+    # How much longer a single piece takes, beside which one core is idle. match: 1x2048x2048, 1x64x64 as one tile.
+    single_piece_factor: float = 1.4
+
+
+@dataclasses.dataclass(frozen=True)
+class AcceleratorCosts:
+    """Times on accelerators, as fractions of those on the CPU. They are not measured, and favor the convolution."""
+
+    conv_factor: float = 1e-3
+    fft_factor: float = 1e-2
+
+
+CPU_COSTS = CpuCosts()
+FFT_COSTS = FftCosts()
+ACCELERATOR_COSTS = AcceleratorCosts()
+
+
+class BestMethods(NamedTuple):
+    """The fastest method on each kind of device."""
+
+    cpu: str
+    accelerator: str
+
+
+class FftPlan(NamedTuple):
+    """How the FFT algorithm cuts images."""
+
+    tile: Pair
+    """Rows and columns of a tile."""
+    images: int
+    """Images whose tiles are transformed together."""
+    cost_ns: float
+
+
+def best_methods(
+    image: Shape,
+    kernel: Shape,
+    *,
+    stride: Pair,
+    padding: Pads,
+    dilation: Pair,
+    lhs_dilation: Pair,
+    channels_first: bool,
+    cpu_costs: CpuCosts = CPU_COSTS,
+    fft_costs: FftCosts = FFT_COSTS,
+    accelerator_costs: AcceleratorCosts = ACCELERATOR_COSTS,
+) -> BestMethods:
+    """The fastest methods for images (N, H, W, C) and kernels (h, w, C, K) of these shapes."""
+    n, *image_size, channels = image
+    *kernel_size, _, kernels = kernel
+    padded_size, effective_kernel_size, output_size = correlation_extents(
+        image_size, kernel_size, stride=stride, padding=padding, dilation=dilation, lhs_dilation=lhs_dilation
+    )
+    fft = fft_plan((n, *padded_size, channels), (*effective_kernel_size, channels, kernels), fft_costs).cost_ns
+    work = _Work(n, padded_size, channels, math.prod(kernel_size), kernels, output_size)
+    conv = _conv_ns(work, lhs_dilation, cpu_costs)
+
+    cpu = {"conv": conv, "fft": fft}
+    if work.taps * channels <= cpu_costs.shift_max_products:
+        cpu["shift"] = _shift_ns(work, channels_first, cpu_costs)
+    if _im2col_fits(work, cpu_costs):
+        cpu["im2col"] = _im2col_ns(work, cpu_costs)
+    accelerator = {
+        "conv": conv * accelerator_costs.conv_factor,
+        "fft": fft * accelerator_costs.fft_factor,
+    }
+    return BestMethods(min(cpu, key=cpu.__getitem__), min(accelerator, key=accelerator.__getitem__))
+
+
+class _Work(NamedTuple):
+    """The sizes that times depend on."""
+
+    images: int
+    padded_size: Pair
+    channels: int
+    taps: int
+    """Pixels of a kernel."""
+    kernels: int
+    output_size: Pair
+
+    @property
+    def positions(self) -> int:
+        return math.prod(self.output_size)
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.images * self.positions * self.taps * self.channels * self.kernels
+
+
+def _conv_ns(work: _Work, lhs_dilation: Pair, costs: CpuCosts) -> float:
+    large_kernel = work.taps > work.positions
+    outputs = work.images * work.positions * work.kernels
+    factor = costs.conv_large_kernel_factor if large_kernel and outputs < costs.conv_large_kernel_max_outputs else 1
+    all_cores = not large_kernel and all_cores_pay(work.channels, work.positions * work.kernels, lhs_dilation, costs)
+    mac_ns = costs.conv_mac_all_cores_ns if all_cores else costs.conv_mac_one_core_ns
+    products = work.images * work.positions * work.taps * work.channels
+    few_channels = work.channels < costs.register_lanes
+    position_ns = costs.conv_position_few_channels_ns if few_channels else costs.conv_position_many_channels_ns
+    products_ns = mac_ns * products * max(work.kernels, costs.conv_min_kernels) * factor
+    return products_ns + work.images * work.positions * position_ns
+
+
+def all_cores_pay(channels: int, outputs: int, lhs_dilation: Pair, costs: CpuCosts = CPU_COSTS) -> bool:
+    """Whether a convolution gains by `convolve_on_all_cores`; `outputs` counts the numbers of one image's result."""
+    return (
+        CONVOLUTION_ON_ONE_CORE
+        and channels >= costs.conv_all_cores_min_channels
+        and outputs <= costs.conv_all_cores_max_outputs
+        and lhs_dilation == (1, 1)
+    )
+
+
+def _shift_ns(work: _Work, channels_first: bool, costs: CpuCosts) -> float:
+    # Columns or kernels that fill no register are computed one by one.
+    lanes = costs.register_lanes
+    row = work.output_size[1] if channels_first or work.kernels < lanes else work.kernels
+    products_ns = costs.shift_mac_ns * work.multiply_adds * (1 + 2 * (row % lanes) / row)
+    if work.channels == 1:
+        return products_ns
+    return products_ns + costs.shift_split_channel_ns * work.images * math.prod(work.padded_size) * work.channels
+
+
+def _im2col_fits(work: _Work, costs: CpuCosts) -> bool:
+    numbers = work.positions * work.taps * _im2col_lanes(work)
+    return min(work.taps, work.positions) <= costs.im2col_max_slices and numbers <= costs.im2col_max_numbers
+
+
+def _im2col_lanes(work: _Work) -> int:
+    """Numbers side by side in a slice: the channels, or the images where these are taken for channels."""
+    return work.channels if work.taps <= work.positions else work.images
+
+
+def _im2col_ns(work: _Work, costs: CpuCosts) -> float:
+    few = _im2col_lanes(work) < costs.register_lanes
+    copy_ns = costs.im2col_copy_few_channels_ns if few else costs.im2col_copy_many_channels_ns
+    patch_numbers = work.images * work.positions * work.taps * work.channels
+    return costs.im2col_mac_ns * work.multiply_adds + copy_ns * patch_numbers
+
+
+@functools.cache
+def fft_plan(image: Shape, kernel: Shape, costs: FftCosts = FFT_COSTS) -> FftPlan:
+    """The fastest way to cut images (N, H, W, C) for kernels (h, w, C, K) of these shapes.
+
+    Tiles at which the transforms of all kernels take more than `max_spectrum_numbers` are left out. If all tiles do,
+    the smallest one is taken.
+    """
+    sides = [
+        [side for side in costs.tile_sides if k <= side < n] + [next_fast_len(n)]
+        for n, k in zip(image[1:3], kernel[:2], strict=True)
+    ]
+    plans = [_fft_plan(image, kernel, (rows, columns), costs) for rows, columns in itertools.product(*sides)]
+    spectra = kernel[2] * kernel[3]
+    fitting = [plan for plan in plans if spectra * math.prod(plan.tile) <= costs.max_spectrum_numbers]
+    if not fitting:
+        return min(plans, key=lambda plan: math.prod(plan.tile))
+    return min(fitting, key=lambda plan: plan.cost_ns)
+
+
+def _fft_plan(image: Shape, kernel: Shape, tile: Pair, costs: FftCosts) -> FftPlan:
+    """The plan with tiles of this size."""
+    n, *_, channels = image
+    kernels = kernel[3]
+    area = math.prod(tile)
+    images = max(1, min(n // 2, costs.batch_pixels // (area * channels)))
+    pieces = -(-n // images) * math.prod(tile_counts(image, kernel, tile))
+    factor = 1.0 if costs.fast_min_pixels <= area * images <= costs.fast_max_pixels else costs.slow_transform_factor
+    # Two pieces are transformed at the same time.
+    pixels = area * images * (pieces + pieces % 2 if pieces > 1 else costs.single_piece_factor)
+    transforms_ns = costs.transform_pixel_ns * factor * (pixels * (channels + kernels) + area * channels * kernels)
+    return FftPlan(tile, images, transforms_ns + costs.product_pixel_ns * pixels * channels * kernels)
+
+
+def tile_counts(image: Shape, kernel: Shape, tile: Pair) -> Pair:
+    """The tiles that cover an image, down and across; neighbors overlap by the kernel's size less one."""
+    down, across = (-(-(n - k + 1) // (t - k + 1)) for n, k, t in zip(image[1:3], kernel[:2], tile, strict=True))
+    return down, across
+
+
+def next_fast_len(n: int) -> int:
+    """The smallest length of at least n whose prime factors are 2, 3, 5 and 7, which transforms fast.
+
+    >>> next_fast_len(11)
+    12
+    """
+    while True:
+        remaining = n
+        for factor in (2, 3, 5, 7):
+            while remaining % factor == 0:
+                remaining //= factor
+        if remaining == 1:
+            return n
+        n += 1

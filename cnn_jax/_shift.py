@@ -1,0 +1,83 @@
+"""Correlation as a sum of shifted products: fast on the CPU for few channels and small kernels."""
+
+import functools
+import itertools
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from ._cost_model import CPU_COSTS, CpuCosts
+from ._dtypes import accumulation_dtype
+from ._geometry import pad_and_dilate
+from ._typing import Pads, Pair
+from ._xla import no_fusion
+
+Tap = tuple[int, int, int]  # channel, row and column of a kernel's number
+
+
+def shift_correlate(
+    image: Array,
+    kernel: Array,
+    *,
+    stride: Pair,
+    padding: Pads,
+    dilation: Pair,
+    lhs_dilation: Pair,
+    channels_first: bool,
+    divisor: int,
+    precision: lax.PrecisionLike,
+    costs: CpuCosts = CPU_COSTS,
+) -> Array:
+    """The algorithm "shift" of `_correlate.Algorithm`: adds shifted images, each times one number of the kernel.
+
+    The products are fused into loops of `costs.shift_fused_products`. `precision` has no effect on them.
+    """
+    image = pad_and_dilate(image, padding, lhs_dilation)
+    kernel = kernel.astype(accumulation_dtype(kernel.dtype))
+    # Either the columns of whole maps fill the registers, or the kernels side by side.
+    maps_first = channels_first or kernel.shape[3] < costs.register_lanes
+    kernel_axis = 1 if maps_first else 3
+    # Channels are split here and not within every loop.
+    channels = [jnp.expand_dims(image[..., c], kernel_axis) for c in range(image.shape[3])]
+    ends = _ends(image.shape[1:3], kernel.shape[:2], dilation, stride)
+    taps = list(itertools.product(range(image.shape[3]), range(kernel.shape[0]), range(kernel.shape[1])))
+    loops = -(-len(taps) // costs.shift_fused_products)
+
+    def add_products(loop: int, total: Array | None, channels: list[Array], kernel: Array) -> Array:
+        for channel, i, j in _share(taps, loop, loops):
+            rows, columns = (
+                slice(k * d, k * d + end + 1, s) for k, d, end, s in zip((i, j), dilation, ends, stride, strict=True)
+            )
+            shifted = channels[channel]
+            shifted = shifted[:, :, rows, columns] if maps_first else shifted[:, rows, columns]
+            product = shifted * _beside(kernel[i, j, channel], kernel_axis)
+            total = product if total is None else total + product
+        assert total is not None
+        return total if loop + 1 < loops else total / divisor
+
+    total = None
+    for loop in range(loops):
+        total = no_fusion(functools.partial(add_products, loop), total, channels, kernel)
+    assert total is not None
+    return jnp.moveaxis(total, 1, -1) if maps_first and not channels_first else total
+
+
+def _ends(image_size: tuple[int, ...], kernel_size: tuple[int, ...], dilation: Pair, stride: Pair) -> Pair:
+    """The last row and column at which a kernel is, as multiples of the stride."""
+    rows, columns = (
+        (n - (k - 1) * d - 1) // s * s for n, k, d, s in zip(image_size, kernel_size, dilation, stride, strict=True)
+    )
+    return rows, columns
+
+
+def _share(taps: list[Tap], loop: int, loops: int) -> list[Tap]:
+    """The taps of one of several loops of about equal length."""
+    return taps[len(taps) * loop // loops : len(taps) * (loop + 1) // loops]
+
+
+def _beside(weights: Array, axis: int) -> Array:
+    """One number for each kernel, along an axis of (N, K, H, W) or (N, H, W, K)."""
+    shape = [1, 1, 1, 1]
+    shape[axis] = -1
+    return weights.reshape(shape)
