@@ -74,6 +74,7 @@ def test_a_huge_pixel_spoils_only_the_patches_that_hold_it():
         np.testing.assert_allclose(scores[name], want, rtol=0, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow  # fast: the test of bright pixels in a black image above
 def test_what_is_bright_in_a_dark_image_is_seen():
     y, x = np.indices((120, 110))
     blob = np.exp(-((y - 25.0) ** 2 + (x - 25.0) ** 2) / 128).astype(np.float32)
