@@ -166,10 +166,8 @@ def test_scores_of_noise_equal_the_reference(seed):
         assert defined[name].all()
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    ["bfloat16", *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in ("uint8", "bool", "float16"))],
-)
+@pytest.mark.slow  # fast: the cases above, and test_score_inputs
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "bfloat16", "float16"])
 def test_scores_of_other_dtypes_are_computed_in_float32(dtype):
     image = jnp.asarray((np.abs(noise(0, *SIZE)) * 60).astype(np.uint8) % 2**7, dtype)
     feature = image[3:6, 2:6]
