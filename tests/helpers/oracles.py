@@ -29,6 +29,7 @@ def starts(size: int, reach: int, stride: int, padding: str | tuple[int, int]) -
         count = -(-size // stride)
         before = max((count - 1) * stride + reach - size, 0) // 2
         return range(-before, count * stride - before, stride)
+    assert not isinstance(padding, str)
     low, high = padding
     return range(-low, size + high - reach + 1, stride)
 
@@ -63,35 +64,38 @@ def conv(
     return out
 
 
-def bordered(
+def padded_windows(
     image: Any, window: Sequence[int], *, stride: Any = 1, padding: Any = "VALID", fill: Any = 0.0
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """An image (H, W, C) with its border filled, and the rows and the columns of every window in it."""
-    steps, named = np.broadcast_to(stride, 2).tolist(), [padding] * 2 if isinstance(padding, str) else padding
-    places, widths = [], []
-    for size, reach, step, pad in zip(image.shape, window, steps, named, strict=False):
-        first = np.array(starts(size, reach, step, pad))
-        missing = max(0, -first[0]), max(0, first[-1] + reach - size)
-        widths.append(missing if isinstance(pad, str) else pad)
-        places.append(first[:, None] + np.arange(reach) + widths[-1][0])
-    mode = {"mode": fill} if isinstance(fill, str) else {"constant_values": fill}
-    return np.pad(image, [*widths, (0, 0)], **mode), places
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An image (H, W, C) with its padding, and the rows and the columns of every window in it, (H', h) and (W', w)."""
+    strides = np.broadcast_to(stride, 2).tolist()
+    pads = [padding] * 2 if isinstance(padding, str) else padding
+    coordinates, widths = [], []
+    for size, length, step, pad in zip(image.shape[:2], window, strides, pads, strict=True):
+        first = np.array(starts(size, length, step, pad))
+        width = (max(0, -first[0]), max(0, first[-1] + length - size)) if isinstance(pad, str) else pad
+        coordinates.append(first[:, None] + np.arange(length) + width[0])
+        widths.append(width)
+    widths.append((0, 0))
+    mode: dict[str, Any] = {"mode": fill} if isinstance(fill, str) else {"constant_values": fill}
+    rows, columns = coordinates
+    return np.pad(image, widths, **mode), rows, columns
 
 
 def patches(image: Any, window: Sequence[int], **options: Any) -> np.ndarray:
-    """The patches of an image (H, W, C) with its border filled, (H', W', h, w, C)."""
-    image, (rows, columns) = bordered(image, window, **options)
-    return image[rows[:, None, :, None], columns[:, None, :]]
+    """The patches of an image (H, W, C) with its padding, (H', W', h, w, C)."""
+    padded, rows, columns = padded_windows(image, window, **options)
+    return padded[rows[:, None, :, None], columns[:, None, :]]
 
 
 def scores(
     name: str, image: Any, feature: Any, *, mask: Any = None, p: float = 2.0, q: float = 1e-3, **options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Any score of `matching` as its formula reads, every patch by itself, and where it is defined."""
+    """Any score of `matching` by its formula, patch by patch, and where it is defined."""
     image, feature = (np.asarray(a, np.float64).reshape(*np.shape(a)[:2], -1) for a in (image, feature))
     m = np.ones(feature.shape) if mask is None else np.reshape(mask, feature.shape)
     m = m.astype(np.float64) if m.dtype.kind == "f" else (m != 0).astype(np.float64)
-    patch = patches(image, feature.shape[:2], **options)
+    all_patches = patches(image, feature.shape[:2], **options)
 
     def total(pixels: np.ndarray) -> Any:
         return pixels.sum(axis=(-3, -2, -1))
@@ -99,27 +103,31 @@ def scores(
     def mean(pixels: np.ndarray) -> Any:
         return (total(m * pixels) / m.sum())[..., None, None, None]
 
-    def flat(pixels: np.ndarray) -> Any:
+    def is_constant(pixels: np.ndarray) -> Any:
         counted = pixels[..., m != 0]
         return (counted == counted[..., :1]).all(axis=-1)
 
     with np.errstate(all="ignore"):
-        own, other = m * feature, m * patch
+        weighted_feature = m * feature
+        weighted_patches = m * all_patches
         if name == "zncc":
-            own, other = own - m * mean(feature), other - m * mean(patch)
-        dot, patch_norm, own_norm = total(own * other), np.sqrt(total(other**2)), np.sqrt(total(own**2))
-        norms = patch_norm * own_norm
+            weighted_feature = weighted_feature - m * mean(feature)
+            weighted_patches = weighted_patches - m * mean(all_patches)
+        dot = total(weighted_feature * weighted_patches)
+        patch_norm = np.sqrt(total(weighted_patches**2))
+        feature_norm = np.sqrt(total(weighted_feature**2))
+        norms = patch_norm * feature_norm
         if name == "match":
             out = dot / (m**2).sum()
         elif name == "squared_difference":
-            out = total((own - other) ** 2) / (m.sum() > 0)
+            out = total((weighted_feature - weighted_patches) ** 2) / (m.sum() > 0)
         elif name == "normalized_squared_difference":
-            out = total((own - other) ** 2) / norms
+            out = total((weighted_feature - weighted_patches) ** 2) / norms
         elif name == "sharpened_cosine":
-            c = dot / ((patch_norm + q) * own_norm)
+            c = dot / ((patch_norm + q) * feature_norm)
             out = np.where(norms != 0, np.sign(c) * np.abs(c) ** p, np.nan)
         elif name == "zncc":
-            out = np.where(flat(feature) | flat(patch), np.nan, dot / norms)
+            out = np.where(is_constant(feature) | is_constant(all_patches), np.nan, dot / norms)
         else:
             out = dot / norms
     return np.where(np.isfinite(out), out, 0), np.isfinite(out)
@@ -127,6 +135,14 @@ def scores(
 
 def match(image: Any, feature: Any, **options: Any) -> np.ndarray:
     return scores("match", image, feature, **options)[0]
+
+
+def intersection_over_union(a: Sequence[float], b: Sequence[float]) -> float:
+    """The overlap of two boxes (top, left, height, width)."""
+    rows = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    columns = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    intersection = max(rows, 0) * max(columns, 0)
+    return intersection / (a[2] * a[3] + b[2] * b[3] - intersection)
 
 
 def pool(
