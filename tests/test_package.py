@@ -18,12 +18,12 @@ HEAVY = ("matplotlib", "PIL", "pooch", "safetensors", "rich", "scipy.ndimage", "
 
 # A module imports only from modules before it.
 LEVELS = {
-    0: "_typing _dtypes _errors _optional files progress _malloc _validation _padding _reduce_windows _xla",
-    1: "_shift _im2col _fft _lax_conv _cost_model warping",
+    0: "_typing _dtypes _errors _optional files progress _malloc _validation _padding _reduce_windows _geometry _xla",
+    1: "_cost_model _shift _im2col _fft _lax_conv warping",
     2: "_correlate",
-    3: "convolution pooling _score_inputs _patch_statistics",
+    3: "convolution pooling _patch_statistics _score_inputs",
     4: "_score_formulas matching _mixup augment data",
-    5: "initializers _layer _chain _kernel_layers layers _calibration norms _poses _peaks _non_max_suppression search",
+    5: "initializers _layer _chain _kernel_layers layers _calibration norms _poses _peaks _pose_maxima _non_max_suppression search",
     6: (
         "nets _function_or_net receptive_field _jaxpr_work costs _figure_style _image_figures _chart_figures figures "
         "_activations _attribution explain"
