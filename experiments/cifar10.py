@@ -30,9 +30,9 @@ import tyro
 
 import cnn_jax
 from cnn_jax import augment, initializers, nets, optimizers
-from cnn_jax.training import Augment, Batch
 from cnn_jax.data import cifar
 from cnn_jax.data.dataset import LabeledImages, train_val_split
+from cnn_jax.training import Augment, Batch
 
 from ._lib import classification, cli, runner
 

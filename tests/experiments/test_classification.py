@@ -13,8 +13,8 @@ from PIL import Image
 
 import cnn_jax
 from cnn_jax import nets
-from cnn_jax.training import Batch
 from cnn_jax.data.dataset import LabeledImages
+from cnn_jax.training import Batch
 from experiments import cifar10
 from experiments._lib import classification, runner
 from tests.helpers.cli import FAST_COMPILE, png, run, run_each

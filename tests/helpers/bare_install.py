@@ -1,4 +1,4 @@
-"""Run by `.ci/run wheel` where only the wheel is installed: it imports, and names the extra of every missing package."""
+"""Checks an environment that has only the wheel: cnn_jax imports, and errors name the extra of each missing package."""
 
 import importlib
 from pathlib import Path

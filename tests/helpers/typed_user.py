@@ -51,7 +51,7 @@ labels = np.arange(8) % 2
 params = net.init(jax.random.key(0), (8, 8, 1))
 logits: jax.Array = net.apply(params, images[0], train=False, key=None)
 stages: dict[str, jax.Array] = net.stages(params, images[0])
-cnn_jax.cost(net, (8, 8, 1)).stages["conv1"].multiply_adds
+multiply_adds: int = cnn_jax.cost(net, (8, 8, 1)).stages["conv1"].multiply_adds
 cnn_jax.receptive_field(nets.xo_net(), (28, 28, 1))
 
 # Training.
