@@ -153,7 +153,7 @@ def page(read: Callable[[str], str]) -> Any:
         gradio.HTML(
             html_template=(PAGE / f"{name}.html").read_text(),
             css_template=(PAGE / "page.css").read_text(),
-            js_on_load=(PAGE / "cli.js").read_text() + (PAGE / f"{name}.js").read_text(),
+            js_on_load=(PAGE / "common.js").read_text() + (PAGE / f"{name}.js").read_text(),
             apply_default_css=False,
             server_functions=[function],
             **props,
