@@ -32,10 +32,10 @@ import cnn_jax
 from cnn_jax import explain, figures
 from cnn_jax.data import image_io, xo
 
-from ._lib import classification, cli, draw_html, report, runner
-from ._lib.xo_train import VIEWS
+from ._lib import cli, draw_html, report, runner, tta
+from ._lib.xo_compare import TTA_VIEWS
+from ._lib.xo_model import load_model, open_letter
 from .walkthrough import DEFORMED_X, THE_X, picture
-from .xo import load_model, open_letter
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).parent / "_lib" / "page"
@@ -76,7 +76,7 @@ def seeing(net: cnn_jax.Layer, params: Any) -> Callable[[np.ndarray], Seen]:
     @jax.jit
     def see(params: Any, letter: jax.Array) -> Seen:
         image = letter[..., None]
-        scores = classification.opinion(net, params, image[None], VIEWS)[0]
+        scores = tta.tta_log_probs(net, params, image[None], TTA_VIEWS)[0]
         falls = explain.occlusion(net, params, image, label=jnp.argmax(scores), window=COVERED, stride=2)
         return Seen(jax.nn.softmax(scores), net.apply(params, image), explain.stages(net, params, image), falls)
 
