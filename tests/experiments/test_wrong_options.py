@@ -29,6 +29,8 @@ LINES = {
     ("xo", "classify", "x.png", "--model", "missing.safetensors"): "missing.safetensors: No such file",
     ("xo", "classify", "x.png", "--model", "x.png"): "x.png: ",
     ("draw", "--model", "missing.safetensors"): "missing.safetensors: No such file",
+    ("draw", "--port", "0"): "--port: expected a free port, got 0",
+    ("draw", "--port", "65536"): "--port: expected a free port, got 65536",
 }
 
 
