@@ -115,7 +115,7 @@ def optimizer(steps: int, steps_per_epoch: int, batch_size: int) -> optax.Gradie
 
 
 def normalize_kernels(updates: Any, params: Any) -> Any:
-    """Adds to the updates of kernels (h, w, C, K) what scales the kernels to the norm sqrt(K) before the step."""
+    """Adds a step to the updates of kernels (h, w, C, K) that scales the kernels to the norm sqrt(K)."""
 
     def add_scaling(update: jax.Array, kernel: jax.Array) -> jax.Array:
         return update + kernel * (jnp.sqrt(kernel.shape[3]) / jnp.linalg.norm(kernel) - 1)
@@ -195,7 +195,7 @@ def whiten(train: LabeledImages) -> Float[Array, "h w C K"]:
 
 
 def main(config: Cifar10, run: runner.Run) -> dict[str, Any]:
-    """Trains the networks, evaluates them, writes everything; returns what metrics.json holds."""
+    """Trains the networks, evaluates them, writes everything; returns the metrics."""
     seeds = range(config.seed, config.seed + cli.check_positive("--seeds", config.seeds))
     epochs = SMOKE_EPOCHS if config.smoke else cli.check_positive("--epochs", config.epochs)
     batch_size = SMOKE_BATCH_SIZE if config.smoke else cli.check_positive("--batch-size", config.batch_size)

@@ -159,7 +159,7 @@ def make_trainer(
 
 
 def main(config: Digits, run: runner.Run) -> dict[str, Any]:
-    """Trains the networks, evaluates them, writes everything; returns what metrics.json holds."""
+    """Trains the networks, evaluates them, writes everything; returns the metrics."""
     seeds = range(config.seed, config.seed + cli.check_positive("--seeds", config.seeds))
     batch_size = cli.check_positive("--batch-size", config.batch_size)
     recipe = RECIPES[config.net]

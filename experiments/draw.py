@@ -39,7 +39,7 @@ class Draw:
 
 
 def main(config: Draw) -> dict[str, Any]:
-    """Writes a report on the examples, then serves until it is interrupted; returns what metrics.json holds."""
+    """Writes a report on the examples, then serves until it is interrupted; returns the metrics."""
     if importlib.util.find_spec("gradio") is None:
         raise ValueError("experiments.draw needs gradio: pip install 'cnn_jax[draw]'")
     draw_server.check_port(config.port)

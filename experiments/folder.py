@@ -95,7 +95,7 @@ def load(config: Train) -> tuple[LabeledImages, LabeledImages]:
 
 
 def train(config: Train, run: runner.Run) -> dict[str, Any]:
-    """Trains, evaluates on the validation set, writes everything; returns what metrics.json holds."""
+    """Trains, evaluates on the validation set, writes everything; returns the metrics."""
     steps = SMOKE_STEPS if config.smoke else cli.check_positive("--steps", config.steps)
     size = check_size(config.size)
     training, validation = load(config)

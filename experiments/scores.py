@@ -209,7 +209,7 @@ def evaluate_kind(
 
 
 def main(config: Scores, run: runner.Run) -> dict[str, Any]:
-    """Chooses learning rates, trains, compares, writes everything; returns what metrics.json holds."""
+    """Chooses learning rates, trains, compares, writes everything; returns the metrics."""
     seeds = range(config.seed, config.seed + cli.check_positive("--seeds", config.seeds))
     cli.check_positive("--epochs", config.epochs)
     cli.check_positive("--batch-size", config.batch_size)

@@ -69,7 +69,7 @@ def votes(last: Float[np.ndarray, "K _ _"]) -> dict[str, float]:
 
 
 def main(config: Walkthrough) -> dict[str, Any]:
-    """Computes all steps, writes figures, report and metrics.json; returns what metrics.json holds."""
+    """Computes all steps, writes figures, report and metrics.json; returns the metrics."""
     out = cli.make_output_dir(config.out)
     features = np.stack(list(FEATURES.values()))
     maps = {name: jax.device_get(steps(image, features)) for name, image in IMAGES.items()}

@@ -1,4 +1,4 @@
-"""What a training of a classifier writes: metrics.json, figures (confusion matrix, mistakes, curves), report.html."""
+"""Output of a classifier's training: metrics.json, figures (confusion matrix, mistakes, curves) and report.html."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -41,7 +41,7 @@ def answer_errors(answer: Callable[[Any], str]) -> Callable[[Any], str]:
 
 
 def make_classify_letter(inspect: Inspect) -> Callable[[str], str]:
-    """The function that answers a picture of a letter, a data URL, with what the network makes of it."""
+    """The function that answers a picture of a letter, a data URL, with the HTML of its inspection."""
 
     @answer_errors
     def classify_letter(picture: str) -> str:

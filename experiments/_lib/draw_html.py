@@ -1,4 +1,4 @@
-"""HTML of what the page of `experiments.draw` shows, with images inlined; `cnn_jax.figures` draws the same as files."""
+"""The answers of the page of `experiments.draw` as HTML with inlined images. `cnn_jax.figures` draws PNG files."""
 
 import base64
 import io

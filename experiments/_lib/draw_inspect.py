@@ -1,4 +1,4 @@
-"""What a network computes for a letter: probabilities, votes, intermediate activations, and the pixels that count."""
+"""Inspection of a network on a letter: probabilities, votes, intermediate activations, and the pixels that count."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -19,7 +19,7 @@ STRIDE = 2  # pixels from one covered square to the next
 
 
 class Inspection(NamedTuple):
-    """What is shown for a letter."""
+    """The outputs of a network and its explanation for a letter."""
 
     probabilities: Float[Array | np.ndarray, " K"]
     """Of the classes, with test-time augmentation."""

@@ -45,7 +45,7 @@ class Train(runner.RunOptions):
 
 
 def train(config: Train, run: runner.Run) -> dict[str, Any]:
-    """Trains, compares, writes figures, report, model and metrics.json; returns what metrics.json holds."""
+    """Trains, compares, writes figures, report, model and metrics.json; returns the metrics."""
     started = time.monotonic()
     cli.check_positive("--test-images", config.test_images)
     train_key, test_key = jax.random.split(jax.random.key(config.seed))

@@ -129,8 +129,8 @@ def letter(name, middle, size, turn, squeeze):
         strokes = [np.stack([np.cos(angles), squeeze * np.sin(angles)], -1)]
     else:
         strokes = [np.linspace((-squeeze, -1), (squeeze, 1), 8), np.linspace((squeeze, -1), (-squeeze, 1), 8)]
-    cos, sin = math.cos(turn), math.sin(turn)
-    return [np.array(middle) + size / 2 * points @ [[cos, sin], [-sin, cos]] for points in strokes]
+    rotation = [[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]]
+    return [np.array(middle) + size / 2 * points @ rotation for points in strokes]
 
 
 LETTERS = [

@@ -27,7 +27,8 @@ def inspection(params, letter):
 
 
 def test_probabilities_are_those_of_test_time_augmentation(inspection, params, letter):
-    log_probs = tta.tta_log_probs(NET, params, letter[None, ..., None], TTA_VIEWS)[0]
+    tta_log_probs = jax.jit(lambda pixels: tta.tta_log_probs(NET, params, pixels, TTA_VIEWS))
+    log_probs = tta_log_probs(letter[None, ..., None])[0]
     np.testing.assert_allclose(inspection.probabilities, jax.nn.softmax(log_probs), rtol=1e-4)
     assert inspection.probabilities.sum() == pytest.approx(1)
 

@@ -64,8 +64,8 @@ def test_a_model_of_another_network_is_refused(model):
 
 def test_options_that_the_network_does_not_take_are_refused(tmp_path):
     path = tmp_path / "options.safetensors"
-    save_params(path, {}, net=NET, options={"colour": 1})
-    with pytest.raises(ValueError, match=rf"^{path}: expected options of xo_net, got {{'colour': 1}} \("):
+    save_params(path, {}, net=NET, options={"color": 1})
+    with pytest.raises(ValueError, match=rf"^{path}: expected options of xo_net, got {{'color': 1}} \("):
         predict.load_classifier(path, NET, SHAPE, 2)
 
 
