@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,10 +47,12 @@ def run_script(main: Callable[[], Any]) -> None:
         raise SystemExit(130) from None
 
 
-def parse_options(options: type[Options], script: str, description: str | None) -> Options:
-    """The options of a script on its command line, or --help with the script's docstring."""
+def parse_options(
+    options: type[Options], script: str, description: str | None, args: Sequence[str] | None = None
+) -> Options:
+    """The options of a script in `args`, by default its command line; --help prints the script's docstring."""
     help_text = "\n\n".join(paragraphs(description or ""))
-    return tyro.cli(options, prog=f"python -m experiments.{script}", description=help_text)
+    return tyro.cli(options, prog=f"python -m experiments.{script}", description=help_text, args=args)
 
 
 def paragraphs(docstring: str) -> list[str]:

@@ -1,38 +1,39 @@
-// What both tabs do the same way; Gradio gives `element`, `server` and `props`.
+// Shared by both tabs; Gradio defines `element`, `server` and `props`.
 const answer = element.querySelector(".answer");
-const LARGEST = 20e6; // bytes of a picture
-let asked = 0; // so that a late answer does not replace a later one's
+const MAX_BYTES = 20e6; // of a picture file
+let lastRequest = 0; // so that a late answer does not replace that of a later request
 
-function say(text, kind = "") {
+function showMessage(text, kind = "") {
   const line = document.createElement("p");
   line.className = kind;
   line.textContent = text;
   answer.replaceChildren(line);
 }
 
-async function ask(call) {
-  const mine = ++asked;
+async function showAnswer(call) {
+  const request = ++lastRequest;
   const started = performance.now();
   const html = await call().catch(() => null);
-  if (mine !== asked) return;
+  if (request !== lastRequest) return;
   if (typeof html === "string") answer.innerHTML = html;
-  else say("No answer: is experiments.draw still running?", "problem");
+  else showMessage("No answer: is experiments.draw still running?", "problem");
   element.querySelector("[role=status]").textContent = answer.querySelector(".read, .problem")?.textContent ?? "";
   answer.dataset.milliseconds = Math.round(performance.now() - started);
-  answer.dataset.answers = mine;
+  answer.dataset.answers = request;
 }
 
-function whenOpened(use) { // a picture file that is chosen or dropped, as a data URL
+function onPictureOpened(use) { // calls use(dataUrl) for a picture file that is chosen or dropped
   function open(file) {
     if (!file) return;
-    if (file.size > LARGEST) {
-      asked += 1;
-      say(`${file.name}: ${Math.round(file.size / 1e6)} MB, more than the ${LARGEST / 1e6} MB accepted`, "problem");
+    if (file.size > MAX_BYTES) {
+      lastRequest += 1;
+      const megabytes = Math.round(file.size / 1e6);
+      showMessage(`${file.name}: expected at most ${MAX_BYTES / 1e6} MB, got ${megabytes} MB`, "problem");
       return;
     }
     const reader = new FileReader();
     reader.onload = () => use(reader.result);
-    reader.onerror = () => say(`${file.name}: could not be read`, "problem");
+    reader.onerror = () => showMessage(`${file.name}: could not be read`, "problem");
     reader.readAsDataURL(file);
   }
   element.querySelector("input").addEventListener("change", (event) => {
@@ -42,6 +43,6 @@ function whenOpened(use) { // a picture file that is chosen or dropped, as a dat
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
     event.preventDefault();
-    if (element.offsetParent) open(event.dataTransfer.files[0]); // only the tab that is shown
+    if (element.offsetParent) open(event.dataTransfer.files[0]); // only in the visible tab
   });
 }

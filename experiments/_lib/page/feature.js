@@ -1,5 +1,6 @@
 const grid = element.querySelector(".grid");
-const NAMES = { "-1": "black", 0: "grey", 1: "white" };
+const COLOR_NAMES = { "-1": "black", 0: "gray", 1: "white" };
+const NEXT_VALUE = { 1: 0, 0: -1, "-1": 1 };
 const PRESETS = {
   diagonal: (row, column) => row === column,
   other: (row, column, size) => row + column === size - 1,
@@ -9,16 +10,16 @@ let feature = [];
 let picture = "the X";
 
 function match() {
-  ask(() => server.match({ feature, picture }));
+  showAnswer(() => server.match_feature({ feature, picture }));
 }
 
-function paint(button, row, column) {
+function paintButton(button, row, column) {
   const value = feature[row][column];
   button.dataset.value = value;
-  button.setAttribute("aria-label", `row ${row + 1}, column ${column + 1}: ${NAMES[value]}`);
+  button.setAttribute("aria-label", `row ${row + 1}, column ${column + 1}: ${COLOR_NAMES[value]}`);
 }
 
-function start(size, isWhite) {
+function startFeature(size, isWhite) {
   feature = Array.from({ length: size }, (_, row) =>
     Array.from({ length: size }, (_, column) => (isWhite(row, column, size) ? 1 : -1)),
   );
@@ -29,11 +30,11 @@ function start(size, isWhite) {
       const button = document.createElement("button");
       button.type = "button";
       button.addEventListener("click", () => {
-        feature[row][column] = { 1: 0, 0: -1, "-1": 1 }[feature[row][column]];
-        paint(button, row, column);
+        feature[row][column] = NEXT_VALUE[feature[row][column]];
+        paintButton(button, row, column);
         match();
       });
-      paint(button, row, column);
+      paintButton(button, row, column);
       grid.append(button);
     }),
   );
@@ -41,20 +42,20 @@ function start(size, isWhite) {
 }
 
 for (const button of element.querySelectorAll("[data-size]")) {
-  button.addEventListener("click", () => start(Number(button.dataset.size), PRESETS.diagonal));
+  button.addEventListener("click", () => startFeature(Number(button.dataset.size), PRESETS.diagonal));
 }
 for (const button of element.querySelectorAll("[data-preset]")) {
-  button.addEventListener("click", () => start(feature.length, PRESETS[button.dataset.preset]));
+  button.addEventListener("click", () => startFeature(feature.length, PRESETS[button.dataset.preset]));
 }
 for (const button of element.querySelectorAll("[data-picture]")) {
   button.addEventListener("click", () => {
-    const drawn = button.dataset.picture === "drawing";
-    picture = drawn ? document.querySelector("canvas").picture() : button.dataset.picture;
+    const isDrawing = button.dataset.picture === "drawing";
+    picture = isDrawing ? document.querySelector("canvas").picture() : button.dataset.picture;
     match();
   });
 }
-whenOpened((opened) => {
-  picture = opened;
+onPictureOpened((dataUrl) => {
+  picture = dataUrl;
   match();
 });
-start(3, PRESETS.diagonal);
+startFeature(3, PRESETS.diagonal);
