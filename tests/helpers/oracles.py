@@ -1,4 +1,4 @@
-"""What the library should compute, in slow and plain NumPy, and the window layouts that the property tests draw."""
+"""What the library should compute, in slow and plain NumPy float64, and the inputs that tests draw."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ NAMES = (
 
 
 def starts(size: int, reach: int, stride: int, padding: str | tuple[int, int]) -> Sequence[int]:
-    """Where the windows begin along one axis; negative where the padding comes before the image."""
+    """The first pixel of every window along one axis; negative in the padding before the image."""
     if padding == "VALID":
         return range(0, size - reach + 1, stride)
     if padding == "CEIL":  # one more window as long as the last one left pixels over
@@ -29,6 +29,7 @@ def starts(size: int, reach: int, stride: int, padding: str | tuple[int, int]) -
         count = -(-size // stride)
         before = max((count - 1) * stride + reach - size, 0) // 2
         return range(-before, count * stride - before, stride)
+    assert not isinstance(padding, str)
     low, high = padding
     return range(-low, size + high - reach + 1, stride)
 
@@ -36,22 +37,23 @@ def starts(size: int, reach: int, stride: int, padding: str | tuple[int, int]) -
 def taps(
     size: int, window: int, stride: int, padding: str | tuple[int, int], dilation: int = 1
 ) -> list[list[tuple[int, int]]]:
-    """For every window along one axis, its cells inside the image, as (place in the window, place in the image)."""
+    """For every window along one axis its pixels inside the image, as (index in the window, index in the image)."""
     reach = (window - 1) * dilation + 1
-    cells = [[(i, start + i * dilation) for i in range(window)] for start in starts(size, reach, stride, padding)]
-    return [[(i, place) for i, place in row if 0 <= place < size] for row in cells]
+    pixels = [[(i, start + i * dilation) for i in range(window)] for start in starts(size, reach, stride, padding)]
+    return [[(i, index) for i, index in row if 0 <= index < size] for row in pixels]
 
 
 def both_axes(shape: Sequence[int], window: Any, stride: Any, padding: Any, dilation: Any = 1) -> list[list]:
-    pairs = (np.broadcast_to(option, 2).tolist() for option in (window, stride, dilation))
-    named = [padding] * 2 if isinstance(padding, str) else padding
-    w, s, d = pairs
-    return [taps(shape[a], w[a], s[a], named[a], d[a]) for a in range(2)]
+    """`taps` of rows and of columns."""
+    windows, strides, dilations = (np.broadcast_to(option, 2).tolist() for option in (window, stride, dilation))
+    paddings = [padding] * 2 if isinstance(padding, str) else padding
+    return [taps(shape[a], windows[a], strides[a], paddings[a], dilations[a]) for a in range(2)]
 
 
 def conv(
     image: Any, kernel: Any, *, stride: Any = 1, padding: Any = "VALID", dilation: Any = 1, groups: int = 1
 ) -> np.ndarray:
+    """`cnn_jax.conv`, every output a sum of its own."""
     image, kernel = np.asarray(image, np.float64), np.asarray(kernel, np.float64)
     *window, channels, kernels = kernel.shape
     rows, columns = both_axes(image.shape, window, stride, padding, dilation)
@@ -63,35 +65,38 @@ def conv(
     return out
 
 
-def bordered(
+def padded_windows(
     image: Any, window: Sequence[int], *, stride: Any = 1, padding: Any = "VALID", fill: Any = 0.0
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """An image (H, W, C) with its border filled, and the rows and the columns of every window in it."""
-    steps, named = np.broadcast_to(stride, 2).tolist(), [padding] * 2 if isinstance(padding, str) else padding
-    places, widths = [], []
-    for size, reach, step, pad in zip(image.shape, window, steps, named, strict=False):
-        first = np.array(starts(size, reach, step, pad))
-        missing = max(0, -first[0]), max(0, first[-1] + reach - size)
-        widths.append(missing if isinstance(pad, str) else pad)
-        places.append(first[:, None] + np.arange(reach) + widths[-1][0])
-    mode = {"mode": fill} if isinstance(fill, str) else {"constant_values": fill}
-    return np.pad(image, [*widths, (0, 0)], **mode), places
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An image (H, W, C) with its padding, and the rows and the columns of every window in it, (H', h) and (W', w)."""
+    strides = np.broadcast_to(stride, 2).tolist()
+    pads = [padding] * 2 if isinstance(padding, str) else padding
+    coordinates, widths = [], []
+    for size, length, step, pad in zip(image.shape[:2], window, strides, pads, strict=True):
+        first = np.array(starts(size, length, step, pad))
+        width = (max(0, -first[0]), max(0, first[-1] + length - size)) if isinstance(pad, str) else pad
+        coordinates.append(first[:, None] + np.arange(length) + width[0])
+        widths.append(width)
+    widths.append((0, 0))
+    mode: dict[str, Any] = {"mode": fill} if isinstance(fill, str) else {"constant_values": fill}
+    rows, columns = coordinates
+    return np.pad(image, widths, **mode), rows, columns
 
 
 def patches(image: Any, window: Sequence[int], **options: Any) -> np.ndarray:
-    """The patches of an image (H, W, C) with its border filled, (H', W', h, w, C)."""
-    image, (rows, columns) = bordered(image, window, **options)
-    return image[rows[:, None, :, None], columns[:, None, :]]
+    """The patches of an image (H, W, C) with its padding, (H', W', h, w, C)."""
+    padded, rows, columns = padded_windows(image, window, **options)
+    return padded[rows[:, None, :, None], columns[:, None, :]]
 
 
 def scores(
     name: str, image: Any, feature: Any, *, mask: Any = None, p: float = 2.0, q: float = 1e-3, **options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Any score of `matching` as its formula reads, every patch by itself, and where it is defined."""
+    """Any score of `matching` by its formula, patch by patch, and where it is defined."""
     image, feature = (np.asarray(a, np.float64).reshape(*np.shape(a)[:2], -1) for a in (image, feature))
     m = np.ones(feature.shape) if mask is None else np.reshape(mask, feature.shape)
     m = m.astype(np.float64) if m.dtype.kind == "f" else (m != 0).astype(np.float64)
-    patch = patches(image, feature.shape[:2], **options)
+    all_patches = patches(image, feature.shape[:2], **options)
 
     def total(pixels: np.ndarray) -> Any:
         return pixels.sum(axis=(-3, -2, -1))
@@ -99,40 +104,53 @@ def scores(
     def mean(pixels: np.ndarray) -> Any:
         return (total(m * pixels) / m.sum())[..., None, None, None]
 
-    def flat(pixels: np.ndarray) -> Any:
+    def is_constant(pixels: np.ndarray) -> Any:
         counted = pixels[..., m != 0]
         return (counted == counted[..., :1]).all(axis=-1)
 
     with np.errstate(all="ignore"):
-        own, other = m * feature, m * patch
+        weighted_feature = m * feature
+        weighted_patches = m * all_patches
         if name == "zncc":
-            own, other = own - m * mean(feature), other - m * mean(patch)
-        dot, patch_norm, own_norm = total(own * other), np.sqrt(total(other**2)), np.sqrt(total(own**2))
-        norms = patch_norm * own_norm
+            weighted_feature = weighted_feature - m * mean(feature)
+            weighted_patches = weighted_patches - m * mean(all_patches)
+        dot = total(weighted_feature * weighted_patches)
+        patch_norm = np.sqrt(total(weighted_patches**2))
+        feature_norm = np.sqrt(total(weighted_feature**2))
+        norms = patch_norm * feature_norm
         if name == "match":
             out = dot / (m**2).sum()
         elif name == "squared_difference":
-            out = total((own - other) ** 2) / (m.sum() > 0)
+            out = total((weighted_feature - weighted_patches) ** 2) / (m.sum() > 0)
         elif name == "normalized_squared_difference":
-            out = total((own - other) ** 2) / norms
+            out = total((weighted_feature - weighted_patches) ** 2) / norms
         elif name == "sharpened_cosine":
-            c = dot / ((patch_norm + q) * own_norm)
+            c = dot / ((patch_norm + q) * feature_norm)
             out = np.where(norms != 0, np.sign(c) * np.abs(c) ** p, np.nan)
         elif name == "zncc":
-            out = np.where(flat(feature) | flat(patch), np.nan, dot / norms)
+            out = np.where(is_constant(feature) | is_constant(all_patches), np.nan, dot / norms)
         else:
             out = dot / norms
     return np.where(np.isfinite(out), out, 0), np.isfinite(out)
 
 
 def match(image: Any, feature: Any, **options: Any) -> np.ndarray:
+    """`cnn_jax.match`."""
     return scores("match", image, feature, **options)[0]
+
+
+def intersection_over_union(a: Sequence[float], b: Sequence[float]) -> float:
+    """The overlap of two boxes (top, left, height, width)."""
+    rows = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    columns = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    intersection = max(rows, 0) * max(columns, 0)
+    return intersection / (a[2] * a[3] + b[2] * b[3] - intersection)
 
 
 def pool(
     image: Any, reduce: Callable[[np.ndarray], Any], *, window: Any = 2, stride: Any = 2, padding: Any = "VALID"
 ) -> np.ndarray:
-    """`reduce` of the pixels of every window in reading order, padded cells left out, each channel by itself."""
+    """`reduce` of the pixels of every window in reading order, without padding, for each channel."""
     image = np.asarray(image, np.float64)
     if image.ndim == 3:
         options = {"window": window, "stride": stride, "padding": padding}
@@ -144,10 +162,19 @@ def pool(
 
 
 def largest_magnitude(pixels: np.ndarray) -> float:
+    """The value of largest magnitude; of a number and its negative, the positive one."""
     return max(pixels, key=lambda value: (abs(value), value))
 
 
+def windows_with(pixel: tuple[int, int], shape: tuple[int, ...], window: int) -> np.ndarray:
+    """Which VALID windows of an image contain a pixel."""
+    marked = np.zeros(shape)
+    marked[pixel] = 1
+    return pool(marked, np.max, window=window, stride=1) == 1
+
+
 def resample(image: Any, rows: Any, columns: Any, fill: float = -1.0) -> np.ndarray:
+    """Bilinear interpolation, pixel by pixel."""
     image = np.asarray(image, np.float64)
     height, width = image.shape[:2]
 
@@ -165,19 +192,33 @@ def resample(image: Any, rows: Any, columns: Any, fill: float = -1.0) -> np.ndar
 
 
 def cubic_weights(size: int, grid: int) -> np.ndarray:
-    """Keys' cubic convolution (a = -1/2) from a coarse grid to `size` pixels, centres spread evenly, as a matrix."""
-    places = (np.arange(size) + 0.5) * grid / size - 0.5
-    x = np.abs(places[:, None] - np.arange(grid))
+    """Keys' cubic convolution (a = -1/2) from a coarse grid to `size` pixels as a matrix; centers are spaced evenly."""
+    positions = (np.arange(size) + 0.5) * grid / size - 0.5
+    x = np.abs(positions[:, None] - np.arange(grid))
     near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
     weights = np.where(x < 1, near, np.where(x < 2, far, 0))
     return weights / weights.sum(1, keepdims=True)
+
+
+# Layouts of windows for fast tests: every padding, even and odd windows, strides below and above the window.
+LAYOUTS: tuple[dict[str, Any], ...] = (
+    {"shape": (6, 7), "window": (3, 2), "stride": (1, 1), "padding": "VALID"},
+    {"shape": (7, 5), "window": (2, 3), "stride": (2, 1), "padding": "SAME"},
+    {"shape": (7, 6), "window": (2, 2), "stride": (2, 2), "padding": "CEIL"},
+    {"shape": (8, 5), "window": (3, 4), "stride": (2, 3), "padding": ((2, 1), (0, 3))},
+)
+
+
+def layout_id(layout: dict[str, Any]) -> str:
+    """For `pytest.mark.parametrize(ids=)`."""
+    return layout["padding"] if isinstance(layout["padding"], str) else "explicit"
 
 
 @st.composite
 def layouts(draw: st.DrawFn, *, dilated: bool = False, wide_border: bool = False) -> dict[str, Any]:
     """A shape and a window that fits it: `shape`, `window`, `stride`, `padding` and, if dilated, `dilation`.
 
-    An explicit border is narrower than the window, so that every window holds a pixel, unless it may be wide.
+    Explicit padding is narrower than the window, so that every window holds a pixel, unless `wide_border`.
     """
     kind = draw(st.sampled_from(["VALID", "SAME", "CEIL", "explicit"]))
     axes = []
@@ -186,10 +227,10 @@ def layouts(draw: st.DrawFn, *, dilated: bool = False, wide_border: bool = False
         dilation = draw(st.integers(1, 2)) if dilated else 1
         reach = (window - 1) * dilation + 1
         size = draw(st.integers(1 if kind in ("SAME", "CEIL") else reach, 9))
-        border = st.integers(0, reach if wide_border else window - 1)
-        axes.append((size, window, draw(st.integers(1, 3)), draw(st.tuples(border, border)), dilation))
-    shape, window, stride, border, dilation = zip(*axes, strict=True)
-    out = {"shape": shape, "window": window, "stride": stride, "padding": border if kind == "explicit" else kind}
+        pad = st.integers(0, reach if wide_border else window - 1)
+        axes.append((size, window, draw(st.integers(1, 3)), draw(st.tuples(pad, pad)), dilation))
+    shape, window, stride, pads, dilation = zip(*axes, strict=True)
+    out = {"shape": shape, "window": window, "stride": stride, "padding": pads if kind == "explicit" else kind}
     return out | {"dilation": dilation} if dilated else out
 
 
@@ -208,11 +249,12 @@ def assert_same(got: Any, expected: Any, method: str) -> None:
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:
+    """Normally distributed numbers."""
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def convolutions(function: Callable[..., Any], *args: Any) -> list[bool]:
-    """The convolutions that a function comes to on a GPU: for each, whether it is dense (not grouped)."""
+    """The convolutions that a function lowers to on a GPU: for each, whether it is dense (not grouped)."""
     text = jax.jit(function).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
-    found = [line for line in text.splitlines() if "stablehlo.convolution" in line]
-    return ["batch_group_count = 1 " in line and "feature_group_count = 1 " in line for line in found]
+    lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    return ["batch_group_count = 1 " in line and "feature_group_count = 1 " in line for line in lines]
