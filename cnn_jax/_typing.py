@@ -1,7 +1,7 @@
 """Types and protocols that several modules share."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, ArrayLike, Shaped
 
@@ -11,6 +11,7 @@ Padding = str | Sequence[Sequence[int]]  # "VALID", "SAME", "CEIL", or pads
 Scalar = float | Shaped[ArrayLike, ""]  # a number that may be traced
 
 
+@runtime_checkable
 class Score(Protocol):
     """A match score: compares a feature with every patch of an image, as the functions of `cnn_jax.matching` do."""
 

@@ -84,9 +84,8 @@ def test_conv_of_noise_is_accurate():
 
 def test_int_options_mean_both_axes():
     image, kernel = whole(0, 8, 9, 1), whole(1, 2, 3, 1, 1)
-    one_each: dict[str, Any] = {"stride": 2, "dilation": np.int64(2)}
     both = cnn.conv(image, kernel, stride=(2, 2), dilation=[2, 2], method="conv")
-    np.testing.assert_array_equal(cnn.conv(image, kernel, **one_each, method="conv"), both)
+    np.testing.assert_array_equal(cnn.conv(image, kernel, stride=2, dilation=2, method="conv"), both)
 
 
 def test_a_nan_spoils_only_the_dot_products_that_hold_it():

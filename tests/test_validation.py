@@ -78,14 +78,12 @@ def test_what_is_no_pair_is_named(value, error, message):
 
 
 def test_ints_have_a_minimum():
-    numpy_int: Any = np.int64(1)
-    assert check_int("steps", numpy_int) == 1
+    assert check_int("steps", np.int64(1)) == 1
     assert check_int("seed", 0, minimum=0) == 0
     with pytest.raises(ValueError, match="steps: expected at least 1, got 0"):
         check_int("steps", 0)
-    fraction: Any = 1.5
     with pytest.raises(TypeError, match=r"steps: expected an int, got 1\.5"):
-        check_int("steps", fraction)
+        check_int("steps", 1.5)
 
 
 def test_numbers_are_finite_and_accepted():
