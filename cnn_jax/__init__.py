@@ -1,11 +1,20 @@
-"""How well does each patch of an image match each feature, everywhere, at once, and what can be learned from it.
+"""Template matching and small convolutional networks as pure, differentiable JAX functions.
 
-Pure JAX functions for one image; `jax.vmap` gives batches. Rooms: `convolution`, `pooling`, `matching`, `warping`,
-`augment`, `search`, `layers`, `norms`, `initializers`, `nets`, `costs`, `fields`, `explain`, `optimizers`, `training`,
-`checkpoint`, `data`, `figures`.
+Every function takes one image; `jax.vmap` adds the batch. By topic:
+
+- Convolution and pooling: `conv`, `window_sum`, `max_pool`, `min_pool`, `avg_pool`, `max_abs_pool`, `global_avg_pool`.
+- Scores of a feature at every position: `match`, `cosine`, `zncc`, `squared_difference`,
+  `normalized_squared_difference`, `sharpened_cosine`; `is_defined` says where a score compares something.
+- Search: `find`, `peaks`.
+- Layers and networks: `Chain`, `Residual`, `Conv`, `Match`, `Dense`, ..., and the modules `nets`, `initializers`.
+- Training: `fit`, `calibrate`, and the modules `optimizers`, `augment`.
+- Model files: `save_params`, `load_params`, `export`.
+- Analysis: `cost`, `receptive_field`, and the modules `explain` and `figures`.
+- Data: `cnn_jax.data`.
 """
 
 from . import augment, explain, initializers, nets, optimizers
+from ._export import export
 from ._malloc import keep_freed_memory
 from .convolution import conv, window_sum
 from .costs import Cost, cost
@@ -37,8 +46,10 @@ from .norms import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, calibrate
 from .pooling import avg_pool, global_avg_pool, max_abs_pool, max_pool, min_pool
 from .receptive_field import receptive_field
 from .search import Matches, find, peaks
-from .serialization import export, load_params, save_params
+from .serialization import load_params, save_params
 from .training import fit
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Activation",
@@ -66,13 +77,13 @@ __all__ = [
     "conv",
     "cosine",
     "cost",
-    "is_defined",
     "explain",
     "export",
     "find",
     "fit",
     "global_avg_pool",
     "initializers",
+    "is_defined",
     "keep_freed_memory",
     "load_params",
     "match",

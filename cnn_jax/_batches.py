@@ -1,188 +1,260 @@
-"""What a training learns from: arrays, a function that draws examples, or a stream; each gives batch after batch."""
+"""Sources of training batches: arrays in memory, a function that samples examples, or a stream."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator
-from typing import Any, NamedTuple, Protocol, cast
+from collections.abc import Generator, Iterator, Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Int
+from jaxtyping import Array, ArrayLike, Int, PyTree, Shaped
 
-from ._sharding import Placement, checksum, to_host
+from ._checksums import array_checksum
+from ._sharding import Placement
+from ._train_state import DataState
+from .data.stream import StreamBatch
 
-COMPARED = 1000  # images by which data are told from others
+FINGERPRINT_IMAGES = 1000  # images that the fingerprint of arrays covers, evenly spaced
 
 
 class Batch(NamedTuple):
-    """What `fit(augment=...)` varies: images and labels as stored, their places in the data, and the epoch, from 0."""
+    """A batch as it is stored, which `fit(augment=...)` transforms."""
 
-    images: Array
-    labels: Array
+    images: Shaped[Array, "N H W *C"]
+    labels: Shaped[Array, "N ..."]
     indices: Int[Array, " N"]
+    """The position of each example in the data."""
     epoch: Int[Array, ""]
+    """The number of complete passes over the data before this batch."""
 
 
-class Stream(Protocol):
-    """Data that come in pieces, such as `cnn_jax.data.stream.Stream`."""
+@runtime_checkable
+class Augment(Protocol):
+    """Transforms a stored batch into the images and labels of one step, on the device."""
 
-    identity: dict[str, Any]
-    """What tells the stream from others, whose positions mean something else, as JSON knows it."""
+    def __call__(self, key: Array, batch: Batch, /) -> tuple[Array, Array]: ...
 
-    def batches(self, batch_size: int, start: int = 0) -> Generator[Any]:
-        """Pieces of images, labels, indices and epoch, without end from a position on, each with the position after."""
+
+@runtime_checkable
+class Sample(Protocol):
+    """Draws one example, an image (H, W) or (H, W, C) and its label, on the device."""
+
+    def __call__(self, key: Array, /) -> tuple[Array, ArrayLike]: ...
+
+
+@runtime_checkable
+class BatchStream(Protocol):
+    """Batches read on the host, such as `cnn_jax.data.stream.Stream`; with several processes, this process's share."""
+
+    @property
+    def fingerprint(self) -> Mapping[str, object]:
+        """What tells this stream from streams with other examples or another order, as JSON can hold it."""
+        ...
+
+    def batches(self, batch_size: int, start: int = 0) -> Generator[StreamBatch]:
+        """Endless batches from the position `start` on, which is 0 or the `position` of an earlier batch."""
         ...
 
 
-Sample = Callable[[Array], tuple[Array, Array]]
-Augment = Callable[[Array, Batch], tuple[Array, Array]]
-Data = Sample | tuple[Any, Any] | Stream
+ArrayData = tuple[Shaped[ArrayLike, "N H W *C"], Shaped[ArrayLike, "N ..."]]
+"""Images and labels."""
+Data = ArrayData | Sample | BatchStream
 
 
-Load = Callable[[Any, Any, Array], tuple[Array, Array, Any]]
+@runtime_checkable
+class BatchSource(Protocol):
+    """Where the batches of a training run come from.
 
+    For every call of the compiled program `next_arrays` provides the device arrays that its steps read. Within the
+    program, `load` makes one step's batch of them.
+    """
 
-class Feed(NamedTuple):
-    """How a training is fed."""
-
-    order: Any
-    """What the feed carries from step to step, which is saved with the training."""
-    store: Callable[[Any], Any]
-    """Gives by `order` what the next step's program reads from, on the devices."""
-    example: Any
-    """Such a store, for its shapes."""
-    load: Load
-    """Within a program: load(store, order, step) gives the images, the labels and the next order."""
-    at_once: int | None
-    """Steps that one store is enough for; None for any number."""
-    identity: Callable[[], Any] = lambda: None
-    """Gives what tells the data from others, as JSON knows it."""
+    initial_data_state: DataState = None
+    """The state of `load` before the first step."""
     labels: np.ndarray | None = None
-    """All labels, where they are learned from as they are."""
+    """All labels, if they are known and `load` returns them unchanged."""
+    max_steps_per_call: int | None = None
+    """The number of steps that the arrays of one call suffice for; None if there is no limit."""
+    position: int | None = None
+    """Where this process continues to read, for sources with a position on the host."""
+
+    @property
+    def example_arrays(self) -> PyTree:
+        """Arrays of the shapes and dtypes that `next_arrays` returns."""
+        ...
+
+    @property
+    def fingerprint(self) -> Mapping[str, object] | None:
+        """What tells the data from other data, as JSON can hold it; None if nothing is compared."""
+        return None
+
+    def next_arrays(self) -> PyTree:
+        """The device arrays that the next call of the program reads."""
+        ...
+
+    def load(self, arrays: PyTree, data_state: DataState, step: Array) -> tuple[Array, Array, DataState]:
+        """The images (N, H, W, C), the labels and the next data state of the step after `step` steps; traced."""
+        ...
+
+    def seek(self, position: int) -> None:
+        """Continues at an earlier `position`."""
+
+    def close(self) -> None:
+        """Ends the reading."""
 
 
 @contextlib.contextmanager
-def feeding(data: Data, batch_size: int, key: Array, augment: Augment | None, place: Placement) -> Iterator[Feed]:
-    """The feed of any kind of data. Raises what `fit` says of data, batch_size and augment."""
-    if hasattr(data, "batches"):
-        stream = cast(Stream, data)
-        pieces = _Pieces(stream, batch_size, place)
-        try:
-            yield _streamed(pieces, key, augment, place)._replace(identity=lambda: stream.identity)
-        finally:
-            pieces.close()
+def open_source(
+    data: Data, batch_size: int, key: Array, augment: Augment | None, placement: Placement
+) -> Iterator[BatchSource]:
+    """The source of any kind of data, closed on exit. Raises the errors that `fit` lists for data and batch_size."""
+    if isinstance(data, BatchStream):
+        source = StreamBatches(data, batch_size, key, augment, placement)
     elif callable(data):
         if augment is not None:
-            raise TypeError("augment: expected None when data is a function, which can vary its examples by itself")
-        yield _sampled(data, batch_size, key, place)
+            raise TypeError("augment: expected None when data is a function; vary the examples in that function")
+        source = SampledBatches(data, batch_size, key, placement)
     else:
-        yield _stored(data, batch_size, key, augment, place)
+        source = ArrayBatches(data, batch_size, key, augment, placement)
+    with contextlib.closing(source):
+        yield source
 
 
-def _sampled(sample: Sample, batch_size: int, key: Array, place: Placement) -> Feed:
-    store = place.replicate(key)
+class ArrayBatches(BatchSource):
+    """Batches of arrays on the device, shuffled every epoch; an epoch's last partial batch is left out."""
 
-    def load(key: Array, order: None, step: Array) -> tuple[Array, Array, None]:
-        images, labels = jax.vmap(sample)(jax.random.split(jax.random.fold_in(key, step), batch_size))
-        return _with_channels(images), labels, order
+    def __init__(self, data: ArrayData, batch_size: int, key: Array, augment: Augment | None, placement: Placement):
+        self._images, self._labels = _check_arrays(data, batch_size)
+        self._batch_size = batch_size
+        self._augment = augment
+        self._arrays = placement.replicate((self._images, self._labels, tuple(jax.random.split(key))))
+        self.initial_data_state = jnp.arange(len(self._images))
+        self.labels = None if augment else np.asarray(self._labels)
 
-    return Feed(None, lambda order: store, store, load, None)
+    @property
+    def example_arrays(self) -> PyTree:
+        return self._arrays
+
+    @property
+    def fingerprint(self) -> Mapping[str, object]:
+        stride = max(1, len(self._images) // FINGERPRINT_IMAGES)
+        return {"images": array_checksum(self._images[::stride]), "labels": array_checksum(self._labels)}
+
+    def next_arrays(self) -> PyTree:
+        return self._arrays
+
+    def load(self, arrays: PyTree, data_state: DataState, step: Array) -> tuple[Array, Array, DataState]:
+        images, labels, (order_key, augment_key) = arrays
+        count = len(images)
+        epoch, index = jnp.divmod(step, count // self._batch_size)
+
+        def shuffle() -> Array:
+            return jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
+
+        order = lax.cond(index == 0, shuffle, lambda: data_state)
+        indices = lax.dynamic_slice_in_dim(order, index * self._batch_size, self._batch_size)
+        batch = Batch(images=images[indices], labels=labels[indices], indices=indices, epoch=epoch)
+        return *_augmented(self._augment, augment_key, step, batch), order
 
 
-def _stored(data: Any, batch_size: int, key: Array, augment: Augment | None, place: Placement) -> Feed:
+class SampledBatches(BatchSource):
+    """Batches of examples that a function draws on the device, new ones in every step."""
+
+    def __init__(self, sample: Sample, batch_size: int, key: Array, placement: Placement):
+        self._sample = sample
+        self._batch_size = batch_size
+        self._key = placement.replicate(key)
+
+    @property
+    def example_arrays(self) -> PyTree:
+        return self._key
+
+    def next_arrays(self) -> PyTree:
+        return self._key
+
+    def load(self, arrays: PyTree, data_state: DataState, step: Array) -> tuple[Array, Array, DataState]:
+        keys = jax.random.split(jax.random.fold_in(arrays, step), self._batch_size)
+        images, labels = jax.vmap(self._sample)(keys)
+        return _with_channels(images), jnp.asarray(labels), data_state
+
+
+class StreamBatches(BatchSource):
+    """Batches of a stream, one for each call; every process reads its share, and they are joined on the devices."""
+
+    max_steps_per_call = 1
+
+    def __init__(self, stream: BatchStream, batch_size: int, key: Array, augment: Augment | None, placement: Placement):
+        self._stream = stream
+        self._local_batch_size = batch_size // jax.process_count()
+        self._augment = augment
+        self._placement = placement
+        self._key = placement.replicate(key)
+        self._batches = stream.batches(self._local_batch_size)
+        # The first batch is read at once, because its shapes are needed before the first step.
+        self._read_ahead: tuple[int, PyTree] | None = self._read()
+        self._example_arrays = jax.eval_shape(lambda arrays: arrays, self._read_ahead[1])
+        self.position = 0
+
+    @property
+    def example_arrays(self) -> PyTree:
+        return self._example_arrays
+
+    @property
+    def fingerprint(self) -> Mapping[str, object]:
+        return self._stream.fingerprint
+
+    def next_arrays(self) -> PyTree:
+        self.position, arrays = self._read_ahead or self._read()
+        self._read_ahead = None
+        return arrays
+
+    def load(self, arrays: PyTree, data_state: DataState, step: Array) -> tuple[Array, Array, DataState]:
+        images, labels, indices, epochs, key = arrays
+        batch = Batch(images=images, labels=labels, indices=indices, epoch=epochs[0])
+        return *_augmented(self._augment, key, step, batch), data_state
+
+    def seek(self, position: int) -> None:
+        if position == self.position:
+            return
+        self._batches.close()
+        self._batches = self._stream.batches(self._local_batch_size, position)
+        self._read_ahead = None
+        self.position = position
+
+    def close(self) -> None:
+        self._batches.close()
+
+    def _read(self) -> tuple[int, PyTree]:
+        """The next batch on the devices, and the position after it."""
+        batch = next(self._batches)
+        # The epoch is repeated for every image, so that it can be sharded as they are.
+        epochs = np.full(self._local_batch_size, batch.epoch, np.int32)
+        rows = (batch.images, batch.labels, batch.indices.astype(np.int32), epochs)
+        return batch.position, (*self._placement.shard_process_local(rows), self._key)
+
+
+def _check_arrays(data: ArrayData, batch_size: int) -> tuple[Array, Array]:
     try:
         images, labels = (jnp.asarray(part) for part in data)
     except (TypeError, ValueError):
         raise TypeError(
             f"data: expected (images, labels), a function sample(key) or a stream, got {type(data).__name__}"
         ) from None
-    n = len(images)
-    if len(labels) != n:
-        raise ValueError(f"data: expected as many labels as the {n} images, got {len(labels)}")
-    if n < batch_size:
-        raise ValueError(f"batch_size: expected at most the {n} images of data, got {batch_size}")
-    store = place.replicate((images, labels, tuple(jax.random.split(key))))
-
-    def load(store: tuple[Array, Array, Array], order: Array, step: Array) -> tuple[Array, Array, Array]:
-        images, labels, (order_key, augment_key) = store
-        epoch, place = jnp.divmod(step, n // batch_size)
-
-        def shuffled() -> Array:
-            return jax.random.permutation(jax.random.fold_in(order_key, epoch), n)
-
-        order = lax.cond(place == 0, shuffled, lambda: order)
-        chosen = lax.dynamic_slice_in_dim(order, place * batch_size, batch_size)
-        images, labels = _varied(augment, augment_key, step, Batch(images[chosen], labels[chosen], chosen, epoch))
-        return images, labels, order
-
-    def identity() -> dict[str, int]:
-        return {"images": checksum(images[:: max(1, n // COMPARED)]), "labels": checksum(labels)}
-
-    told = None if augment else np.asarray(labels)
-    return Feed(jnp.arange(n), lambda order: store, store, load, None, identity, told)
+    if len(labels) != len(images):
+        raise ValueError(f"data: expected as many labels as images ({len(images)}), got {len(labels)}")
+    if len(images) < batch_size:
+        raise ValueError(f"batch_size: expected at most the number of images ({len(images)}), got {batch_size}")
+    return images, labels
 
 
-def _streamed(pieces: "_Pieces", key: Array, augment: Augment | None, place: Placement) -> Feed:
-    key = place.replicate(key)
-
-    def load(store: tuple[Any, Array], order: Array, step: Array) -> tuple[Array, Array, Array]:
-        (images, labels, indices, epochs, order), key = store
-        images, labels = _varied(augment, key, step, Batch(images, labels, indices, epochs[0]))
-        return images, labels, order
-
-    return Feed(pieces.order(None), lambda order: (pieces.after(order), key), (pieces.first, key), load, 1)
-
-
-class _Pieces:
-    """A stream's pieces as batches on the devices of all processes, of which each reads its own."""
-
-    def __init__(self, stream: Stream, batch_size: int, place: Placement):
-        self.stream, self.place, self.whole = stream, place, batch_size
-        self.size, self.started = batch_size // jax.process_count(), False
-        self.read = stream.batches(self.size)
-        self.first = self._next()
-
-    def after(self, order: Array) -> Any:
-        """The batch at the order's position, which counts in the first call, and then those that follow it."""
-        if self.started:
-            return self._next()
-        self.started, position = True, self._position(order)
-        if not position:
-            return self.first
-        self.close()
-        self.read = self.stream.batches(self.size, position)
-        return self._next()
-
-    def _next(self) -> Any:
-        piece = next(self.read)
-        epochs = np.full(self.size, piece.epoch, np.int32)
-        parts = piece.images, piece.labels, piece.indices.astype(np.int32), epochs, self.order(piece.position)
-        return self.place.from_process_local(parts)
-
-    def order(self, position: int | None) -> np.ndarray:
-        """A position, of this process unless it is none's, for each image: two numbers of 32 bits, and the process."""
-        if position is None:
-            return np.full((self.whole, 3), -1, np.int32)
-        return np.tile(np.array([*divmod(position, 2**30), jax.process_index()], np.int32), (self.size, 1))
-
-    def _position(self, order: Array) -> int:
-        """This process's position."""
-        rows = to_host(order)
-        own = rows[rows[:, 2] == jax.process_index()]
-        return int(own[0, 0]) * 2**30 + int(own[0, 1]) if len(own) else 0
-
-    def close(self) -> None:
-        """Ends the reading."""
-        self.read.close()
-
-
-def _varied(augment: Augment | None, key: Array, step: Array, batch: Batch) -> tuple[Array, Array]:
-    images, labels = augment(jax.random.fold_in(key, step), batch) if augment else batch[:2]
+def _augmented(augment: Augment | None, key: Array, step: Array, batch: Batch) -> tuple[Array, Array]:
+    """The images (N, H, W, C) and labels to learn from."""
+    images, labels = (batch.images, batch.labels) if augment is None else augment(jax.random.fold_in(key, step), batch)
     return _with_channels(images), labels
 
 
 def _with_channels(images: Array) -> Array:
     if images.ndim not in (3, 4):
-        raise ValueError(f"data: expected images of (H, W) or (H, W, C), got {images.shape[1:]}")
+        raise ValueError(f"data: expected images (H, W) or (H, W, C), got shape {images.shape[1:]}")
     return images if images.ndim == 4 else images[..., None]

@@ -17,6 +17,11 @@ def optional_import(*, needed_by: str, extra: str) -> Iterator[None]:
 
     Raises:
       ImportError: the package is missing; the message names it, what needs it and the extra.
+
+    >>> with optional_import(needed_by="save_params", extra="io"):
+    ...     import a_missing_package.numpy
+    Traceback (most recent call last):
+    ImportError: save_params needs a_missing_package: pip install 'cnn_jax[io]'
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Features scaled and turned: the poses in which `search` looks for them."""
+"""Poses of a template: `search` compares templates scaled and rotated."""
 
 import math
 from collections.abc import Sequence
@@ -13,65 +13,99 @@ from jaxtyping import Array
 from ._typing import Pair
 from .warping import resample
 
+# Scaled sides are cut off here, before they are rounded to ints: larger than any image.
+LARGEST_SIDE_PIXELS = 2**31
+# Decimals that grid coordinates are rounded to, so that multiples of 90 degrees hit pixels exactly.
+GRID_DECIMALS = 6
+
 
 class Pose(NamedTuple):
-    """A scale and an angle, the size of the feature at that scale, and its upright box at that angle."""
+    """A scale and an angle of a template."""
 
     scale: float
     angle: float
+    """Radians, counterclockwise."""
     size: Pair
+    """Rows and columns of the scaled template."""
     box: Pair
+    """Rows and columns of the upright box around the template, scaled and rotated."""
 
 
-def pose(size: Sequence[int], scale: float, angle: float) -> Pose:
-    """The pose of a feature of this size; a scale too large for any image gives a box too large for any."""
-    height, width = (max(1, round(min(n * scale, 2**31))) for n in size)
-    cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
+class RotationGrid(NamedTuple):
+    """For every pixel of a canvas, its coordinates in a scaled template, and whether it lies inside."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    inside: np.ndarray
+
+
+def make_pose(template_size: Sequence[int], scale: float, angle: float) -> Pose:
+    """The pose of a template of these rows and columns."""
+    height, width = (max(1, round(min(side * scale, LARGEST_SIDE_PIXELS))) for side in template_size)
+    cos = abs(math.cos(angle))
+    sin = abs(math.sin(angle))
     box = max(1, round(height * cos + width * sin)), max(1, round(height * sin + width * cos))
     return Pose(scale, angle, (height, width), box)
 
 
-def turned(bank: Array, weights: Array | None, poses: Sequence[Pose], canvas: Pair) -> tuple[Array, Array | None]:
-    """Features (P, K, *canvas, *C) at the angles of one scale, and which pixels count: (P, *canvas, *C) if for all
-    features alike, (P, K, *canvas, *C) if they have masks, None if all pixels count."""
-    *places, inside = (np.stack(each) for each in zip(*(_places(pose, canvas) for pose in poses), strict=True))
-    inside = inside.reshape(*inside.shape, *[1] * (bank.ndim - 3))
+def rotate_templates(
+    templates: Array, masks: Array | None, poses: Sequence[Pose], canvas_size: Pair
+) -> tuple[Array, Array | None]:
+    """Rotates templates by the angles of P poses of one scale, bilinearly.
 
-    def warp(bank: Array) -> Array:
-        scaled = jax.vmap(lambda feature: _scaled(feature, poses[0]))(bank)
-        return jax.vmap(lambda r, c: jax.vmap(lambda feature: resample(feature, r, c))(scaled))(*places)
+    Args:
+      templates: (K, h, w, *C).
+      masks: weights of their pixels, of the same shape, or None.
+      poses: all of one scale.
+      canvas_size: rows and columns of the results; no pose's box may be larger.
 
-    if weights is None:
-        mask = jnp.broadcast_to(inside, (*inside.shape[:3], *bank.shape[3:]))
-        return warp(bank), None if inside.all() else mask
-    counts = weights.astype(bool)
-    share = warp(counts.astype(bank.dtype))
-    features = warp(jnp.where(counts, bank, 0)) / jnp.maximum(share, 0.5)
-    counts = (share >= 0.5) & inside[:, None]
-    floats = jnp.issubdtype(weights.dtype, jnp.floating)
-    return features, jnp.where(counts, warp(weights), 0) if floats else counts
-
-
-def _scaled(feature: Array, posed: Pose) -> Array:
-    """A feature scaled exactly, about its centre, onto its size at that scale."""
-    if posed.scale == 1:
-        return feature
-    scale = jnp.full(2, posed.scale, jnp.float32)
-    shift = jnp.array([(new - posed.scale * old) / 2 for new, old in zip(posed.size, feature.shape, strict=False)])
-    shape = (*posed.size, *feature.shape[2:])
-    return scale_and_translate(feature, shape, (0, 1), scale, shift, "linear", antialias=True)
-
-
-def _places(posed: Pose, canvas: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where each pixel of the canvas lies in the scaled feature, (row, column), and whether inside it.
-
-    The box stands in the canvas so that the middle pixels of both are the same.
+    Returns:
+      Rotated templates (P, K, *canvas_size, *C), and their masks: (P, K, *canvas_size, *C) if `masks` are given, else
+      (P, *canvas_size, *C) for all templates alike, or None if the templates fill the canvas at all angles.
     """
-    centre = [(n - 1) // 2 - (side - 1) // 2 + (side - 1) / 2 for n, side in zip(canvas, posed.box, strict=True)]
-    down, right = np.indices(canvas) - np.reshape(centre, (2, 1, 1))
-    cos, sin = math.cos(posed.angle), math.sin(posed.angle)
-    back = cos * down + sin * right, cos * right - sin * down
-    places = [np.round(place + (n - 1) / 2, 6) for place, n in zip(back, posed.size, strict=True)]
-    inside = [(place >= -0.5) & (place <= n - 0.5) for place, n in zip(places, posed.size, strict=True)]
-    rows, columns = (np.clip(place, 0, n - 1) for place, n in zip(places, posed.size, strict=True))
-    return rows.astype(np.float32), columns.astype(np.float32), inside[0] & inside[1]
+    grids = [rotation_grid(pose, canvas_size) for pose in poses]
+    rows, columns, inside = (np.stack(arrays) for arrays in zip(*grids, strict=True))
+    inside = inside.reshape(*inside.shape, *[1] * (templates.ndim - 3))
+
+    def rotate(images: Array) -> Array:
+        scaled = jax.vmap(lambda image: _scale_template(image, poses[0]))(images)
+        return jax.vmap(lambda r, c: jax.vmap(lambda image: resample(image, r, c))(scaled))(rows, columns)
+
+    if masks is None:
+        shared_mask = jnp.broadcast_to(inside, (*inside.shape[:3], *templates.shape[3:]))
+        return rotate(templates), None if inside.all() else shared_mask
+    is_counted = masks.astype(bool)
+    coverage = rotate(is_counted.astype(templates.dtype))
+    rotated = rotate(jnp.where(is_counted, templates, 0)) / jnp.maximum(coverage, 0.5)
+    is_covered = (coverage >= 0.5) & inside[:, None]
+    if not jnp.issubdtype(masks.dtype, jnp.floating):
+        return rotated, is_covered
+    return rotated, jnp.where(is_covered, rotate(masks), 0)
+
+
+def rotation_grid(pose: Pose, canvas_size: Pair) -> RotationGrid:
+    """The coordinates to sample a scaled template at, so that the middle pixels of its box and the canvas coincide."""
+    center = [(n - 1) // 2 - (side - 1) // 2 + (side - 1) / 2 for n, side in zip(canvas_size, pose.box, strict=True)]
+    down, right = np.indices(canvas_size) - np.reshape(center, (2, 1, 1))
+    cos = math.cos(pose.angle)
+    sin = math.sin(pose.angle)
+    height, width = pose.size
+    rows = np.round(cos * down + sin * right + (height - 1) / 2, GRID_DECIMALS)
+    columns = np.round(cos * right - sin * down + (width - 1) / 2, GRID_DECIMALS)
+    inside_rows = (rows >= -0.5) & (rows <= height - 0.5)
+    inside_columns = (columns >= -0.5) & (columns <= width - 0.5)
+    return RotationGrid(
+        np.clip(rows, 0, height - 1).astype(np.float32),
+        np.clip(columns, 0, width - 1).astype(np.float32),
+        inside_rows & inside_columns,
+    )
+
+
+def _scale_template(template: Array, pose: Pose) -> Array:
+    """The template scaled about its center onto the pose's size, smoothed before it shrinks."""
+    if pose.scale == 1:
+        return template
+    scale = jnp.full(2, pose.scale, jnp.float32)
+    shift = [(new - pose.scale * old) / 2 for new, old in zip(pose.size, template.shape[:2], strict=True)]
+    shape = (*pose.size, *template.shape[2:])
+    return scale_and_translate(template, shape, (0, 1), scale, jnp.array(shift), "linear", antialias=True)

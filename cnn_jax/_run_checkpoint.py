@@ -1,264 +1,275 @@
-"""Training that outlives its process: the states of a run in a folder, by Orbax, and signals that ask it to stop."""
+"""Checkpoints of a training run in a directory, written by Orbax."""
 
 import contextlib
 import functools
 import json
 import logging
 import os
-import signal
-import sys
-import threading
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Array, PyTree
 
-from ._sharding import checksum, is_prng_key, key_data, put_on_sharding, to_host
+from ._checksums import json_checksum, leaves_by_path, tree_checksums
+from ._errors import one_line
+from ._orbax import import_orbax, make_manager, restore_numpy, silence_abandoned_tasks
+from ._sharding import is_prng_key, key_data, put_on_sharding, to_host
 
-KEPT = 2  # newest saves, beside the one of the lowest loss
-STATE, RECORD = "state", "record"
+STATE = "state"  # names of a checkpoint's items
+RECORD = "record"
+HALF_POSITION = 2**31  # positions are exchanged between processes as two 32-bit integers
+# After a failure the reads and writes that Orbax abandoned report from other threads. They are silenced this long.
+LATE_REPORTS_SECONDS = 0.05
 log = logging.getLogger(__name__)
 
 
+class IncompatibleCheckpoint(ValueError):
+    """A checkpoint is intact, but belongs to another run."""
+
+
+class SavedRun(NamedTuple):
+    """What a checkpoint holds."""
+
+    step: int
+    state: PyTree
+    history: dict[str, np.ndarray]
+    position: int | None
+    """Where this process continues to read its data, if they have a position on the host."""
+
+
 class RunCheckpointer:
-    """The saved states of one run in a folder: the newest ones, and the one of the lowest loss.
+    """Saves the states of one run in a directory: the newest ones, and the one of the lowest loss.
 
-    with RunCheckpointer(folder, {"batch_size": 64}) as saves:
-        step, state, history = saves.newest(state) or (0, state, {})
-        saves.save(100, state, history)
-
-    A state is a tree of dicts, lists and arrays. A save is written beside its place, in the background, and then
-    renamed: it is whole or not there. Sums of all bytes are kept with it, so that a damaged one is known, set aside
-    as `damaged-STEP`, and the one before it taken.
+    A checkpoint is written to a temporary directory in the background and then renamed, so it is complete or absent.
+    Checksums of all arrays are saved with it. A damaged checkpoint is renamed to `damaged-STEP`, and the one before it
+    is restored.
 
     Args:
-      folder: where the saves are, each in a folder of its step's number; made if needed.
-      run: what makes the run the one that it is, as JSON knows it. RunCheckpointer of another one are refused.
+      directory: where the checkpoints are, each in a directory named after its step; created if needed.
+      run: what identifies the run, as JSON can hold it. Checkpoints of another run are refused.
+
+    Example:
+
+        with RunCheckpointer(directory, {"batch_size": 64}) as checkpointer:
+            saved = checkpointer.restore_latest(state)
+            ...
+            checkpointer.save(100, state, {"loss": losses})
     """
 
-    def __init__(self, folder: str | os.PathLike[str], run: Mapping[str, Any]):
-        _orbax()
-        self.folder, self.run = Path(folder).absolute(), json.loads(json.dumps(dict(run)))
-        self.last = 0
-
-    @functools.cached_property
-    def manager(self) -> Any:
-        """Orbax's, which reads what is in the folder once it is made, and does not bear what is damaged."""
-        orbax = _orbax()
-        policy = orbax.checkpoint_managers.preservation_policy
-        best: dict[str, Any] = {"best_fn": lambda metrics: metrics["loss"], "best_mode": "min"}
-        kept = [policy.LatestN(KEPT), policy.BestN(get_metric_fn=best["best_fn"], reverse=True, n=1)]
-        options = orbax.CheckpointManagerOptions(
-            preservation_policy=policy.AnyPreservationPolicy(kept), cleanup_tmp_directories=True, **best
-        )
-        return orbax.CheckpointManager(self.folder, options=options)
+    def __init__(self, directory: str | os.PathLike[str], run: Mapping[str, object]):
+        import_orbax()
+        self.directory = Path(directory).absolute()
+        self._run = json.loads(json.dumps(dict(run)))  # as it comes back from a checkpoint
+        self._last_step = 0
+        self._failed = False
+        self._hooks = contextlib.ExitStack()
 
     def __enter__(self) -> "RunCheckpointer":
-        silence_orbax_noise()
+        self._hooks.enter_context(silence_abandoned_tasks())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if "manager" in self.__dict__:
-                self.manager.close()
-        except Exception as failed:
-            if error is None:
-                raise self._not_saved(failed) from failed
+        with self._hooks:
+            try:
+                if "_manager" in self.__dict__:
+                    self._manager.close()
+            except Exception as failure:
+                self._failed = True
+                if error is None:
+                    raise self._not_saved(failure) from failure
+            finally:
+                if self._failed:
+                    time.sleep(LATE_REPORTS_SECONDS)
 
-    def save(self, step: int, state: Any, history: Mapping[str, np.ndarray]) -> None:
-        """Starts to write the state after a step, and the history until then, which has a "loss" that is compared.
+    def save(self, step: int, state: PyTree, history: Mapping[str, np.ndarray], position: int | None = None) -> None:
+        """Starts to write a checkpoint.
 
-        Raises an OSError if this or the save before it cannot be written.
+        Args:
+          step: the number of steps done.
+          state: a tree of dicts, lists and arrays.
+          history: metrics of all steps; the mean "loss" since the last checkpoint decides which one is the best.
+          position: where this process continues to read its data; every process saves its own.
+
+        Raises:
+          OSError: this checkpoint or the one before it cannot be written.
         """
-        args = _orbax().args
-        whole = {"state": jax.tree.map(to_host, state), "history": dict(history)}
-        record = {"run": self.run, "state": _described(state), "history": list(history), "sums": _sums(whole)}
-        record["own"] = _own_sum(record)
-        items = args.Composite(**{STATE: args.PyTreeSave(whole), RECORD: args.JsonSave(record)})
-        loss, self.last = {"loss": float(np.mean(history["loss"][self.last - step :]))}, step
+        args = import_orbax().args
+        arrays = {"state": jax.tree.map(to_host, state), "history": dict(history)}
+        record: dict[str, object] = {
+            "run": self._run,
+            "state": _describe(state),
+            "history": list(history),
+            "positions": _gather_positions(position),
+            "checksums": tree_checksums(arrays),
+        }
+        record["record_checksum"] = json_checksum(record)
+        items = args.Composite(**{STATE: args.PyTreeSave(arrays), RECORD: args.JsonSave(record)})
+        recent_loss = float(np.mean(history["loss"][self._last_step - step :]))
+        self._last_step = step
         try:
-            self.manager.save(step, args=items, metrics=loss, force=True)
+            self._manager.save(step, args=items, metrics={"loss": recent_loss}, force=True)
         except Exception as error:
             raise self._not_saved(error) from error
 
     def wait(self) -> None:
-        """Waits until what was saved is on the disk. Raises an OSError if it cannot be."""
+        """Waits until all checkpoints are on disk. Raises an OSError if one cannot be written."""
         try:
-            self.manager.wait_until_finished()
+            self._manager.wait_until_finished()
         except Exception as error:
             raise self._not_saved(error) from error
 
-    def newest(self, like: Any) -> tuple[int, Any, dict[str, np.ndarray]] | None:
-        """The newest whole save, (step, state, history), its arrays placed as those of a state like it; None if there
-        is no save.
+    def restore_latest(self, like: PyTree) -> SavedRun | None:
+        """Reads the newest intact checkpoint; None if there are no checkpoints.
+
+        Args:
+          like: a state with the same tree structure, shapes and dtypes. The restored arrays get its shardings.
 
         Raises:
-          ValueError: the saves are of another run, or of a state with other arrays; or none of them is whole.
+          ValueError: no checkpoint is intact, or the newest intact one belongs to another run
+            (`IncompatibleCheckpoint`).
         """
         damaged: dict[int, Exception] = {}
-        for step in sorted(self._steps(), reverse=True):
+        for step in sorted(self._saved_steps(), reverse=True):
             try:
-                whole = self._read(step, like)
-            except _Other as error:
-                raise ValueError(str(error)) from None
-            except Exception as error:  # whatever Orbax and what it builds on make of damaged files
+                saved = self._read(step, like)
+            except IncompatibleCheckpoint:
+                raise
+            except Exception as error:  # damaged files make Orbax and its dependencies raise errors of many kinds
                 damaged[step] = error
                 continue
-            for other in self._steps():  # no more than Orbax must read to go on
-                if other < step:
-                    try:
-                        self._loss(other)
-                    except Exception as error:
-                        damaged[other] = error
-            self._set_aside(damaged, step)
-            self.last = step
-            return step, jax.tree.map(_placed, whole["state"], like), whole["history"]
+            damaged |= self._unreadable_losses(before=step)
+            self._failed = bool(damaged)
+            self._quarantine(damaged, step)
+            self._last_step = step
+            return saved._replace(state=jax.tree.map(_restore_array, saved.state, like))
         if damaged:
-            error = _line(next(iter(damaged.values())))
-            raise ValueError(f"{self.folder}: none of the saves {sorted(damaged)} is whole ({error}); start elsewhere")
-        _agree(0, self.folder)
+            self._failed = True
+            reason = one_line(next(iter(damaged.values())))
+            raise ValueError(
+                f"checkpoint_dir: none of the checkpoints {sorted(damaged)} in {self.directory} is intact ({reason}); "
+                "use another directory"
+            )
+        assert_same_step(0, self.directory)
         return None
 
-    def _steps(self) -> list[int]:
-        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+    @functools.cached_property
+    def _manager(self) -> Any:  # of Orbax
+        """Made after damaged checkpoints are out of the way, on which its constructor fails."""
+        return make_manager(self.directory)
+
+    def _saved_steps(self) -> list[int]:
+        names = [path.name for path in self.directory.iterdir()] if self.directory.is_dir() else []
         return [int(name) for name in names if name.isdecimal()]
 
-    def _set_aside(self, damaged: Mapping[int, Exception], step: int) -> None:
-        _agree(step, self.folder)
+    def _read(self, step: int, like: PyTree) -> SavedRun:
+        """A checkpoint with its arrays in host memory. Raises an error of any kind if it is damaged."""
+        path = self.directory / str(step)
+        record = json.loads((path / RECORD / "metadata").read_text())
+        if record.pop("record_checksum") != json_checksum(record):
+            raise ValueError(f"{RECORD}: its checksum differs")
+        self._read_loss(step)
+        self._check_compatible(record, like)
+        arrays = restore_numpy(path / STATE, {"state": like, "history": dict.fromkeys(record["history"], 0)})
+        if tree_checksums(arrays) != record["checksums"]:
+            raise ValueError(f"{STATE}: its checksums differ")
+        positions = record["positions"]
+        return SavedRun(
+            step=step,
+            state=arrays["state"],
+            history=arrays["history"],
+            position=positions[jax.process_index()] if positions else None,
+        )
+
+    def _check_compatible(self, record: dict[str, Any], like: PyTree) -> None:  # Any: JSON
+        """Raises IncompatibleCheckpoint for a record of another run or of a state with other arrays."""
+        expected = self._run | _describe(like)
+        saved = record["run"] | record["state"]
+        for name in expected | saved:
+            if expected.get(name) != saved.get(name):
+                raise IncompatibleCheckpoint(
+                    f"checkpoint_dir: expected {name}={expected.get(name)}, got checkpoints with "
+                    f"{name}={saved.get(name)} in {self.directory}; use another directory"
+                )
+        positions = record["positions"]
+        if positions and len(positions) != jax.process_count():
+            raise IncompatibleCheckpoint(
+                f"checkpoint_dir: expected checkpoints of {jax.process_count()} processes, got those of "
+                f"{len(positions)} in {self.directory}; use as many processes"
+            )
+
+    def _read_loss(self, step: int) -> float:
+        return float(json.loads((self.directory / str(step) / "metrics" / "metrics").read_text())["loss"])
+
+    def _unreadable_losses(self, before: int) -> dict[int, Exception]:
+        """The older checkpoints whose loss, which Orbax must read, is damaged, with the reasons."""
+        damaged: dict[int, Exception] = {}
+        for step in self._saved_steps():
+            if step >= before:
+                continue
+            try:
+                self._read_loss(step)
+            except Exception as error:
+                damaged[step] = error
+        return damaged
+
+    def _quarantine(self, damaged: Mapping[int, Exception], restored_step: int) -> None:
+        """Renames damaged checkpoints to `damaged-STEP`, once all processes have decided on `restored_step`."""
+        assert_same_step(restored_step, self.directory)
         if jax.process_index() == 0:
-            for other, error in damaged.items():
-                log.warning("%s: damaged, set aside (%s)", self.folder / str(other), _line(error))
-                name = f"damaged-{other}"
-                while (self.folder / name).exists():
-                    name += "+"
-                (self.folder / str(other)).rename(self.folder / name)
-        _agree(step, self.folder)  # all wait for the first
-
-    def _read(self, step: int, like: Any) -> Any:
-        orbax, folder = _orbax(), self.folder / str(step)
-        record = json.loads((folder / RECORD / "metadata").read_text())
-        if record.pop("own") != _own_sum(record):
-            raise ValueError(f"{RECORD} is not what was saved")
-        self._loss(step)
-        found, own = record["run"], self.run
-        for name in found | own:
-            if found.get(name) != own.get(name):
-                raise _Other(f"{self.folder}: holds a run with {name} {found.get(name)}, this one has {own.get(name)}")
-        found, own = record["state"], _described(like)
-        for place in own | found:
-            if found.get(place) != own.get(place):
-                raise _Other(f"{self.folder}: holds {place} as {found.get(place)}, this run has {own.get(place)}")
-        shape = {"state": like, "history": dict.fromkeys(record["history"], 0)}
-        plain = jax.tree.map(lambda _: orbax.RestoreArgs(restore_type=np.ndarray), shape)
-        with orbax.PyTreeCheckpointer() as reader:
-            whole = reader.restore(folder / STATE, args=orbax.args.PyTreeRestore(restore_args=plain))
-        sums = _sums(whole)
-        wrong = [path for path, value in record["sums"].items() if sums.get(path) != value]
-        if wrong:
-            raise ValueError(f"{wrong[0]} is not what was saved")
-        return whole
-
-    def _loss(self, step: int) -> float:
-        return float(json.loads((self.folder / str(step) / "metrics" / "metrics").read_text())["loss"])
+            for step, error in damaged.items():
+                path = self.directory / str(step)
+                log.warning("%s: damaged, set aside (%s)", path, one_line(error))
+                target = self.directory / f"damaged-{step}"
+                while target.exists():
+                    target = target.with_name(f"{target.name}+")
+                path.rename(target)
+        assert_same_step(restored_step, self.directory)  # the other processes wait for the renaming
 
     def _not_saved(self, error: Exception) -> OSError:
-        return OSError(f"{self.folder}: training is not saved ({_line(error)}); earlier saves are as they were")
+        self._failed = True
+        return OSError(
+            f"checkpoint_dir: cannot save the run in {self.directory} ({one_line(error)}); "
+            "earlier checkpoints are unchanged"
+        )
 
 
-class _Other(Exception):
-    """A save of another run."""
-
-
-@contextlib.contextmanager
-def stop_on_signal() -> Iterator[Callable[[int], signal.Signals | None]]:
-    """Yields a function of the step just begun that says which signal asks the run to stop after it, if one does.
-
-    It is the first SIGINT or SIGTERM, in place of what that does otherwise; a second one does that. Elsewhere than in
-    the main thread there is none. Of several processes a SIGTERM to one stops all, after the same step.
-    """
-    if jax.process_count() > 1:
-        stop = multihost_utils.reached_preemption_sync_point
-        yield functools.lru_cache(1)(lambda step: signal.SIGTERM if stop(step) else None)
-        return
-    asked: list[signal.Signals] = []
-    kinds = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {kind: signal.getsignal(kind) for kind in kinds}
-
-    def restore() -> None:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-
-    def note(kind: int, frame: Any) -> None:
-        asked.append(signal.Signals(kind))
-        restore()
-
-    for kind in kinds:
-        signal.signal(kind, note)
-    try:
-        yield lambda step: asked[0] if asked else None
-    finally:
-        restore()
-
-
-def _agree(step: int, folder: Path) -> None:
-    """Waits for the other processes, which must have found the same."""
+def assert_same_step(step: int, directory: Path) -> None:
+    """Waits for all processes. Raises a ValueError if they found different checkpoints."""
     if jax.process_count() > 1:
         steps = set(multihost_utils.process_allgather(np.int32(step)).tolist())
         if len(steps) > 1:
-            raise ValueError(f"{folder}: processes find saves of steps {sorted(steps)}; expected a disk that all share")
+            raise ValueError(
+                f"checkpoint_dir: expected a directory that all processes share, but in {directory} they find "
+                f"checkpoints of different steps {sorted(steps)}"
+            )
 
 
-def silence_orbax_noise() -> None:
-    """Where one array cannot be read or written, Orbax does not wait for the others, whose answers then find nobody,
-    now or later: that is not for the user's eyes."""
-    heard = sys.unraisablehook
-    if heard.__module__ == __name__:
-        return
-
-    def hook(answer: Any) -> None:
-        if answer.object is not None or str(answer.exc_value) != "Event loop is closed":
-            heard(answer)
-
-    sys.unraisablehook = hook
+def _gather_positions(position: int | None) -> list[int] | None:
+    """The positions of all processes, in their order."""
+    if position is None or jax.process_count() == 1:
+        return None if position is None else [position]
+    halves = multihost_utils.process_allgather(np.array(divmod(position, HALF_POSITION), np.int32))
+    return [int(high) * HALF_POSITION + int(low) for high, low in halves]
 
 
-def _orbax() -> Any:
-    try:
-        import orbax.checkpoint
-    except ImportError as error:
-        raise ImportError("checkpoint_dir needs Orbax: pip install 'cnn_jax[experiments]'") from error
-    return orbax.checkpoint
+def _restore_array(array: np.ndarray, like: Array) -> Array:
+    """An array of a checkpoint on the devices, as a key if `like` is one."""
+    if not is_prng_key(like):
+        return put_on_sharding(array, like.sharding)
+    key = jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
+    return put_on_sharding(key, like.sharding)
 
 
-def _placed(array: np.ndarray, like: jax.Array) -> jax.Array:
-    whole = jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like)) if is_prng_key(like) else array
-    return put_on_sharding(whole, like.sharding)
-
-
-def _by_path(tree: Any) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _described(tree: Any) -> dict[str, str]:
-    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in _by_path(jax.tree.map(key_data, tree)).items()}
-
-
-def _sums(tree: Any) -> dict[str, int]:
-    return {path: checksum(leaf) for path, leaf in _by_path(tree).items()}
-
-
-def _own_sum(record: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
-
-
-def _line(error: Exception) -> str:
-    """The start of an error's message, in one line."""
-    return " ".join(str(error).split())[:200]
+def _describe(tree: PyTree) -> dict[str, str]:
+    """The dtype and shape of every array, by path."""
+    arrays = leaves_by_path(jax.tree.map(key_data, tree))
+    return {path: f"{array.dtype}{list(array.shape)}" for path, array in arrays.items()}

@@ -1,84 +1,103 @@
-"""Data-parallel training: every device of a mesh takes a share of each batch, and all of them hold the parameters."""
+"""Data parallelism: the training state is replicated on all devices of a mesh, and every batch is sharded over them."""
 
-import functools
-import zlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
-
-Tree = Any
-
-
-class Placement(NamedTuple):
-    """Where a training's arrays are, as functions of trees of them."""
-
-    replicate: Callable[[Tree], Tree]
-    """Puts arrays, which every process has alike, on every device."""
-    constrain_replicated: Callable[[Tree], Tree]
-    """Within a program: keeps arrays on every device."""
-    shard_batch: Callable[[Tree], Tree]
-    """Within a program: divides arrays among the devices, along their first axis."""
-    from_process_local: Callable[[Tree], Tree]
-    """Makes of the part that each process has one array, divided among the devices."""
+from jaxtyping import Array, PyTree, Shaped
 
 
-def placement(mesh: Mesh | None, batch_size: int) -> Placement:
-    """The placement on a mesh of devices, of which every axis divides the batch; without a mesh, on the default device.
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """The devices of a training run. Without shardings everything is on the default device."""
+
+    replicated: NamedSharding | None = None
+    """A copy on every device."""
+    sharded: NamedSharding | None = None
+    """The first axis is divided among all devices."""
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """Copies arrays to every device. Every process must pass the same values."""
+        if self.replicated is None:
+            return jax.device_put(tree)
+        sharding = self.replicated
+        return jax.tree.map(lambda array: put_on_sharding(array, sharding), tree)
+
+    def shard_process_local(self, tree: PyTree) -> PyTree:
+        """Assembles global sharded arrays from the rows that each process holds."""
+        if self.sharded is None:
+            return jax.device_put(tree)
+        sharding = self.sharded
+        return jax.tree.map(
+            lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)),
+            tree,
+        )
+
+    def constrain_replicated(self, tree: PyTree) -> PyTree:
+        """Keeps the arrays of a compiled program replicated."""
+        return tree if self.replicated is None else lax.with_sharding_constraint(tree, self.replicated)
+
+    def constrain_sharded(self, tree: PyTree) -> PyTree:
+        """Keeps the arrays of a compiled program sharded along their first axis."""
+        return tree if self.sharded is None else lax.with_sharding_constraint(tree, self.sharded)
+
+
+def make_placement(mesh: Mesh | None, batch_size: int) -> Placement:
+    """The placement that shards batches over all axes of `mesh`, or that of the default device if `mesh` is None.
 
     Raises:
-      ValueError: a batch_size that the devices cannot share evenly.
-      TypeError: a mesh that is none.
+      ValueError: batch_size is not a multiple of the number of devices.
+      TypeError: mesh is not a Mesh.
     """
     if mesh is None:
-        return Placement(jax.device_put, _same, _same, jax.device_put)
+        return Placement()
     if not isinstance(mesh, Mesh):
         raise TypeError(f"mesh: expected a jax.sharding.Mesh, got {type(mesh).__name__}")
     if batch_size % mesh.size:
-        raise ValueError(f"batch_size: expected a multiple of the {mesh.size} devices of mesh, got {batch_size}")
-    # The compiler divides the work: the program is that of one device, and BatchNorm's means are the whole batch's.
-    automatic = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
-    everywhere = NamedSharding(automatic, PartitionSpec())
-    shared = NamedSharding(automatic, PartitionSpec(mesh.axis_names))
-    join = functools.partial(jax.make_array_from_process_local_data, shared)
+        raise ValueError(f"batch_size: expected a multiple of the number of devices ({mesh.size}), got {batch_size}")
+    # With Auto axes the compiler partitions the program of one device, so BatchNorm's means are the whole batch's.
+    auto_mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
     return Placement(
-        lambda tree: jax.tree.map(lambda array: put_on_sharding(array, everywhere), tree),
-        lambda tree: lax.with_sharding_constraint(tree, everywhere),
-        lambda tree: lax.with_sharding_constraint(tree, shared),
-        lambda tree: jax.tree.map(lambda array: join(np.asarray(array)), tree),
+        replicated=NamedSharding(auto_mesh, PartitionSpec()),
+        sharded=NamedSharding(auto_mesh, PartitionSpec(mesh.axis_names)),
     )
 
 
-def put_on_sharding(array: Any, sharding: Sharding) -> jax.Array:
-    """An array, or a key, on the devices of a sharding, of which other processes may have some."""
+def put_on_sharding(array: Shaped[Array | np.ndarray, "..."], sharding: Sharding) -> Array:
+    """Copies an array or a PRNG key to the devices of a sharding, which may belong to several processes."""
     if not is_prng_key(array):
         return jax.device_put(array, sharding)
-    numbers = jax.device_put(jax.random.key_data(array), sharding)
-    return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(array))
+    data = jax.device_put(jax.random.key_data(array), sharding)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
 
 
-def to_host(array: Any) -> np.ndarray:
-    """A copy that no later step can write into; of a key its numbers, of what every device has this process's own."""
+def to_host(array: Shaped[Array, "..."]) -> np.ndarray:
+    """Copies an array to host memory, where donation cannot overwrite it; a PRNG key becomes its raw data.
+
+    Of an array on several devices the copy on this process's first device is read.
+
+    >>> to_host(jnp.arange(3))
+    array([0, 1, 2], dtype=int32)
+    """
     return np.array(key_data(array).addressable_data(0))
 
 
-def checksum(array: Any) -> int:
-    """The CRC-32 of an array's bytes."""
-    return zlib.crc32(np.ascontiguousarray(array).tobytes())
+def is_prng_key(array: Shaped[Array | np.ndarray, "..."]) -> bool:
+    """Whether an array holds PRNG keys.
+
+    >>> is_prng_key(jax.random.key(0))
+    True
+    """
+    return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
 
 
-def is_prng_key(array: Any) -> bool:
-    """Whether an array holds keys."""
-    return jax.numpy.issubdtype(array.dtype, jax.dtypes.prng_key)
+def key_data(array: Shaped[Array, "..."]) -> Array:
+    """The raw data of a PRNG key; other arrays are returned unchanged.
 
-
-def key_data(array: Any) -> Any:
-    """A key's numbers, and other arrays themselves."""
+    >>> key_data(jax.random.key(3))
+    Array([0, 3], dtype=uint32)
+    """
     return jax.random.key_data(array) if is_prng_key(array) else array
-
-
-def _same(tree: Tree) -> Tree:
-    return tree

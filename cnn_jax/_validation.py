@@ -64,6 +64,14 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     return value
 
 
+def as_scalar(name: str, value: Scalar) -> Float[Array, ""]:
+    """One real number, which may be traced, as a floating-point array."""
+    (scalar,) = as_floats(**{name: value})
+    if scalar.shape:
+        raise ValueError(f"{name}: expected one number, got shape {scalar.shape}; use jax.vmap for several")
+    return scalar
+
+
 def as_pair(name: str, value: Any) -> Pair:
     """One positive int for both axes, or one for each axis: `as_pair("stride", 2) == (2, 2)`."""
     values = tuple(value) if isinstance(value, Sequence) else (value, value)

@@ -1,34 +1,42 @@
-"""Files that are either whole or not there."""
+"""Atomic file writes."""
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside `path` to write to; it takes the place of `path` once the block is done.
+    """Yields a temporary path to write to, and renames it to `path` when the block ends.
 
-    If the block fails, the temporary file is removed and what stood at `path` stays. Folders are made as needed.
+    The file at `path` is therefore complete or absent, whatever happens. If the block raises, the temporary file is
+    removed and an older file at `path` stays. The temporary file is in the same folder and has the same suffix.
+    Missing folders are created.
 
-    Raises an OSError when the folder cannot be made or written to.
+    Args:
+      path: the file to write.
+
+    Raises:
+      OSError: the folder cannot be created or written to.
+
+    Example:
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "reports" / "today.txt"
+    ...     with atomic_write(path) as temporary:
+    ...         characters = temporary.write_text("all is well")
+    ...     path.read_text()
+    'all is well'
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    temporary.touch(exist_ok=False)
     try:
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,73 +1,99 @@
-"""Kernels to start from, besides those of `jax.nn.initializers`."""
+"""Kernel initializers, in addition to those of `jax.nn.initializers`."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer
-from jaxtyping import Array, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from ._dtypes import accumulation_dtype
 from ._validation import as_floats, as_pair, check_number, check_shape
 
 
 def dirac(fallback: Initializer = jax.nn.initializers.zeros) -> Initializer:
-    """Kernels (h, w, C, K) that hand their channels on: the first min(C, K) features are 1 at the middle pixel of one
-    channel each and 0 elsewhere, the others are left to `fallback`.
+    """Identity (Dirac) initializer: kernels whose convolution copies the input channels.
 
-    The middle of an even size is the pixel after it, as in PyTorch; the padding must put it on the image's pixel.
-    Raises a ValueError for what is no kernel of a convolution.
+    Each of the first min(C, K) kernels of (h, w, C, K) is 1 at the center pixel of its own channel and 0 elsewhere. The
+    center of an even size is the pixel after the middle, as in PyTorch. The convolution copies only with padding that
+    puts the center on the output's pixel.
+
+    Args:
+      fallback: initializer of the other kernels, if K > C.
+
+    Returns:
+      An initializer, for `kernel_init` of `Conv`. It raises a ValueError for shapes other than (h, w, C, K).
+
+    Source: Zagoruyko and Komodakis, "DiracNets" (2017), https://arxiv.org/abs/1706.00388
 
     >>> dirac()(jax.random.key(0), (1, 3, 1, 1)).ravel()
     Array([0., 1., 0.], dtype=float32)
     """
 
-    def init(key: Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:
+    def init(
+        key: Array,
+        shape: Sequence[int],
+        dtype: DTypeLike | None = jnp.float32,
+        out_sharding: jax.NamedSharding | jax.P | None = None,
+    ) -> Array:
         if len(shape) != 4:
             raise ValueError(f"dirac: expected a kernel (h, w, C, K), got shape {tuple(shape)}")
         rows, columns, channels, features = shape
-        same = min(channels, features)
-        kernel = jnp.asarray(fallback(key, shape, dtype, out_sharding)).at[..., :same].set(0)
-        each = jnp.arange(same)
-        return kernel.at[rows // 2, columns // 2, each, each].set(1)
+        copied = min(channels, features)
+        kernel = jnp.asarray(fallback(key, shape, dtype, out_sharding)).at[..., :copied].set(0)
+        channel = jnp.arange(copied)
+        return kernel.at[rows // 2, columns // 2, channel, channel].set(1)
 
     return init
 
 
 def whitening(
-    images: Float[Array, "N H W C"], size: int | tuple[int, int] = 2, *, epsilon: float = 1.2e-4
+    images: Shaped[ArrayLike, "N H W C"], size: int | Sequence[int] = 2, *, epsilon: float = 1.2e-4
 ) -> Float[Array, "h w C K"]:
-    """Kernels that make the patches of images uncorrelated, of variance eigenvalue / (eigenvalue + epsilon):
-    (h, w, C, 2 h w C).
+    """Whitening kernels: convolution with them makes the channels of image patches uncorrelated.
 
-    The eigenvectors of the patches' covariance, each divided by sqrt(eigenvalue + epsilon), largest first, and then all
-    their negatives, so that a rectified layer loses nothing.
+    The kernels are the eigenvectors of the covariance of the patches, largest eigenvalue first, each divided by
+    sqrt(eigenvalue + epsilon), and then their negatives, so that a following ReLU loses no information. The outputs
+    have the variance eigenvalue / (eigenvalue + epsilon).
 
-    Raises a ValueError for a wrong rank, images smaller than a patch or an epsilon that is not above 0.
+    Args:
+      images: a sample of the training images. Integers and bools become float32.
+      size: rows and columns of the kernels, an int or (h, w).
+      epsilon: finite number above 0 that limits the gain of directions with little variance.
 
-    Source: Page, "How to Train Your ResNet" (2019), whose epsilon is 5e-4 for pixels of deviation 1. Those in [-1, 1]
-    deviate by about a half, so that a quarter of it does the same.
+    Returns:
+      2 h w C kernels, (h, w, C, 2 h w C).
+
+    Raises:
+      ValueError: a wrong rank, images smaller than the kernels, an epsilon that is not above 0.
+      TypeError: images that are not real numbers, an option of the wrong type.
+
+    Source: Page, "How to Train Your ResNet" (2019), https://myrtle.ai/learn/how-to-train-your-resnet/. There epsilon is
+    5e-4 for pixels of variance 1. Pixels in [-1, 1] have a variance of about 1/4, so a quarter of it does the same.
 
     >>> whitening(jax.random.normal(jax.random.key(0), (10, 8, 8, 3)), 2).shape
     (2, 2, 3, 24)
     """
     (images,) = as_floats(images=images)
-    images = images.astype(accumulation_dtype(images.dtype))
     check_shape("images", images, "N H W C")
     rows, columns = as_pair("size", size)
     epsilon = check_number("epsilon", epsilon, "a finite number above 0", lambda epsilon: epsilon > 0)
     if images.shape[1] < rows or images.shape[2] < columns:
         raise ValueError(f"size: expected at most the images' {images.shape[1:3]}, got {(rows, columns)}")
-    channels = images.shape[3]
-    slices = [
-        images[:, i : images.shape[1] - rows + 1 + i, j : images.shape[2] - columns + 1 + j]
-        for i in range(rows)
-        for j in range(columns)
-    ]
-    patches = jnp.concatenate(slices, -1).reshape(-1, rows * columns * channels)
-    patches = patches - jnp.mean(patches, 0, keepdims=True)
-    covariance = jnp.matmul(patches.T, patches, precision="highest") / len(patches)
-    values, vectors = jnp.linalg.eigh(covariance)
-    scaled = (vectors / jnp.sqrt(jnp.maximum(values, 0) + epsilon)[None])[:, ::-1]
-    kernels = scaled.reshape(rows, columns, channels, -1)
+
+    patches = _all_patches(images.astype(accumulation_dtype(images.dtype)), rows, columns)
+    centered = patches - jnp.mean(patches, 0, keepdims=True)
+    covariance = jnp.matmul(centered.T, centered, precision="highest") / len(centered)
+    eigenvalues, eigenvectors = jnp.linalg.eigh(covariance)
+    largest_first = (eigenvectors / jnp.sqrt(jnp.maximum(eigenvalues, 0) + epsilon)[None])[:, ::-1]
+    kernels = largest_first.reshape(rows, columns, images.shape[3], -1)
     return jnp.concatenate([kernels, -kernels], -1)
+
+
+def _all_patches(images: Array, rows: int, columns: int) -> Array:
+    """All patches of all images as vectors, (patches, h w C)."""
+    positions_down = images.shape[1] - rows + 1
+    positions_across = images.shape[2] - columns + 1
+    shifted = [images[:, y : positions_down + y, x : positions_across + x] for y in range(rows) for x in range(columns)]
+    return jnp.concatenate(shifted, -1).reshape(-1, rows * columns * images.shape[3])

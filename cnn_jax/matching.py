@@ -1,6 +1,6 @@
-"""How well each patch of an image matches a feature.
+"""Scores: how well every patch of an image matches a feature.
 
-With a patch p and a feature f of n pixels, and all sums over the pixels of the patch:
+For a patch p and a feature f of n pixels, with sums over the pixels of the patch:
 
     match                          Σpf / n                                      the article
     cosine                         Σpf / (‖p‖ ‖f‖)                              OpenCV's TM_CCORR_NORMED
@@ -9,273 +9,293 @@ With a patch p and a feature f of n pixels, and all sums over the pixels of the 
     normalized_squared_difference  Σ(p - f)² / (‖p‖ ‖f‖)                        OpenCV's TM_SQDIFF_NORMED
     sharpened_cosine               sgn(c) |c|^p with c = Σpf / ((‖p‖ + q) ‖f‖)  Rohrer
 
-Every score takes one image and one feature; `jax.vmap` over features computes what concerns the image alone once. A
-patch or feature with nothing to compare (flat for zncc, zero for those with norms, all masked) scores exactly 0 and
-has finite gradients; `is_defined` says where. Under a mask, a patch is flat to rounding: with a contrast of less than a
-thousandth of its brightness above the image's usual one. The scores of patches that hold a pixel that is not finite are
-not finite either; all others are what they were.
+Every score takes one image and one feature. `jax.vmap` over features computes the statistics of the image once.
 
-In float32 every score is within 2e-6 of the exact one, in units of
+Notes:
+  Degenerate patches and features score exactly 0, with finite gradients. They are constant (for zncc), all zero (for
+  the scores with norms) or fully masked. `is_defined` says where they are. Under a mask a patch is also constant if its
+  contrast is below a thousandth of the difference between its brightness and the image's typical brightness.
 
-    match                          ‖p‖ ‖f‖ / n
-    cosine, sharpened_cosine       1, times the exponent
-    zncc                           ‖p - b‖ / ‖p - p̄‖, with a mask its square
-    squared_difference             ‖p - b‖² + ‖f - b‖²
-    normalized_squared_difference  ‖p‖ / ‖f‖ + ‖f‖ / ‖p‖
+  Pixels that are not finite affect only the patches that contain them. The scores of those are not finite.
 
-where b is the image's usual brightness, the median of its rows' means. Fourier transforms, method "fft", round to the
-brightest pixels instead: for ‖p‖ and ‖p - b‖ read √n times the largest |p| and |p - b| near by, so that the cosine of a
-patch k times fainter is k times less exact, or with a mask k² times, and one that is flat under the mask alone may have
-a zncc of some 1e-5. Scores of 16 bits are rounded to them at the end.
+  Accuracy. In float32 every score is within 2e-6 of the exact one, in units of
+
+      match                          ‖p‖ ‖f‖ / n
+      cosine, sharpened_cosine       1, times the exponent
+      zncc                           ‖p - b‖ / ‖p - p̄‖, its square with a mask
+      squared_difference             ‖p - b‖² + ‖f - b‖²
+      normalized_squared_difference  ‖p‖ / ‖f‖ + ‖f‖ / ‖p‖
+
+  where b is the image's typical brightness, the median of its rows' means. 16-bit scores are computed in float32 and
+  rounded once, at the end.
+
+  Accuracy of method="fft". Fourier transforms round to the brightest pixels nearby: replace ‖p‖ and ‖p - b‖ by √n times
+  the largest |p| and |p - b| around the patch. So the cosine of a patch that is k times fainter than its surroundings
+  is k times less exact, k² times with a mask. A patch that is constant only under the mask may have a zncc of about
+  1e-5 instead of 0.
 """
 
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
-from . import _patch_statistics
-from ._typing import Padding
-from ._validation import as_floats
+from . import _score_formulas
+from ._score_inputs import check_score_inputs
+from ._typing import Padding, Scalar, Score
+from ._validation import as_scalar
+
+__all__ = [
+    "cosine",
+    "is_defined",
+    "match",
+    "normalized_squared_difference",
+    "sharpened_cosine",
+    "squared_difference",
+    "zncc",
+]
 
 
 def match(
-    image: Num[Array, "H W *C"],
-    feature: Num[Array, "h w *C"],
+    image: Shaped[ArrayLike, "H W *C"],
+    feature: Shaped[ArrayLike, "h w *C"],
     *,
-    mask: Num[Array, "h w *c"] | None = None,
+    mask: Shaped[ArrayLike, "h w *c"] | None = None,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     fill: float | str = 0.0,
     method: str = "auto",
     precision: lax.PrecisionLike = None,
 ) -> Float[Array, "H2 W2"]:
-    """Compares a feature with every patch of an image: multiply pixel by pixel, add, divide by the number of pixels.
+    """Mean product of a feature and every patch of an image.
 
         out[y, x] = 1/n sum over i, j, c of image[stride y + i, stride x + j, c] feature[i, j, c],  n = h w C
 
-    For pixels in [-1, 1] (white 1, black -1) the score lies in [-1, 1]; where both are ±1, a perfect match is 1 and the
-    photographic negative -1.
+    For pixels in [-1, 1] (white 1, black -1) the score lies in [-1, 1]. If all pixels are ±1, a perfect match scores 1
+    and the photographic negative -1.
 
     Args:
-      image: (H, W) or (H, W, C). Integers and bools become float32; float16 and bfloat16 add up in float32.
-      feature: (h, w) or (h, w, C), as many channels as the image. `jax.vmap` over features gives a bank of maps,
+      image: (H, W) or (H, W, C). Integers and bools become float32; float16 and bfloat16 accumulate in float32.
+      feature: (h, w) or (h, w, C), with the channels of the image. `jax.vmap` over features gives a bank of maps,
         `jax.vmap` over images a batch, both together one dense convolution.
-      mask: which pixels of the feature count, in the shape of the feature, or (h, w) for all channels alike: bools and
-        integers (0 or not), or floats as weights m, which enter squared: Σ m² p f / Σ m².
-      stride: steps between patches, an int or (rows, columns).
+      mask: weights m of the feature's pixels, in the shape of the feature, or (h, w) for all channels alike. Bools and
+        integers are 0 or 1. Weights enter squared: Σ m² p f / Σ m².
+      stride: step between patches, an int or (rows, columns).
       padding: "VALID", "SAME", "CEIL" or ((top, bottom), (left, right)).
-      fill: what padded cells hold: a number (0 matches nothing), "edge" for the nearest pixel, or "reflect".
+      fill: the value of padded pixels: a number (0 matches nothing), "edge" for the nearest pixel, or "reflect".
       method, precision: as in `conv`.
 
     Returns:
       The match map, (H', W').
 
     Raises:
-      ValueError: ranks, channels or masks that differ, an empty array, a feature larger than the image, an unknown
+      ValueError: wrong ranks, channels or mask shapes, an empty array, a feature larger than the image, an unknown
         padding, fill or method.
       TypeError: arrays that are not real numbers, options that are not ints.
 
-    Source: Rohrer, "How Convolutional Neural Networks Work" (2016).
+    Source: Rohrer, "How Convolutional Neural Networks Work" (2016),
+    https://brohrer.github.io/how_convolutional_neural_networks_work.html
 
     >>> import jax.numpy as jnp
     >>> diagonal = jnp.array([[1, -1], [-1, 1]])
     >>> match(jnp.array([[1, -1, 1], [-1, 1, -1]]), diagonal)
     Array([[ 1., -1.]], dtype=float32)
     """
-    inputs = _patch_statistics.prepare(image, feature, mask, stride, padding, fill, method, precision)
-    return _patch_statistics.match(inputs)[0].astype(inputs.dtype)
+    inputs = check_score_inputs(image, feature, mask, stride, padding, fill, method, precision)
+    return _score_formulas.match(inputs).score.astype(inputs.out_dtype)
 
 
 def cosine(
-    image: Num[Array, "H W *C"],
-    feature: Num[Array, "h w *C"],
+    image: Shaped[ArrayLike, "H W *C"],
+    feature: Shaped[ArrayLike, "h w *C"],
     *,
-    mask: Num[Array, "h w *c"] | None = None,
+    mask: Shaped[ArrayLike, "h w *c"] | None = None,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     fill: float | str = 0.0,
     method: str = "auto",
     precision: lax.PrecisionLike = "highest",
 ) -> Float[Array, "H2 W2"]:
-    """The cosine of the angle between a feature and every patch: how alike they are, whatever their brightness scale.
+    """Cosine of the angle between a feature and every patch; invariant to scaling of either.
 
         out[y, x] = Σ m² p f / sqrt(Σ m² p² Σ m² f²),  m = 1 without a mask
 
-    In [-1, 1], and 0 where patch or feature is all zero. Within 2e-6 of the exact value in float32, but see the room's
-    note on Fourier transforms. Arguments and errors are those of `match`; `precision` is the highest unless told
-    otherwise.
+    The score lies in [-1, 1] and is 0 where the patch or the feature is all zero. Arguments and errors are those of
+    `match`, but `precision` is "highest" by default.
 
-    Source: TM_CCORR_NORMED of OpenCV's matchTemplate.
+    Source: TM_CCORR_NORMED of OpenCV's matchTemplate, https://docs.opencv.org/4.x/df/dfb/group__imgproc__object.html
 
     >>> import numpy as np
     >>> np.asarray(cosine(np.array([[3.0, 4.0, 0.0]]), np.array([[30.0, 40.0]])).round(2)).round(2)
     array([[1. , 0.6]], dtype=float32)
     """
-    inputs = _patch_statistics.prepare(image, feature, mask, stride, padding, fill, method, precision)
-    return _patch_statistics.cosine(inputs)[0].astype(inputs.dtype)
+    inputs = check_score_inputs(image, feature, mask, stride, padding, fill, method, precision)
+    return _score_formulas.cosine(inputs).score.astype(inputs.out_dtype)
 
 
 def zncc(
-    image: Num[Array, "H W *C"],
-    feature: Num[Array, "h w *C"],
+    image: Shaped[ArrayLike, "H W *C"],
+    feature: Shaped[ArrayLike, "h w *C"],
     *,
-    mask: Num[Array, "h w *c"] | None = None,
+    mask: Shaped[ArrayLike, "h w *c"] | None = None,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     fill: float | str = 0.0,
     method: str = "auto",
     precision: lax.PrecisionLike = "highest",
 ) -> Float[Array, "H2 W2"]:
-    """Zero-mean normalized cross-correlation: how alike patch and feature are, whatever their brightness and contrast.
+    """Zero-mean normalized cross-correlation; invariant to brightness and contrast of patch and feature.
 
         out[y, x] = Σ m² (p - p̄)(f - f̄) / sqrt(Σ m² (p - p̄)² Σ m² (f - f̄)²),  p̄ = Σ m p / Σ m,  m = 1 without a mask
 
-    In [-1, 1], and 0 where patch or feature is flat. In float32 the error is about 1e-6, at most 1e-5 on an image whose
-    brightness lies a thousand times its contrast away from zero, and at most 1e-4 where the brightness steps by as
-    much. With a mask the last is the step's square times 1e-7.
+    The score lies in [-1, 1] and is 0 where the patch or the feature is constant. The means are over all channels
+    together. Arguments and errors are those of `match`, but `precision` is "highest" by default.
 
-    Arguments and errors are those of `match`; `precision` is the highest unless told otherwise.
+    Notes:
+      In float32 the error is about 1e-6. It is at most 1e-5 on an image whose brightness is a thousand times its
+      contrast, and at most 1e-4 where the brightness steps by that much; with a mask 1e-7 times the step's square.
+      Sums of squared deviations are merged from halves, so that no large numbers are subtracted.
 
-    Source: Lewis, "Fast Normalized Cross-Correlation" (1995); TM_CCOEFF_NORMED of OpenCV's matchTemplate. The sums of
-    squares are put together from halves by the rule of Chan, Golub and LeVeque (1979), and subtract no large numbers.
+    Source: Lewis, "Fast Normalized Cross-Correlation" (1995), http://scribblethink.org/Work/nvisionInterface/nip.html;
+    TM_CCOEFF_NORMED of OpenCV's matchTemplate, https://docs.opencv.org/4.x/df/dfb/group__imgproc__object.html
 
     >>> import numpy as np
     >>> np.asarray(zncc(np.array([[246.0, 245.0, 246.0, 246.0]]), np.array([[1.0, 0.0]]))).round(2)
     array([[ 1., -1.,  0.]], dtype=float32)
     """
-    inputs = _patch_statistics.prepare(image, feature, mask, stride, padding, fill, method, precision)
-    return _patch_statistics.zncc(inputs)[0].astype(inputs.dtype)
+    inputs = check_score_inputs(image, feature, mask, stride, padding, fill, method, precision)
+    return _score_formulas.zncc(inputs).score.astype(inputs.out_dtype)
 
 
 def squared_difference(
-    image: Num[Array, "H W *C"],
-    feature: Num[Array, "h w *C"],
+    image: Shaped[ArrayLike, "H W *C"],
+    feature: Shaped[ArrayLike, "h w *C"],
     *,
-    mask: Num[Array, "h w *c"] | None = None,
+    mask: Shaped[ArrayLike, "h w *c"] | None = None,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     fill: float | str = 0.0,
     method: str = "auto",
     precision: lax.PrecisionLike = "highest",
 ) -> Float[Array, "H2 W2"]:
-    """The sum of squared differences between a feature and every patch: 0 is a perfect match.
+    """Sum of squared differences between a feature and every patch; 0 is a perfect match.
 
         out[y, x] = Σ m² (p - f)²,  m = 1 without a mask
 
-    Never negative; the error is about 1e-6 of the sum of the squared contrasts of patch and feature, to the image's
-    usual brightness. Arguments and errors are those of `match`; `precision` is the highest unless told otherwise.
+    The score is never negative. Arguments and errors are those of `match`, but `precision` is "highest" by default.
 
-    Source: TM_SQDIFF of OpenCV's matchTemplate.
+    Source: TM_SQDIFF of OpenCV's matchTemplate, https://docs.opencv.org/4.x/df/dfb/group__imgproc__object.html
 
     >>> import jax.numpy as jnp
     >>> squared_difference(jnp.array([[1.0, 2.0, 4.0]]), jnp.array([[1.0, 2.0]]))
     Array([[0., 5.]], dtype=float32)
     """
-    inputs = _patch_statistics.prepare(image, feature, mask, stride, padding, fill, method, precision)
-    return _patch_statistics.squared_difference(inputs)[0].astype(inputs.dtype)
+    inputs = check_score_inputs(image, feature, mask, stride, padding, fill, method, precision)
+    return _score_formulas.squared_difference(inputs).score.astype(inputs.out_dtype)
 
 
 def normalized_squared_difference(
-    image: Num[Array, "H W *C"],
-    feature: Num[Array, "h w *C"],
+    image: Shaped[ArrayLike, "H W *C"],
+    feature: Shaped[ArrayLike, "h w *C"],
     *,
-    mask: Num[Array, "h w *c"] | None = None,
+    mask: Shaped[ArrayLike, "h w *c"] | None = None,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     fill: float | str = 0.0,
     method: str = "auto",
     precision: lax.PrecisionLike = "highest",
 ) -> Float[Array, "H2 W2"]:
-    """The squared difference in units of both norms: 0 is a perfect match.
+    """Sum of squared differences over the norms of patch and feature; 0 is a perfect match.
 
         out[y, x] = Σ m² (p - f)² / sqrt(Σ m² p² Σ m² f²) = ‖p‖ / ‖f‖ + ‖f‖ / ‖p‖ - 2 cosine
 
-    Never negative; 0 too where patch or feature is all zero, so ask `is_defined` before taking the least. Arguments and
-    errors are those of `match`; `precision` is the highest unless told otherwise.
+    The score is never negative. It is also 0 where the patch or the feature is all zero: mask the map with `is_defined`
+    before searching for its minimum. Arguments and errors are those of `match`, but `precision` is "highest" by
+    default.
 
-    Source: TM_SQDIFF_NORMED of OpenCV's matchTemplate.
+    Source: TM_SQDIFF_NORMED of OpenCV's matchTemplate, https://docs.opencv.org/4.x/df/dfb/group__imgproc__object.html
 
     >>> import numpy as np
     >>> np.asarray(normalized_squared_difference(np.array([[3.0, 4.0, 0.0]]), np.array([[3.0, 4.0]]))).round(2)
     array([[0.  , 0.85]], dtype=float32)
     """
-    inputs = _patch_statistics.prepare(image, feature, mask, stride, padding, fill, method, precision)
-    return _patch_statistics.normalized_squared_difference(inputs)[0].astype(inputs.dtype)
+    inputs = check_score_inputs(image, feature, mask, stride, padding, fill, method, precision)
+    return _score_formulas.normalized_squared_difference(inputs).score.astype(inputs.out_dtype)
 
 
 def sharpened_cosine(
-    image: Num[Array, "H W *C"],
-    feature: Num[Array, "h w *C"],
+    image: Shaped[ArrayLike, "H W *C"],
+    feature: Shaped[ArrayLike, "h w *C"],
     *,
-    p: float | Float[Array, ""] = 2.0,
-    q: float | Float[Array, ""] = 1e-3,
-    mask: Num[Array, "h w *c"] | None = None,
+    p: Scalar = 2.0,
+    q: Scalar = 1e-3,
+    mask: Shaped[ArrayLike, "h w *c"] | None = None,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     fill: float | str = 0.0,
     method: str = "auto",
     precision: lax.PrecisionLike = "highest",
 ) -> Float[Array, "H2 W2"]:
-    """The cosine made sharper by a power, and weaker where the patch is faint; `p` and `q` can be learned.
+    """Sharpened cosine similarity: a signed power of the cosine, reduced where the patch is faint.
 
         out[y, x] = sgn(c) |c|^p,  c = Σ m² p f / ((sqrt(Σ m² p²) + q) sqrt(Σ m² f²)),  m = 1 without a mask
 
-    In [-1, 1] for q >= 0 and p > 0, and 0 where patch or feature is all zero. Other arguments and errors are those of
-    `match`; `precision` is the highest unless told otherwise.
+    The score lies in [-1, 1] for q >= 0 and p > 0, and is 0 where the patch or the feature is all zero. Other arguments
+    and errors are those of `match`, but `precision` is "highest" by default.
 
-    Source: Rohrer, sharpened cosine similarity.
+    Args:
+      p: the exponent; it can be learned.
+      q: added to the patch's norm; it can be learned.
+
+    Source: Rohrer, sharpened cosine similarity, https://github.com/brohrer/sharpened-cosine-similarity
 
     >>> import numpy as np
     >>> np.asarray(sharpened_cosine(np.array([[3.0, 4.0, 0.0]]), np.array([[3.0, 4.0]]), p=2, q=0).round(2)).round(2)
     array([[1.  , 0.36]], dtype=float32)
     """
-    inputs = _patch_statistics.prepare(image, feature, mask, stride, padding, fill, method, precision)
-    (p, q), wide = as_floats(p=p, q=q), inputs.image.dtype
-    for name, value in (("p", p), ("q", q)):
-        if value.shape:
-            raise ValueError(f"{name}: expected one number, got shape {value.shape}; use jax.vmap for several")
-    p, q = p.astype(wide), q.astype(wide)
-    cos, ok, patch_norm, _ = _patch_statistics.cosine(inputs)
-    there = ok & (cos != 0)
-    shrunk = jnp.where(there, jnp.abs(cos) * patch_norm / jnp.where(there, patch_norm + q, 1), 1)
-    return jnp.where(there, jnp.sign(cos) * shrunk**p, jnp.where(jnp.isnan(cos), cos, 0)).astype(inputs.dtype)
+    inputs = check_score_inputs(image, feature, mask, stride, padding, fill, method, precision)
+    exponent = as_scalar("p", p).astype(inputs.image.dtype)
+    added_norm = as_scalar("q", q).astype(inputs.image.dtype)
+    return _score_formulas.sharpened_cosine(inputs, exponent, added_norm).score.astype(inputs.out_dtype)
 
 
 def is_defined(
-    image: Num[Array, "H W *C"],
-    feature: Num[Array, "h w *C"],
-    score: Callable[..., Array] = zncc,
+    image: Shaped[ArrayLike, "H W *C"],
+    feature: Shaped[ArrayLike, "h w *C"],
+    score: Score = zncc,
     *,
-    mask: Num[Array, "h w *c"] | None = None,
+    mask: Shaped[ArrayLike, "h w *c"] | None = None,
     stride: int | Sequence[int] = 1,
     padding: Padding = "VALID",
     fill: float | str = 0.0,
 ) -> Bool[Array, "H2 W2"]:
-    """Where a score of this room compares something: neither patch nor feature is flat, zero, all masked or not finite.
+    """Whether a score of this module is defined at every position.
 
-    Elsewhere the score is 0 by decree, or not finite. Arguments and errors are those of `match`; `score` is one of the
-    functions of this room, else a ValueError.
+    It is not where the patch or the feature is degenerate (constant for zncc, all zero for the scores with norms, fully
+    masked), where it is 0 by convention, nor where the patch or the feature has a pixel that is not finite. Arguments
+    and errors are those of `match`.
+
+    Args:
+      score: a function of this module that scores patches, else a ValueError.
 
     >>> import jax.numpy as jnp
     >>> is_defined(jnp.array([[0.0, 0.0, 1.0]]), jnp.array([[1.0, 2.0]]), cosine)
     Array([[False,  True]], dtype=bool)
     """
-    if score not in PARTS:
-        names = ", ".join(each.__name__ for each in PARTS)
+    if score not in _FORMULAS:
+        names = ", ".join(function.__name__ for function in _FORMULAS)
         raise ValueError(f"score: expected one of {names}, got {getattr(score, '__name__', score)!r}")
-    value, ok, *_ = PARTS[score](
-        _patch_statistics.prepare(image, feature, mask, stride, padding, fill, "auto", "highest")
-    )
-    return ok & jnp.isfinite(value)
+    inputs = check_score_inputs(image, feature, mask, stride, padding, fill, "auto", "highest")
+    score_map = _FORMULAS[score](inputs)
+    return score_map.defined & jnp.isfinite(score_map.score)
 
 
-PARTS = {
-    match: _patch_statistics.match,
-    cosine: _patch_statistics.cosine,
-    zncc: _patch_statistics.zncc,
-    squared_difference: _patch_statistics.squared_difference,
-    normalized_squared_difference: _patch_statistics.normalized_squared_difference,
-    sharpened_cosine: _patch_statistics.cosine,
+_FORMULAS: dict[Callable[..., Array], Callable[..., _score_formulas.ScoreMap | _score_formulas.CosineMap]] = {
+    match: _score_formulas.match,
+    cosine: _score_formulas.cosine,
+    zncc: _score_formulas.zncc,
+    squared_difference: _score_formulas.squared_difference,
+    normalized_squared_difference: _score_formulas.normalized_squared_difference,
+    sharpened_cosine: _score_formulas.cosine,  # defined where the cosine is
 }

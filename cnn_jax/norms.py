@@ -1,190 +1,218 @@
-"""Layers that normalise: over the batch, within an image, or among neighbouring channels. All compute in float32."""
+"""Normalization layers: over the batch, within an image, or among neighboring channels. All compute in float32.
 
-from collections.abc import Iterator
-from typing import Any
+`calibrate` sets the population statistics of BatchNorm after training.
+"""
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float, Shaped
 
+from ._calibration import calibrate
 from ._dtypes import accumulation_dtype
-from ._validation import as_floats, as_shape, check_int, check_number, check_shape
-from .layers import Intercept, Layer, Params, Shape, Stages, identity
+from ._layer import Intercept, Layer, Params, Shape, Stages, identity, init_without_params
+from ._validation import as_floats, as_shape, check_int, check_number
 
-Path = tuple[str, ...]
-BATCH = "batch"  # the name of the axis over which statistics are taken
+__all__ = ["BATCH", "BatchNorm", "GroupNorm", "LayerNorm", "LocalResponseNorm", "calibrate"]
+
+BATCH = "batch"  # name of the vmapped axis over which BatchNorm takes statistics
 
 
 def BatchNorm(*, use_scale: bool = True, use_bias: bool = True, epsilon: float = 1e-5) -> Layer:
-    """Normalises every channel by its mean and variance: of the batch in training, of the population afterwards.
+    """Batch normalization: standardizes each channel by batch statistics in training, by population statistics after.
 
         out = (image - mean) / sqrt(variance + epsilon) * scale + bias
 
-    In training, images must be mapped over by `jax.vmap(..., axis_name="batch")`, as `fit` does; a sharded batch needs
-    no more. Nothing is kept of those statistics: when training is over, `calibrate` computes the population's, which
-    start as 0 and 1, are parameters too and get no gradient; weight decay moves them, to no effect. The variance is the
-    biased one, of all pixels.
+    In training the mean and variance are those of the batch: images must be mapped by
+    `jax.vmap(..., axis_name="batch")`, as `fit` does. Sharding the batch over devices changes nothing.
 
-    Its stages "mean" and "variance" are those of the batch in training, and of the image by itself otherwise.
+    No running averages are kept, so `apply` has no state. After training, `calibrate` computes the population mean and
+    variance from images with the trained parameters ("precise BN"; `update_bn` in PyTorch's SWA utilities). Until then
+    they are 0 and 1. They are parameters that get no gradient in training. Weight decay changes them without effect:
+    training does not use them, and `calibrate` replaces them.
 
-    Raises a ValueError when it is trained without such an axis.
+    Args:
+      use_scale: multiplies each channel by a learned scale, initially 1.
+      use_bias: adds a learned bias, initially 0, to each channel.
+      epsilon: finite number of at least 0, added to the variance.
 
-    Source: Ioffe and Szegedy, "Batch Normalization" (2015).
+    Returns:
+      A layer named "batch_norm". Its intermediate activations are "mean" and "variance" (of the batch in training, of
+      the single image otherwise) and "normalized", the output. The variance is the biased one: the mean square.
 
+    Raises:
+      ValueError: an epsilon out of range; from `apply`, training without an axis named "batch", or an image with other
+        channels than the parameters.
+      TypeError: an epsilon that is no number.
+
+    Source: Ioffe and Szegedy, "Batch Normalization" (2015), https://arxiv.org/abs/1502.03167. Wu and Johnson,
+    "Rethinking 'Batch' in BatchNorm" (2021), https://arxiv.org/abs/2105.07576, for precise BN.
+
+    >>> import jax
     >>> net = BatchNorm()
     >>> params = net.init(jax.random.key(0), (1, 1, 1))
     >>> images = jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1)
     >>> jax.vmap(lambda image: net.apply(params, image, train=True), axis_name="batch")(images).ravel().round(3)
     Array([-1.,  1.], dtype=float32)
     """
-    epsilon = _epsilon(epsilon)
+    epsilon = _check_epsilon(epsilon)
 
-    def setup(key: Array, shape: Shape) -> Params:
+    def init(key: Array, shape: Shape) -> Params:
         channels = _channels(shape)
         statistics = {"mean": jnp.zeros(channels, jnp.float32), "variance": jnp.ones(channels, jnp.float32)}
-        return _scale_and_bias(channels, use_scale, use_bias) | statistics
+        return _init_scale_and_bias(channels, use_scale, use_bias) | statistics
 
     def apply_with_intermediates(
-        params: Params, image: Array, *, train: bool = False, key: Array | None = None, intercept: Intercept = identity
+        params: Params,
+        image: Shaped[ArrayLike, "*spatial C"],
+        *,
+        train: bool = False,
+        key: Array | None = None,
+        intercept: Intercept = identity,
     ) -> Stages:
-        image, wide = _floats(image)
+        (image,) = as_floats(image=image)
+        values = _widen(image)
+        mean = _channel_means(values)
         if train:
-            mean = _over_batch(_mean(wide))
-            centred = wide - _along(mean, wide)
-            variance = _over_batch(_mean(_square(centred)))
-            seen = {"mean": mean, "variance": variance}
+            mean = _pmean_over_batch(mean)
+            centered = values - _broadcast_channels(mean, values)
+            variance = _pmean_over_batch(_channel_means(_square(centered)))
+            scaling_variance = variance
         else:
-            own = _mean(wide)
-            seen = {"mean": own, "variance": _mean(_square(wide - _along(own, wide)))}
-            centred, variance = wide - _along(params["mean"], wide), params["variance"]
-        out = _scaled(centred * lax.rsqrt(_along(variance, wide) + epsilon), params)
-        return Stages(**seen, normalized=intercept("normalized", out.astype(image.dtype)))
+            variance = _channel_means(_square(values - _broadcast_channels(mean, values)))
+            centered = values - _broadcast_channels(params["mean"], values)
+            scaling_variance = params["variance"]
+        standardized = centered * lax.rsqrt(_broadcast_channels(scaling_variance, values) + epsilon)
+        out = _scale_and_shift(standardized, params).astype(image.dtype)
+        return Stages(mean=mean, variance=variance, normalized=intercept("normalized", out))
 
-    def apply(params: Params, image: Array, *, train: bool = False, key: Array | None = None) -> Array:
+    def apply(
+        params: Params, image: Shaped[ArrayLike, "*spatial C"], *, train: bool = False, key: Array | None = None
+    ) -> Float[Array, "*spatial C"]:
         return apply_with_intermediates(params, image, train=train, key=key)["normalized"]
 
-    return Layer(setup, apply, "batch_norm", apply_with_intermediates)
-
-
-def calibrate(net: Layer, params: Params, images: Float[Array, "N H W C"], *, batch_size: int = 500) -> Params:
-    """Puts the population's statistics into every BatchNorm of a network: its inputs' over all the images, (N, H, W, C)
-    or grey (N, H, W), which must be as the network sees them: scaled, if `augment` scales them for `fit`.
-
-    They are computed from the first to the last, each with those before it in place, so that they are exactly what the
-    trained network sees, whatever the batches were: as many passes over the images as there are. Without any BatchNorm
-    the parameters come back as they were.
-
-    Not for use under `jax.jit`. Raises a ValueError for images of a wrong rank or none, a batch_size below 1, and a
-    BatchNorm within a layer that shows no stages, so that nobody knows what comes to it.
-
-    >>> net = BatchNorm()
-    >>> params = net.init(jax.random.key(0), (1, 1, 1))
-    >>> params = calibrate(net, params, jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1))
-    >>> params["mean"], params["variance"]
-    (Array([2.], dtype=float32), Array([1.], dtype=float32))
-    """
-    own: Any = images if isinstance(images, jax.Array) else np.asarray(images)  # which stay where they are
-    check_shape("images", own, "N H W", "N H W C")
-    own = own if own.ndim == 4 else own[..., None]
-    paths, batch_size = _batch_norms(net, params, own[0]), check_int("batch_size", batch_size)
-
-    @jax.jit
-    def moments(params: Params, images: Array) -> dict[Path, tuple[Array, ...]]:
-        """The mean and the variance of every image."""
-        stages = jax.vmap(net.stages, (None, 0))(params, images)
-        return {path: tuple(stages["/".join((*path, name))] for name in ("mean", "variance")) for path in paths}
-
-    for path in paths:
-        parts = [moments(params, own[i : i + batch_size])[path] for i in range(0, len(own), batch_size)]
-        means, variances = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
-        params = _with(params, path, mean=means.mean(0), variance=variances.mean(0) + means.var(0))
-    return params
+    return Layer(init, apply, "batch_norm", apply_with_intermediates)
 
 
 def GroupNorm(groups: int, *, use_scale: bool = True, use_bias: bool = True, epsilon: float = 1e-5) -> Layer:
-    """Normalises every image by itself, each of so many groups of channels over all of its pixels.
+    """Group normalization: standardizes each group of channels over all pixels of one image.
 
-    Raises a ValueError when the channels cannot be divided into so many groups. One group is all.
+    Args:
+      groups: number of groups, a divisor of the channels. With 1, all channels are normalized together.
+      use_scale, use_bias, epsilon: as in `BatchNorm`.
 
-    Source: Wu and He, "Group Normalization" (2018).
+    Returns:
+      A layer named "group_norm".
 
+    Raises:
+      ValueError: `groups` below 1, an epsilon out of range; from `init`, groups that do not divide the channels.
+      TypeError: an option of the wrong type.
+
+    Source: Wu and He, "Group Normalization" (2018), https://arxiv.org/abs/1803.08494
+
+    >>> import jax
     >>> net = GroupNorm(1, use_scale=False, use_bias=False)
     >>> net.apply(net.init(jax.random.key(0), (1, 2, 1)), jnp.array([[[1.0], [3.0]]])).ravel().round(3)
     Array([-1.,  1.], dtype=float32)
     """
-    groups, epsilon = check_int("groups", groups), _epsilon(epsilon)
+    groups = check_int("groups", groups)
+    epsilon = _check_epsilon(epsilon)
 
-    def setup(key: Array, shape: Shape) -> Params:
+    def init(key: Array, shape: Shape) -> Params:
         channels = _channels(shape)
         if channels % groups:
             raise ValueError(f"groups: expected a divisor of the {channels} channels, got {groups}")
-        return _scale_and_bias(channels, use_scale, use_bias)
+        return _init_scale_and_bias(channels, use_scale, use_bias)
 
-    def apply(params: Params, image: Array, **_: Any) -> Array:
-        image, wide = _floats(image)
-        grouped = wide.reshape(*image.shape[:-1], groups, -1)
-        axes = (*range(image.ndim - 1), image.ndim)
-        return _scaled(_standardized(grouped, axes, epsilon).reshape(image.shape), params).astype(image.dtype)
+    def apply(
+        params: Params, image: Shaped[ArrayLike, "*spatial C"], *, train: bool = False, key: Array | None = None
+    ) -> Float[Array, "*spatial C"]:
+        (image,) = as_floats(image=image)
+        grouped = _widen(image).reshape(*image.shape[:-1], groups, -1)
+        pixels_and_channels_of_a_group = (*range(image.ndim - 1), image.ndim)
+        standardized = _standardize(grouped, pixels_and_channels_of_a_group, epsilon).reshape(image.shape)
+        return _scale_and_shift(standardized, params).astype(image.dtype)
 
-    return Layer(setup, apply, "group_norm")
+    return Layer(init, apply, "group_norm")
 
 
 def LayerNorm(*, use_scale: bool = True, use_bias: bool = True, epsilon: float = 1e-5) -> Layer:
-    """Normalises every pixel, or a vector, over its channels.
+    """Layer normalization: standardizes each pixel of an image, or a vector, over its channels.
 
-    Source: Ba, Kiros and Hinton, "Layer Normalization" (2016).
+    Args:
+      use_scale, use_bias, epsilon: as in `BatchNorm`.
 
+    Returns:
+      A layer named "layer_norm".
+
+    Raises:
+      ValueError: an epsilon out of range.
+      TypeError: an epsilon that is no number.
+
+    Source: Ba, Kiros and Hinton, "Layer Normalization" (2016), https://arxiv.org/abs/1607.06450
+
+    >>> import jax
     >>> net = LayerNorm(use_scale=False, use_bias=False)
     >>> net.apply(net.init(jax.random.key(0), (2,)), jnp.array([1.0, 3.0])).round(3)
     Array([-1.,  1.], dtype=float32)
     """
-    epsilon = _epsilon(epsilon)
+    epsilon = _check_epsilon(epsilon)
 
-    def setup(key: Array, shape: Shape) -> Params:
-        return _scale_and_bias(_channels(shape), use_scale, use_bias)
+    def init(key: Array, shape: Shape) -> Params:
+        return _init_scale_and_bias(_channels(shape), use_scale, use_bias)
 
-    def apply(params: Params, image: Array, **_: Any) -> Array:
-        image, wide = _floats(image)
-        return _scaled(_standardized(wide, (-1,), epsilon), params).astype(image.dtype)
+    def apply(
+        params: Params, image: Shaped[ArrayLike, "*spatial C"], *, train: bool = False, key: Array | None = None
+    ) -> Float[Array, "*spatial C"]:
+        (image,) = as_floats(image=image)
+        standardized = _standardize(_widen(image), (-1,), epsilon)
+        return _scale_and_shift(standardized, params).astype(image.dtype)
 
-    return Layer(setup, apply, "layer_norm")
+    return Layer(init, apply, "layer_norm")
 
 
 def LocalResponseNorm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Layer:
-    """Divides every number by a power of the mean square around it, over `size` neighbouring channels.
+    """Local response normalization: divides each number by a power of the mean square over neighboring channels.
 
         out[c] = image[c] / (k + alpha / size * Σ image[c']²)^beta,  c - size // 2 <= c' <= c + (size - 1) // 2
 
-    Channels that are not there count as 0, as in PyTorch.
+    Args:
+      size: number of channels in the sum. Channels beyond the first and the last count as 0, as in PyTorch.
+      alpha, beta, k: as in the formula.
+
+    Returns:
+      A layer named "local_response_norm" without parameters.
+
+    Raises:
+      ValueError: `size` below 1.
+      TypeError: `size` that is no int.
 
     Source: Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks" (2012),
-    whose alpha is not divided by the size.
+    https://doi.org/10.1145/3065386. There alpha is not divided by the size.
 
     >>> LocalResponseNorm(1, alpha=1.0, beta=0.5).apply({}, jnp.array([[[0.0, 1.0]]])).round(3)
     Array([[[0.   , 0.707]]], dtype=float32)
     """
     size = check_int("size", size)
 
-    def apply(params: Params, image: Array, **_: Any) -> Array:
-        image, wide = _floats(image)
+    def apply(
+        params: Params, image: Shaped[ArrayLike, "*spatial C"], *, train: bool = False, key: Array | None = None
+    ) -> Float[Array, "*spatial C"]:
+        (image,) = as_floats(image=image)
+        values = _widen(image)
         window = (1,) * (image.ndim - 1) + (size,)
-        border = [(0, 0)] * (image.ndim - 1) + [(size // 2, (size - 1) // 2)]
-        squares = lax.reduce_window(_square(wide), 0.0, lax.add, window, (1,) * image.ndim, border)
-        return (wide / (k + alpha / size * squares) ** beta).astype(image.dtype)
+        padding = [(0, 0)] * (image.ndim - 1) + [(size // 2, (size - 1) // 2)]
+        square_sums = lax.reduce_window(_square(values), 0.0, lax.add, window, (1,) * image.ndim, padding)
+        return (values / (k + alpha / size * square_sums) ** beta).astype(image.dtype)
 
-    return Layer(lambda key, shape: {}, apply, "local_response_norm")
-
-
-def _floats(image: Array) -> tuple[Array, Array]:
-    """An image of floats, and the same in the dtype to add up in."""
-    (image,) = as_floats(image=image)
-    return image, image.astype(accumulation_dtype(image.dtype))
+    return Layer(init_without_params, apply, "local_response_norm")
 
 
-def _mean(image: Array) -> Array:
-    """Of every channel."""
+def _widen(image: Array) -> Array:
+    """The image in the dtype to add up in."""
+    return image.astype(accumulation_dtype(image.dtype))
+
+
+def _channel_means(image: Array) -> Array:
     return jnp.mean(image, tuple(range(image.ndim - 1)))
 
 
@@ -192,16 +220,17 @@ def _square(x: Array) -> Array:
     return x * x
 
 
-def _over_batch(value: Array) -> Array:
+def _pmean_over_batch(value: Array) -> Array:
+    """The mean over the vmapped axis named "batch"."""
     try:
         return lax.pmean(value, BATCH)
     except NameError as error:
         raise ValueError(
-            f"BatchNorm: in training it needs images mapped over by jax.vmap(..., axis_name={BATCH!r})"
+            f"BatchNorm: training needs images mapped by jax.vmap(..., axis_name={BATCH!r}), got no axis of that name"
         ) from error
 
 
-def _epsilon(epsilon: float) -> float:
+def _check_epsilon(epsilon: float) -> float:
     return check_number("epsilon", epsilon, "a finite number of at least 0", lambda epsilon: epsilon >= 0)
 
 
@@ -212,53 +241,32 @@ def _channels(shape: Shape) -> int:
     return shape[-1]
 
 
-def _scale_and_bias(channels: int, use_scale: bool, use_bias: bool) -> Params:
-    params = {"scale": jnp.ones(channels, jnp.float32)} if use_scale else {}
-    return params | ({"bias": jnp.zeros(channels, jnp.float32)} if use_bias else {})
+def _init_scale_and_bias(channels: int, use_scale: bool, use_bias: bool) -> Params:
+    params = {}
+    if use_scale:
+        params["scale"] = jnp.ones(channels, jnp.float32)
+    if use_bias:
+        params["bias"] = jnp.zeros(channels, jnp.float32)
+    return params
 
 
-def _standardized(image: Array, axes: tuple[int, ...], epsilon: float) -> Array:
-    """Less its mean and over its standard deviation."""
-    centred = image - jnp.mean(image, axes, keepdims=True)
-    return centred * lax.rsqrt(jnp.mean(_square(centred), axes, keepdims=True) + epsilon)
+def _standardize(image: Array, axes: tuple[int, ...], epsilon: float) -> Array:
+    """Subtracts the mean over the axes and divides by the standard deviation over them."""
+    centered = image - jnp.mean(image, axes, keepdims=True)
+    return centered * lax.rsqrt(jnp.mean(_square(centered), axes, keepdims=True) + epsilon)
 
 
-def _scaled(image: Array, params: Params) -> Array:
-    image = image * _along(params["scale"], image) if "scale" in params else image
-    return image + _along(params["bias"], image) if "bias" in params else image
+def _scale_and_shift(image: Array, params: Params) -> Array:
+    if "scale" in params:
+        image = image * _broadcast_channels(params["scale"], image)
+    if "bias" in params:
+        image = image + _broadcast_channels(params["bias"], image)
+    return image
 
 
-def _along(values: Array, image: Array) -> Array:
-    """Values of the last axis in an image's rank and dtype."""
+def _broadcast_channels(values: Shaped[ArrayLike, "*spatial C"], image: Array) -> Array:
+    """Values per channel, in the rank and the dtype of an image."""
+    values = jnp.asarray(values)
     if values.shape[-1] != image.shape[-1]:
         raise ValueError(f"image: expected the {values.shape[-1]} channels of the parameters, got {image.shape[-1]}")
     return values.astype(image.dtype).reshape((1,) * (image.ndim - values.ndim) + values.shape)
-
-
-def _batch_norms(net: Layer, params: Params, image: Array) -> list[Path]:
-    """Where the parameters of every BatchNorm are, in the order in which the image comes to them."""
-    stages = [name.split("/") for name in jax.eval_shape(net.stages, params, image)]
-    named = [tuple(path[:-1]) for path in stages if path[-1] == "mean"]
-    held = list(_statistics(params))
-    for path in held:
-        if path not in named:
-            place = "params" + "".join(f"[{name!r}]" for name in path)
-            raise ValueError(
-                f"net: expected stages of the BatchNorm at {place}, got none; its layer needs `apply_with_intermediates`"
-            )
-    return [path for path in named if path in held]
-
-
-def _statistics(params: Params, path: Path = ()) -> Iterator[Path]:
-    """Where a mean and a variance are side by side."""
-    if {"mean", "variance"} <= params.keys():
-        yield path
-    for name, part in params.items():
-        if isinstance(part, dict):
-            yield from _statistics(part, (*path, name))
-
-
-def _with(params: Params, path: Path, **values: np.ndarray) -> Params:
-    if path:
-        return params | {path[0]: _with(params[path[0]], path[1:], **values)}
-    return params | {name: jnp.asarray(value, params[name].dtype) for name, value in values.items()}

@@ -1,45 +1,77 @@
-"""What optax's optimizers need to know about networks, and two that keep slow copies of the parameters."""
+"""Optimizer wrappers that keep slow weights (EMA, Lookahead), and the dimension numbers that Muon needs."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int, PyTree
 
 from ._dtypes import accumulation_dtype
 from ._validation import check_int, check_number
 
-UpdateSlow = Callable[[Array, Array, Array], tuple[Array, Array]]
 
+def muon_dimension_numbers(params: PyTree) -> PyTree:
+    """The dimension numbers of all kernels, for `optax.contrib.muon`, which optimizes matrices.
 
-def muon_dimension_numbers(params: Any) -> Any:
-    """Says which parameters are kernels (of `Conv`, features of `Match`): matrices of h w C rows, K columns to Muon.
+    A kernel of `Conv` or the features of `Match`, (h, w, C, K), is a matrix of h w C rows and K columns. Other
+    parameters have no dimension numbers; Muon leaves them to Adam.
 
-    For `optax.contrib.muon(rate, muon_weight_dimension_numbers=muon_dimension_numbers)`, which leaves the rest to Adam. The kernels of
-    a grouped convolution are taken as one matrix too, though every group is one by itself: better leave them to Adam.
+    Args:
+      params: the parameters of a network.
 
+    Returns:
+      A tree like `params`, of `optax.contrib.MuonDimensionNumbers` and None.
+
+    Notes:
+      The kernel of a grouped convolution is taken as one matrix, although each group has a matrix of its channels only.
+      Adam is the better choice for it.
+
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024),
+    https://kellerjordan.github.io/posts/muon/
+
+    Example:
+
+    >>> optimizer = optax.contrib.muon(0.01, muon_weight_dimension_numbers=muon_dimension_numbers)
     >>> muon_dimension_numbers({"conv1": {"kernel": jnp.zeros((3, 3, 1, 8)), "bias": jnp.zeros(8)}})["conv1"]["kernel"]
     MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
     """
-    rows_and_columns = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
-    return jax.tree.map(lambda leaf: rows_and_columns if leaf.ndim == 4 else None, params)
+    kernel_numbers = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
+    return jax.tree.map(lambda leaf: kernel_numbers if leaf.ndim == 4 else None, params)
 
 
 def with_ema(
     optimizer: optax.GradientTransformation, *, decay: float, steps: int
 ) -> optax.GradientTransformationExtraArgs:
-    """An optimizer that ends, after `steps` of them, at the exponential moving average of all parameters on the way.
+    """Wraps an optimizer: after `steps` updates the parameters become their exponential moving average.
 
         average <- d average + (1 - d) parameters,  d = min(decay, (1 + t) / (10 + t)) at step t
 
-    With BatchNorm, `calibrate` after it. Raises a ValueError for a decay that is not in [0, 1).
+    The averages of 16-bit parameters are kept in float32.
 
-    Source: the decay grows as in TensorFlow's ExponentialMovingAverage with `num_updates`.
+    Args:
+      optimizer: an optax optimizer.
+      decay: the largest weight of the old average, at least 0 and less than 1.
+      steps: the number of updates, that of the whole training.
 
-    >>> rule = with_ema(optax.sgd(0.1), decay=0.99, steps=100)
+    Returns:
+      An optax optimizer. With BatchNorm, pass the trained parameters to `calibrate`.
+
+    Raises:
+      ValueError: decay is not in [0, 1), or steps is below 1.
+      TypeError: optimizer is not an optax optimizer, decay is not a number, or steps is not an int.
+
+    Source: the decay grows as in TensorFlow's `ExponentialMovingAverage` with `num_updates`,
+    https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage
+
+    Example:
+
+    >>> optimizer = with_ema(optax.sgd(1.0), decay=0.5, steps=1)
+    >>> state = optimizer.init(jnp.array(0.0))
+    >>> update, state = optimizer.update(jnp.array(-1.0), state, jnp.array(0.0))
+    >>> round(float(update), 3)  # d = 2 / 11, so the average of 0 and 1 is 9 / 11
+    0.818
     """
     steps = check_int("steps", steps)
     decay = check_number("decay", decay, "a number of at least 0 and less than 1", lambda decay: 0 <= decay < 1)
@@ -50,67 +82,105 @@ def with_ema(
         slow = d * slow + (1 - d) * fast
         return slow, jnp.where(step >= steps, slow, fast)
 
-    return _with_slow(optimizer, update_slow)
+    return _with_slow_weights(optimizer, update_slow)
 
 
 def lookahead(
     optimizer: optax.GradientTransformation, *, sync_period: int = 5, slow_step_size: float = 0.5
 ) -> optax.GradientTransformationExtraArgs:
-    """An optimizer that is set back every few steps to slow parameters, which come a part of the way towards it first.
+    """Lookahead: every `sync_period` steps the slow weights move towards the fast ones, which are reset to them.
 
-        slow <- slow + slow_step_size (parameters - slow),  parameters <- slow,  every `sync_period` steps
+        slow <- slow + slow_step_size (parameters - slow),  parameters <- slow
 
-    Unlike `optax.lookahead` it takes and gives plain parameters. Raises a ValueError for a slow_step_size that is not in (0, 1].
+    Unlike `optax.lookahead`, it works on plain parameters. The slow weights of 16-bit parameters are kept in float32.
 
-    Source: Zhang, Lucas, Hinton and Ba, "Lookahead Optimizer: k steps forward, 1 step back" (2019).
+    Args:
+      optimizer: an optax optimizer, which updates the fast weights.
+      sync_period: the number of steps between two resets.
+      slow_step_size: the fraction of the way that the slow weights move, above 0 and at most 1.
 
-    >>> rule = lookahead(optax.sgd(0.1), sync_period=5, slow_step_size=0.5)
+    Returns:
+      An optax optimizer.
+
+    Raises:
+      ValueError: sync_period is below 1, or slow_step_size is not in (0, 1].
+      TypeError: optimizer is not an optax optimizer, sync_period is not an int, or slow_step_size is not a number.
+
+    Source: Zhang, Lucas, Hinton and Ba, "Lookahead Optimizer: k steps forward, 1 step back" (2019),
+    https://arxiv.org/abs/1907.08610
+
+    Example:
+
+    >>> optimizer = lookahead(optax.sgd(1.0), sync_period=1, slow_step_size=0.5)
+    >>> state = optimizer.init(jnp.array(0.0))
+    >>> update, state = optimizer.update(jnp.array(-1.0), state, jnp.array(0.0))
+    >>> float(update)  # half the way from 0 to 1
+    0.5
     """
     sync_period = check_int("sync_period", sync_period)
     slow_step_size = check_number(
-        "slow_step_size", slow_step_size, "a number above 0 and at most 1", lambda value: 0 < value <= 1
+        "slow_step_size", slow_step_size, "a number above 0 and at most 1", lambda size: 0 < size <= 1
     )
 
     def update_slow(step: Array, slow: Array, fast: Array) -> tuple[Array, Array]:
-        now = step % sync_period == 0
-        slow = jnp.where(now, slow + slow_step_size * (fast - slow), slow)
-        return slow, jnp.where(now, slow, fast)
+        is_sync = step % sync_period == 0
+        slow = jnp.where(is_sync, slow + slow_step_size * (fast - slow), slow)
+        return slow, jnp.where(is_sync, slow, fast)
 
-    return _with_slow(optimizer, update_slow)
+    return _with_slow_weights(optimizer, update_slow)
 
 
 class SlowWeightsState(NamedTuple):
-    """The state of an optimizer that keeps slow parameters."""
+    """The state of an optimizer that keeps slow weights."""
 
-    step: Array
-    slow: Any
-    inner: Any
+    step: Int[Array, ""]
+    slow: PyTree
+    inner: optax.OptState
 
 
-def _with_slow(
-    optimizer: optax.GradientTransformation, update_slow: UpdateSlow
+@runtime_checkable
+class _UpdateSlow(Protocol):
+    """Returns the slow and the fast weights after a step, from those before and after the inner optimizer's update."""
+
+    def __call__(
+        self, step: Int[Array, ""], slow: Float[Array, "..."], fast: Float[Array, "..."]
+    ) -> tuple[Float[Array, "..."], Float[Array, "..."]]: ...
+
+
+def _with_slow_weights(
+    optimizer: optax.GradientTransformation, update_slow: _UpdateSlow
 ) -> optax.GradientTransformationExtraArgs:
     if not hasattr(optimizer, "update"):
-        raise TypeError(f"optimizer: expected one of optax's, got {optimizer!r}")
-    inner = optax.with_extra_args_support(optimizer)
+        raise TypeError(f"optimizer: expected an optax optimizer, got {optimizer!r}")
+    inner_optimizer = optax.with_extra_args_support(optimizer)
 
-    def init(params: Any) -> SlowWeightsState:
-        return SlowWeightsState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, _wide(params)), inner.init(params))
+    def init(params: PyTree) -> SlowWeightsState:
+        slow = jax.tree.map(jnp.copy, _accumulable(params))
+        return SlowWeightsState(step=jnp.zeros((), jnp.int32), slow=slow, inner=inner_optimizer.init(params))
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, SlowWeightsState]:
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: object
+    ) -> tuple[PyTree, SlowWeightsState]:
         if params is None:
             raise ValueError("params: expected the parameters, got None")
-        change, own = inner.update(updates, state.inner, params, **extra)
+        inner_updates, inner = inner_optimizer.update(updates, state.inner, params, **extra)
         step = state.step + 1
-        fast = optax.apply_updates(params, change)
-        both = [update_slow(step, *pair) for pair in zip(*map(jax.tree.leaves, (state.slow, _wide(fast))), strict=True)]
-        slow, fast = (jax.tree.unflatten(jax.tree.structure(params), [pair[i] for pair in both]) for i in (0, 1))
-        change = jax.tree.map(lambda fast, old: (fast - old.astype(fast.dtype)).astype(old.dtype), fast, params)
-        return change, SlowWeightsState(step, slow, own)
+        fast = _accumulable(optax.apply_updates(params, inner_updates))
+        slow_leaves, structure = jax.tree.flatten(state.slow)
+        weights = zip(slow_leaves, jax.tree.leaves(fast), strict=True)
+        pairs = [update_slow(step, slow_leaf, fast_leaf) for slow_leaf, fast_leaf in weights]
+        slow = structure.unflatten([slow_leaf for slow_leaf, _ in pairs])
+        fast = structure.unflatten([fast_leaf for _, fast_leaf in pairs])
+        return jax.tree.map(_difference, fast, params), SlowWeightsState(step=step, slow=slow, inner=inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _wide(params: Any) -> Any:
-    """Parameters in the dtype to add up in: 16 bits do not see a hundredth of themselves."""
+def _difference(new: Array, old: Array) -> Array:
+    """The update from old to new parameters, in the dtype of the old ones."""
+    return (new - old.astype(new.dtype)).astype(old.dtype)
+
+
+def _accumulable(params: PyTree) -> PyTree:
+    """Parameters in the dtype to accumulate in: in 16 bits, relative updates below about 1 % are lost."""
     return jax.tree.map(lambda leaf: leaf.astype(accumulation_dtype(leaf.dtype)), params)

@@ -1,57 +1,86 @@
-"""Progress of long work on stderr: a bar on a terminal, elsewhere a plain line at the start and after every tenth."""
+"""Progress reports on stderr: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import jax
 
-PLAIN_LINES = 10
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+PLAIN_LINES = 10  # beside the first
 
 
 class Progress:
-    """Shows how far a loop has come.
+    """Shows how much of a loop is done.
 
-    with Progress("training", 1000) as progress:
-        progress.update(done, "loss 0.1")
+    On a terminal it is a bar, if rich is installed. Elsewhere it is a plain line at the first update and after every
+    tenth of the total. With several JAX processes only the first one reports.
+
+    Args:
+      title: what the loop does.
+      total: the number of iterations.
+      show: whether to report at all.
+
+    Example:
+
+        with Progress("training", 1000) as progress:
+            for step in range(1, 1001):
+                ...
+                progress.update(step, f"loss {loss:.4f}")
+
+    >>> with Progress("training", 1000, show=False) as progress:
+    ...     progress.update(1000)
     """
 
     def __init__(self, title: str, total: int, *, show: bool = True):
-        self.title, self.total, self.start, self.tenth = title, total, time.monotonic(), -1
-        show = show and jax.process_index() == 0  # of several processes the first speaks
-        self.bar = _bar(title, total) if show and sys.stderr.isatty() else None
-        self.plain = show and self.bar is None
+        show = show and jax.process_index() == 0
+        self._title = title
+        self._total = total
+        self._start = time.monotonic()
+        self._tenths_shown = -1
+        self._bar = _make_bar(title, total) if show and sys.stderr.isatty() else None
+        self._plain = show and self._bar is None
 
     def __enter__(self) -> "Progress":
-        if self.bar:
-            self.bar.start()
+        if self._bar:
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.bar:
-            self.bar.stop()
+        if self._bar:
+            self._bar.stop()
 
     def update(self, done: int, note: str = "") -> None:
-        """Says that `done` of the total are done; the note stands beside it."""
-        if self.bar:
-            self.bar.update(self.bar.task_ids[0], completed=done, note=note)
-        tenth = done * PLAIN_LINES // self.total
-        if self.plain and tenth > self.tenth:
-            self.tenth = tenth
-            seconds = time.monotonic() - self.start
-            print(f"{self.title}  {done}/{self.total}  {note}  {seconds:.0f} s", file=sys.stderr, flush=True)
+        """Reports that `done` iterations of the total are done, with a note."""
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=done, note=note)
+        tenths = done * PLAIN_LINES // self._total
+        if self._plain and tenths > self._tenths_shown:
+            self._tenths_shown = tenths
+            seconds = time.monotonic() - self._start
+            print(f"{self._title}  {done}/{self._total}  {note}  {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
-def _bar(title: str, total: int):
+def _make_bar(title: str, total: int) -> "RichProgress | None":
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
+        from rich.progress import Progress as RichProgress
     except ImportError:
         return None
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
-    bar = Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
+    bar = RichProgress(
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
     bar.add_task(title, total=total, note="")
     return bar

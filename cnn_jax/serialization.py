@@ -1,54 +1,70 @@
-"""Saving trained parameters: safetensors files, which hold arrays and text and nothing that could run; and exporting
-a network as a program."""
+"""Model files: parameters in the safetensors format, which holds data only and no executable code."""
 
-import importlib.util
 import json
 import os
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple, cast
 
 import jax
-import jax.export
+import jax.numpy as jnp
 import numpy as np
 
+from ._optional import optional_import
 from .files import atomic_write
-from .layers import Layer, Params
+from .layers import Params
 
 FORMAT = "cnn_jax 1"
-# What comes back from a file: it takes some float8 too, but NumPy reads none.
-DTYPES = {"bool", "bfloat16", "float16", "float32", "float64", "complex64"} | {
+SEPARATOR = "/"  # between the keys of nested dicts in a file
+# Dtypes that NumPy reads from a file. Safetensors can hold some of float8 too, but NumPy reads none of them.
+DTYPES = frozenset({"bool", "bfloat16", "float16", "float32", "float64", "complex64"}) | {
     f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
 }
-DEEPEST = 100  # rooms within rooms: Python and JAX walk trees by recursion, which ends somewhere
+MAX_DEPTH = 100  # of nested dicts: Python and JAX walk trees by recursion, which is limited
 
 
-class Saved(NamedTuple):
-    """What a model file holds: parameters, the network's name in `cnn_jax.nets`, and the options it was made with."""
+class SavedModel(NamedTuple):
+    """The contents of a model file."""
 
     params: Params
     net: str
+    """The name of a network in `cnn_jax.nets`."""
     options: dict[str, Any]
+    """The arguments that the network was made with, as JSON holds them."""
 
 
 def save_params(
-    path: str | os.PathLike[str], params: Params, *, net: str = "", options: Mapping[str, Any] | None = None
+    path: str | os.PathLike[str], params: Params, *, net: str = "", options: Mapping[str, object] | None = None
 ) -> None:
-    """Writes parameters to a safetensors file, with the network's name and options, so that the file alone is enough.
+    """Writes parameters to a safetensors file, with the name and options of their network.
 
-        save_params("model.safetensors", params, net="xo_net", options={"features": (16, 32, 32)})
-
-    The file is written beside its place and then renamed: it is whole or not there.
+    Args:
+      path: the file. It is written atomically.
+      params: nested dicts of arrays, with text keys.
+      net: the name of a function in `cnn_jax.nets` that makes the network.
+      options: the arguments of that function, as JSON can hold them.
 
     Raises:
       OSError: the folder or the file cannot be written to.
-      TypeError: params that are not nested dicts of arrays with text keys, or hold empty dicts or what files do not
-        give back (float8, 4 bits, random keys); a net that is no text; options that are no dict or no JSON.
+      TypeError: params are not nested dicts of arrays with text keys, contain empty dicts, or have a dtype that files
+        do not hold (float8, 4 bits, random keys); net is not a string; options is not a JSON-serializable dict.
+      ImportError: safetensors is not installed.
+
+    Example:
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "model.safetensors")
+    ...     save_params(path, {"dense1": {"bias": jnp.zeros(2)}}, net="xo_net", options={"features": (16, 32, 32)})
+    ...     params, net, options = load_params(path)
+    >>> params, net, options
+    ({'dense1': {'bias': Array([0., 0.], dtype=float32)}}, 'xo_net', {'features': [16, 32, 32]})
     """
-    safetensors = _safetensors()
+    safetensors = _import_safetensors("save_params")
     arrays = _flatten(params)
     if not isinstance(net, str):
         raise TypeError(f"net: expected the name of a network, got {net!r}")
-    metadata = {"format": FORMAT, "net": net, "options": _json({} if options is None else options)}
+    metadata = {"format": FORMAT, "net": net, "options": _to_json({} if options is None else options)}
     with atomic_write(path) as temporary:
         try:
             safetensors.numpy.save_file(arrays, temporary, metadata)
@@ -56,108 +72,100 @@ def save_params(
             raise OSError(f"{path}: cannot be written ({error})") from error
 
 
-def load_params(path: str | os.PathLike[str]) -> Saved:
-    """Reads what `save_params` wrote.
+def load_params(path: str | os.PathLike[str]) -> SavedModel:
+    """Reads a file that `save_params` wrote.
 
-        params, net, options = load_params("model.safetensors")
-        scores = getattr(cnn_jax.nets, net)(**options).apply(params, image)
+    Args:
+      path: the file.
 
-    Arrays come back as JAX makes them: float64 as float32, unless JAX was told to keep 64 bits.
+    Returns:
+      The parameters, the name of the network and its options. Without `jax_enable_x64` arrays of 64 bits become those
+      of 32 bits.
 
     Raises:
-      ValueError: the file is damaged or is not such a file; the message names it.
       OSError: the file cannot be opened.
+      ValueError: the file is damaged, or is not a model file; the message names it.
+      ImportError: safetensors is not installed.
+
+    Example:
+
+        params, net, options = load_params("model.safetensors")
+        logits = getattr(cnn_jax.nets, net)(**options).apply(params, image)
     """
-    safetensors = _safetensors()
-    with open(path, "rb"):  # for a plain FileNotFoundError or PermissionError
+    safetensors = _import_safetensors("load_params")
+    with open(path, "rb"):  # raises a plain FileNotFoundError or PermissionError
         pass
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if metadata.get("format") != FORMAT:
-            raise ValueError(f"format {metadata.get('format')!r}, not {FORMAT!r}")
+            raise ValueError(f"format: expected {FORMAT!r}, got {metadata.get('format')!r}")
         options = json.loads(metadata["options"])
         if not isinstance(options, dict):
-            raise ValueError("options that are no dict")
-        return Saved(_unflatten(arrays), metadata["net"], options)
-    except Exception as error:  # whatever safetensors, NumPy and JSON make of other files
+            raise ValueError(f"options: expected a dict, got {type(options).__name__}")
+        return SavedModel(params=_unflatten(arrays), net=metadata["net"], options=options)
+    except Exception as error:  # safetensors, NumPy and JSON raise errors of many kinds
         raise ValueError(f"{path}: not a model file that can be read ({error})") from error
 
 
-def export(net: Layer, params: Params, shape: tuple[int, ...]) -> bytes:
-    """A network and its parameters as a program that JAX alone runs: serialized StableHLO, for cpu, cuda and tpu.
-
-        Path("model.stablehlo").write_bytes(export(net, params, (28, 28, 1)))
-
-    and where cnn_jax is not installed
-
-        program = jax.export.deserialize(Path("model.stablehlo").read_bytes())
-        scores = program.call(images)
-
-    The program takes any number of images at once, float32 (N, *shape), and gives what `net.apply` gives for each.
-    Convolutions are XLA's own in it. JAX promises to read it for six months; keep the file of `save_params` beside it.
-
-    Raises a ValueError for a shape that the network does not take.
-    """
-    if not importlib.util.find_spec("flatbuffers"):
-        raise ImportError("export needs FlatBuffers: pip install 'cnn_jax[experiments]'")
-    (some,) = jax.export.symbolic_shape("N")
-    images = jax.ShapeDtypeStruct((some, *shape), np.float32)
-    program = jax.jit(lambda images: jax.vmap(net.apply, (None, 0))(params, images))
-    return bytes(jax.export.export(program, platforms=("cpu", "cuda", "tpu"))(images).serialize())
-
-
-def _safetensors() -> Any:
-    try:
+def _import_safetensors(needed_by: str) -> ModuleType:
+    with optional_import(needed_by=needed_by, extra="io"):
         import safetensors.numpy
-    except ImportError as error:
-        raise ImportError("saving and loading need safetensors: pip install 'cnn_jax[experiments]'") from error
     return safetensors
 
 
-def _json(options: Any) -> str:
+def _to_json(options: object) -> str:
     if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
         raise TypeError(f"options: expected a dict with text keys, got {options!r}")
     try:
         return json.dumps(dict(options), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(f"options: expected what JSON knows, got {error}") from error
+        raise TypeError(f"options: expected a JSON-serializable dict, got {error}") from error
 
 
 def _flatten(params: Params) -> dict[str, np.ndarray]:
-    def bare(part: Any) -> bool:
-        return part is None or (isinstance(part, dict | list | tuple) and not part and part is not params)
+    """The arrays by path: the keys of nested dicts, joined. Raises a TypeError for what a file cannot hold."""
+
+    def is_empty(node: object) -> bool:
+        return node is None or (isinstance(node, dict | list | tuple) and not node and node is not params)
 
     arrays = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=bare):
-        names, place = [getattr(entry, "key", None) for entry in path], jax.tree_util.keystr(path)
-        if len(names) > DEEPEST:
-            raise TypeError(f"params: expected dicts nested at most {DEEPEST} deep, got {len(names)}")
-        if not names or not all(isinstance(name, str) and "/" not in name for name in names):
-            raise TypeError(f"params: expected nested dicts with text keys without '/', got {place!r}")
-        if names == ["__metadata__"]:
-            raise TypeError("params: expected no key '__metadata__', which safetensors keeps for itself")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=is_empty):
+        keys = [getattr(entry, "key", None) for entry in path]
+        name = jax.tree_util.keystr(path)
+        _check_keys(keys, name)
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
-            raise TypeError(f"params: expected arrays, got {leaf!r} at {place}")
+            raise TypeError(f"params: expected arrays, got {leaf!r} at {name}")
         if leaf.dtype.name not in DTYPES:
-            raise TypeError(f"params: expected arrays of {sorted(DTYPES)}, got {leaf.dtype} at {place}")
-        arrays["/".join(map(str, names))] = np.require(leaf, requirements="C")
+            raise TypeError(f"params: expected arrays of {sorted(DTYPES)}, got {leaf.dtype} at {name}")
+        arrays[SEPARATOR.join(map(str, keys))] = np.require(leaf, requirements="C")
     return arrays
 
 
+def _check_keys(keys: Sequence[object], name: str) -> None:
+    if len(keys) > MAX_DEPTH:
+        raise TypeError(f"params: expected dicts nested at most {MAX_DEPTH} deep, got {len(keys)}")
+    if not keys or not all(isinstance(key, str) and SEPARATOR not in key for key in keys):
+        raise TypeError(f"params: expected nested dicts with text keys without {SEPARATOR!r}, got {name!r}")
+    if list(keys) == ["__metadata__"]:
+        raise TypeError("params: expected no key '__metadata__', which safetensors reserves")
+
+
 def _unflatten(arrays: Mapping[str, np.ndarray]) -> Params:
+    """The nested dicts of arrays. Raises a ValueError for paths that no nested dicts have."""
     params: Params = {}
     for path, array in arrays.items():
-        *rooms, name = path.split("/")
-        if len(rooms) >= DEEPEST:
-            raise ValueError(f"params nested deeper than {DEEPEST}")
-        room = params
-        for part in rooms:
-            room = room.setdefault(part, {})
-            if not isinstance(room, dict):
-                raise ValueError(f"an array where {path!r} needs a dict")
-        if name in room:
-            raise ValueError(f"a dict where {path!r} needs an array")
-        room[name] = jax.numpy.asarray(array)
+        *parents, name = path.split(SEPARATOR)
+        if len(parents) >= MAX_DEPTH:
+            raise ValueError(f"params: expected dicts nested at most {MAX_DEPTH} deep, got {len(parents) + 1}")
+        subtree = params
+        for key in parents:
+            child = subtree.setdefault(key, {})
+            if not isinstance(child, dict):
+                raise ValueError(f"params: expected a dict of arrays in {path!r}, got an array")
+            subtree = cast(Params, child)
+        if name in subtree:
+            raise ValueError(f"params: expected an array at {path!r}, got a dict")
+        subtree[name] = jnp.asarray(array)
     return params

@@ -1,19 +1,18 @@
 """What would 1, 8 and 1,000 accelerators do for a billion images, and what would they wait for?
 
-A calculation on paper from what is measured here: how many images of 28x28 pixels a device puts through the X/O network
-and the matcher (16 features of 3x3, zncc), how many it learns from (1,024 in a step), and how many pictures a core
-decodes. How fast disks, networks and buses are is said by the options; `--times` says how much faster another device is
-than the one here. All that must happen to an image happens at once, so that the slowest is what the rest waits for.
+An estimate from rates measured on this machine: images of 28x28 pixels per second through the X/O network and through
+the matcher (16 features of 3x3, zncc), images per second in training (1,024 per step), and PNG files per second that a
+CPU core decodes. Options give the speed of disks, networks and buses. `--times` says how much faster a device is than
+the one measured here. All steps work at the same time, so the slowest one limits the rate.
 
-    python -m experiments.billion                 with devices as fast as the one here
-    python -m experiments.billion --times 100     with devices a hundred times as fast
+    python -m experiments.billion                 devices as fast as the one here
+    python -m experiments.billion --times 100     devices a hundred times as fast
 """
 
 import dataclasses
 import io
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +20,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from PIL import Image
 
 import cnn_jax
 from cnn_jax import nets
-from cnn_jax._validation import check_int, check_number
 from cnn_jax.data import image_io, xo
 
 from ._lib import cli, report, runner
-from ._lib.benchmark import medians
+from ._lib.benchmark import Call, compiled_call, median_ms
 
-SIZE, BATCH, FEATURES = 28, 1024, 16
-DECODED = 200  # pictures
-PIXELS = SIZE * SIZE  # bytes of an image on its way to a device
+SIZE = 28
+BATCH = 1024
+FEATURES = 16
+DECODED = 200  # files
+BYTES_ON_BUS = SIZE * SIZE  # of an image on its way to a device
+BYTES_PER_PARAMETER = 4
+RING_PASSES = 2  # how often a ring all-reduce sends every gradient
+DECODING = "decoding"
 JOBS = ("X/O network", "matcher", "training")
+UNITS = {"days": 86400, "hours": 3600, "minutes": 60}
 
 
 @dataclasses.dataclass(frozen=True)
 class Billion:
-    """Calculate how long many devices take, and what they wait for."""
+    """Estimate how long many devices take for many images, and which step limits them."""
 
     images: int = 1_000_000_000
-    """Images to go through."""
+    """Images to process."""
     devices: tuple[int, ...] = (1, 8, 1000)
     """Numbers of devices."""
     times: float = 1.0
     """How much faster a device is than the one measured here."""
     per_host: int = 8
-    """Devices of a host."""
+    """Devices per host."""
     cores: int = 96
-    """Cores of a host that decode pictures, each as fast as one here."""
+    """CPU cores per host that decode pictures, each as fast as one here."""
     bus: float = 25.0
     """GB/s from a host's memory to each device."""
     disk: float = 5.0
@@ -59,103 +62,127 @@ class Billion:
     link: float = 12.5
     """GB/s between hosts."""
     store: float = 100.0
-    """GB/s that a store which all hosts read from gives in all."""
+    """GB/s in all from the storage that all hosts read from."""
     settle: float = 0.1
-    """Seconds of a turn of timing."""
+    """Seconds that every call is repeated in each round of timing."""
     out: Path = Path("runs/billion")
     """Folder for report.html and metrics.json."""
 
 
-def measure(settle: float) -> dict[str, float]:
-    """Images a second of a device for each job, pictures a second of a core, and the sizes that count."""
-    net, key = nets.xo_net(), jax.random.key(0)
+def measure(min_seconds: float) -> dict[str, float]:
+    """Images per second of a device for each job, files per second of a core, bytes per file and parameters."""
+    net = nets.xo_net()
+    key = jax.random.key(0)
     params = net.init(key, (SIZE, SIZE, 1))
-    batch, labels = jax.vmap(lambda key: xo.draw(key, size=SIZE))(jax.random.split(key, BATCH))
-    batch = batch[..., None]
-    features = jax.random.normal(key, (FEATURES, 3, 3))
-
-    def loss(params: Any, batch: jax.Array) -> jax.Array:
-        scores = jax.vmap(net.apply, (None, 0))(params, batch)
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, labels))
-
-    def learned(params: Any, batch: jax.Array) -> Any:
-        return jax.tree.map(lambda p, g: p - 0.01 * g, params, jax.grad(loss)(params, batch))
-
-    matched = jax.vmap(jax.vmap(cnn_jax.zncc, (None, 0)), (0, None))
-    programs: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-        "X/O network": (jax.jit(jax.vmap(net.apply, (None, 0))), (params, batch)),
-        "matcher": (jax.jit(matched), (batch[..., 0], features)),
-        "training": (jax.jit(learned), (params, batch)),
-    }
-    calls = {job: lambda program=program, given=given: program(*given) for job, (program, given) in programs.items()}
-    rates = {job: 1e3 * BATCH / taken for job, taken in medians(calls, settle=settle).items()}
-
-    files = []
-    for letter in np.asarray(batch[:DECODED, ..., 0]):
-        files.append(io.BytesIO())
-        Image.fromarray(cli.levels(letter)).save(files[-1], "PNG")
-    started = time.perf_counter()
-    for file in files:
-        image_io.read_square(file, size=SIZE)
-    rates["decoding"] = DECODED / (time.perf_counter() - started)
-    rates["bytes"] = sum(file.getbuffer().nbytes for file in files) / DECODED
+    draw = jax.jit(jax.vmap(lambda key: xo.draw(key, size=SIZE)))
+    images, labels = draw(jax.random.split(key, BATCH))
+    files = png_files(np.asarray(images[:DECODED]))
+    calls = job_calls(net, params, images, labels)
+    calls[DECODING] = lambda: [image_io.read_square(file, size=SIZE) for file in files]
+    milliseconds = median_ms(calls, min_seconds=min_seconds)
+    rates = {job: 1e3 * BATCH / milliseconds[job] for job in JOBS}
+    rates["decoding"] = 1e3 * len(files) / milliseconds[DECODING]
+    rates["bytes"] = sum(file.getbuffer().nbytes for file in files) / len(files)
     rates["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
     return rates
 
 
-def limits(config: Billion, rates: dict[str, float], job: str, devices: int) -> dict[str, float]:
-    """Images a second that everything which an image goes through would let pass, if there were nothing else."""
+def job_calls(net: cnn_jax.Layer, params: Any, images: jax.Array, labels: jax.Array) -> dict[str, Call]:
+    """A call of each job for a batch of images (N, H, W)."""
+    batch = images[..., None]
+    features = jax.random.normal(jax.random.key(0), (FEATURES, 3, 3))
+    apply = jax.vmap(net.apply, (None, 0))
+    match = jax.vmap(jax.vmap(cnn_jax.zncc, (None, 0)), (0, None))
+
+    def train_step(params: Any, batch: jax.Array) -> Any:
+        def loss(params: Any) -> jax.Array:
+            logits = apply(params, batch)
+            return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+        return jax.tree.map(lambda p, g: p - 0.01 * g, params, jax.grad(loss)(params))
+
+    return {
+        "X/O network": compiled_call(apply, params, batch),
+        "matcher": compiled_call(match, images, features),
+        "training": compiled_call(train_step, params, batch),
+    }
+
+
+def png_files(images: np.ndarray) -> list[io.BytesIO]:
+    """Images in [-1, 1] as PNG files in memory."""
+    files = []
+    for image in images:
+        file = io.BytesIO()
+        Image.fromarray(cli.to_uint8(image)).save(file, "PNG")
+        files.append(file)
+    return files
+
+
+def rate_limits(config: Billion, rates: Mapping[str, float], job: str, devices: int) -> dict[str, float]:
+    """For each step that an image goes through, the images per second that it alone would allow."""
     hosts = math.ceil(devices / config.per_host)
-    each = config.times * rates[job]
-    passed = {
-        "devices": devices * each,
+    device_rate = config.times * rates[job]
+    limits = {
+        "devices": devices * device_rate,
         "decoding": hosts * config.cores * rates["decoding"],
         "disks": 1e9 * hosts * config.disk / rates["bytes"],
-        "buses": 1e9 * devices * config.bus / PIXELS,
+        "buses": 1e9 * devices * config.bus / BYTES_ON_BUS,
         "store": 1e9 * config.store / rates["bytes"],
     }
-    if job == "training" and hosts > 1:  # a ring passes every gradient on about twice for each step
-        passed["links"] = devices * BATCH / (2 * 4 * rates["parameters"] / (1e9 * config.link))
-    return passed
+    if job == "training" and hosts > 1:
+        bytes_per_step = RING_PASSES * BYTES_PER_PARAMETER * rates["parameters"]
+        limits["links"] = devices * BATCH / (bytes_per_step / (1e9 * config.link))
+    return limits
 
 
 def main(config: Billion) -> dict[str, Any]:
-    """Measures, calculates, prints and writes; returns what metrics.json holds."""
-    for name in ("images", "per_host", "cores"):
-        check_int(name, getattr(config, name))
-    for name in ("times", "bus", "disk", "link", "store", "settle"):
-        check_number(name, getattr(config, name), "a number above 0", lambda value: value > 0)
-    numbers = [check_int("devices", devices) for devices in config.devices]
-    out = cli.make_writable(config.out)
+    """Measures, estimates, prints and writes; returns the content of metrics.json."""
+    check_options(config)
+    out = cli.make_output_dir(config.out)
     rates = measure(config.settle)
-    rows, table = [], [["job", "devices", "images/s", "time", "waits for", "next"]]
+    rows = []
+    table = [["job", "devices", "images/s", "time", "limited by", "next limit"]]
     for job in JOBS:
-        for devices in numbers:
-            passed = sorted(limits(config, rates, job, devices).items(), key=lambda limit: limit[1])
-            (first, rate), (second, other) = passed[:2]
-            rows.append({"job": job, "devices": devices, "limits": dict(passed), "seconds": config.images / rate})
-            taken, faster = duration(config.images / rate), f"{second}, {other / rate:.1f} times as fast"
-            table.append([job, f"{devices:,}", f"{rate:,.0f}", taken, first, faster])
-    metrics = {"rates": rates, "rows": rows, "config": runner.settings(config)}
+        for devices in config.devices:
+            limits = sorted(rate_limits(config, rates, job, devices).items(), key=lambda limit: limit[1])
+            seconds = config.images / limits[0][1]
+            rows.append({"job": job, "devices": devices, "limits": dict(limits), "seconds": seconds})
+            table.append([job, f"{devices:,}", *limit_cells(limits, seconds)])
+    metrics = {"rates": rates, "rows": rows, "config": runner.options_as_text(config)}
     cli.write_json(out / "metrics.json", metrics | cli.versions())
-    each = ", ".join(f"{job} {rates[job]:,.0f}" for job in JOBS)
-    came_out = [
-        f"Images a second of the device here: {each}; pictures that a core decodes: {rates['decoding']:,.0f}",
-        f"{config.images:,} images:",
+    measured = ", ".join(f"{job} {rates[job]:,.0f}" for job in JOBS)
+    results = [
+        f"Measured, images per second on the device here: {measured}. One core decodes {rates['decoding']:,.0f} PNG "
+        "files per second.",
+        f"Estimated for {config.images:,} images:",
         table,
     ]
-    report.write(out, "billion", config, came_out)
-    print(report.text(came_out))
+    report.write_html(out, "billion", config, results)
+    print(report.as_text(results))
     return metrics
 
 
+def check_options(config: Billion) -> None:
+    """Raises ValueError for a number that is not above 0."""
+    for name in ("images", "per_host", "cores", "times", "bus", "disk", "link", "store", "settle"):
+        cli.check_positive(f"--{name.replace('_', '-')}", getattr(config, name))
+    for devices in config.devices:
+        cli.check_positive("--devices", devices)
+
+
+def limit_cells(limits: list[tuple[str, float]], seconds: float) -> list[str]:
+    """The lowest limit's rate, the time, its name, and how much higher the next limit is."""
+    (name, rate), (next_name, next_rate) = limits[:2]
+    return [f"{rate:,.0f}", duration(seconds), name, f"{next_name}, {next_rate / rate:.1f} times as fast"]
+
+
 def duration(seconds: float) -> str:
-    """Seconds in a unit that a person knows."""
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+    """Seconds as text, in the largest unit of which there are at least two."""
+    for unit, length in UNITS.items():
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.1f} seconds"
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(tyro.cli(Billion, description=__doc__)))
+    cli.run_script(lambda: main(cli.parse_options(Billion, "billion", __doc__)))

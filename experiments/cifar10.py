@@ -30,10 +30,9 @@ import tyro
 
 import cnn_jax
 from cnn_jax import augment, initializers, nets, optimizers
-from cnn_jax._batches import Augment, Batch
-from cnn_jax._validation import check_int
 from cnn_jax.data import cifar
 from cnn_jax.data.dataset import LabeledImages, train_val_split
+from cnn_jax.training import Augment, Batch
 
 from ._lib import classification, cli, runner
 
@@ -47,7 +46,7 @@ KERNELS, BIASES, VOTES, DECAY = 0.24, 0.053, 0.67, 2e-6
 
 
 @dataclasses.dataclass(frozen=True)
-class Cifar10(runner.Options):
+class Cifar10(runner.RunOptions):
     """Train on CIFAR-10, and report on its test set."""
 
     seeds: int = 1
@@ -152,16 +151,16 @@ def load(config: Cifar10) -> tuple[LabeledImages, LabeledImages]:
 
 def main(config: Cifar10, run: runner.Run) -> dict[str, Any]:
     """Trains the networks, reads the test set, writes everything; returns what metrics.json holds."""
-    seeds = range(config.seed, config.seed + check_int("seeds", config.seeds))
-    epochs = 2 if config.smoke else check_int("epochs", config.epochs)
-    batch_size = 50 if config.smoke else check_int("batch_size", config.batch_size)
+    seeds = range(config.seed, config.seed + cli.check_positive("--seeds", config.seeds))
+    epochs = 2 if config.smoke else cli.check_positive("--epochs", config.epochs)
+    batch_size = 50 if config.smoke else cli.check_positive("--batch-size", config.batch_size)
     train, test = load(config)
     options: dict[str, Any] = {"features": (8, 8, 8) if config.smoke else config.features}
     net = nets.airbench_net(**options)
     steps = classification.steps_in(epochs, train, batch_size)
     whitening = initializers.whitening(classification.scaled(train.images[:WHITENED]), epsilon=EPSILON)
 
-    def train_one(name: str, key: jax.Array) -> runner.Trained:
+    def train_one(name: str, key: jax.Array) -> runner.TrainingResult:
         init_key, flip_key, key = jax.random.split(key, 3)
         params = net.init(init_key, (32, 32, 3))
         params["conv1"]["kernel"] = whitening
@@ -197,7 +196,7 @@ def main(config: Cifar10, run: runner.Run) -> dict[str, Any]:
             leaf.size for leaf, own in zip(jax.tree.leaves(first.params), kinds, strict=True) if own != "fixed"
         ),
         "petaflop": 6e-15 * work * steps * batch_size,
-        "config": runner.settings(config),
+        "config": runner.options_as_text(config),
     }
     line = (
         f"{metrics['parameters']:,} parameters, {metrics['petaflop']:.2f} PFLOP: {100 * metrics['accuracy']:.2f} % "
@@ -210,4 +209,4 @@ def main(config: Cifar10, run: runner.Run) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: runner.through(tyro.cli(Cifar10, description=__doc__), main))
+    cli.run_script(lambda: runner.run_experiment(tyro.cli(Cifar10, description=__doc__), main))

@@ -33,7 +33,6 @@ import tyro
 
 import cnn_jax
 from cnn_jax import augment, nets, optimizers
-from cnn_jax._validation import check_int
 from cnn_jax.data import mnist
 from cnn_jax.data.dataset import LabeledImages, train_val_split
 
@@ -67,7 +66,7 @@ VIEWS = [classification.moved(down, right) for down in (0, 1, -1) for right in (
 
 
 @dataclasses.dataclass(frozen=True)
-class Digits(runner.Options):
+class Digits(runner.RunOptions):
     """Train on MNIST or a set like it, and report on its test set."""
 
     data: Literal["mnist", "fashion-mnist", "emnist-letters"] = "mnist"
@@ -114,13 +113,13 @@ def slanted(key: jax.Array, image: jax.Array, *, strength: float) -> jax.Array:
 
 def shifted(key: jax.Array, image: jax.Array, *, strength: float) -> jax.Array:
     """Moves an image a little: clothes are photographed straight."""
-    return augment.shift(key, image, most=round(2 * strength))
+    return augment.shift(key, image, max_shift=round(2 * strength))
 
 
 def load(config: Digits) -> tuple[LabeledImages, LabeledImages]:
     """What to train on and what to report on."""
     if config.smoke:
-        return classification.generated(4 * SMOKE_BATCH, 28, 1, mnist.SOURCES[config.data].classes)
+        return classification.generated(4 * SMOKE_BATCH, 28, 1, mnist.CATALOG[config.data].classes)
     train = mnist.load(config.data, data_dir=config.data_dir)
     if config.choose:
         return train_val_split(train, CHOOSE)
@@ -129,18 +128,20 @@ def load(config: Digits) -> tuple[LabeledImages, LabeledImages]:
 
 def main(config: Digits, run: runner.Run) -> dict[str, Any]:
     """Trains the networks, reads the test set, writes everything; returns what metrics.json holds."""
-    seeds = range(config.seed, config.seed + check_int("seeds", config.seeds))
-    batch_size = check_int("batch_size", config.batch_size)
+    seeds = range(config.seed, config.seed + cli.check_positive("--seeds", config.seeds))
+    batch_size = cli.check_positive("--batch-size", config.batch_size)
     batch_size = SMOKE_BATCH if config.smoke else batch_size
     train, test = load(config)
     recipe = RECIPES[config.net]
-    epochs = 2 if config.smoke else check_int("epochs", recipe.epochs if config.epochs is None else config.epochs)
+    epochs = (
+        2 if config.smoke else cli.check_positive("--epochs", recipe.epochs if config.epochs is None else config.epochs)
+    )
     steps = classification.steps_in(epochs, train, batch_size)
     options = recipe.options | {"classes": len(train.classes)}
     net = getattr(nets, recipe.net)(**options)
     vary = functools.partial(shifted if config.data == "fashion-mnist" else slanted, strength=recipe.variation)
 
-    def train_one(name: str, key: jax.Array) -> runner.Trained:
+    def train_one(name: str, key: jax.Array) -> runner.TrainingResult:
         return classification.train(
             run,
             name,
@@ -166,7 +167,7 @@ def main(config: Digits, run: runner.Run) -> dict[str, Any]:
         "together": classification.accuracy(together, test.labels),
         "parameters": classification.learned_parameters(first.params),
         "epochs": epochs,
-        "config": runner.settings(config),
+        "config": runner.options_as_text(config),
     }
     pictures = "generated pictures" if config.smoke else config.data
     line = (
@@ -180,4 +181,4 @@ def main(config: Digits, run: runner.Run) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: runner.through(tyro.cli(Digits, description=__doc__), main))
+    cli.run_script(lambda: runner.run_experiment(tyro.cli(Digits, description=__doc__), main))

@@ -116,7 +116,7 @@ def answering(answer: Callable[[Any], str]) -> Callable[[Any], str]:
         try:
             return answer(asked)
         except Exception as error:  # whatever is asked, the page says what was wrong with it
-            return f'<p class="problem">{html.escape(cli.complaint(error))}</p>'
+            return f'<p class="problem">{html.escape(cli.one_line_error(error))}</p>'
 
     return safe
 
@@ -173,20 +173,20 @@ def main(config: Draw) -> dict[str, Any]:
     if importlib.util.find_spec("gradio") is None:
         raise ValueError("experiments.draw needs gradio: pip install 'cnn_jax[draw]'")
     check_free(config.port)
-    out = cli.make_writable(config.out)
+    out = cli.make_output_dir(config.out)
     see = seeing(*load_model(config.model))
     read = readable(see)
     for image in (*EXAMPLES.values(), np.zeros((SHOWN, SHOWN), np.float32)):  # compile before anybody waits
         for size in FEATURES:
             matched(image, np.zeros((size, size), np.float32))
     found = {name: rehearse(name, image, see, read, out) for name, image in EXAMPLES.items()}
-    metrics = {"read": found, "config": runner.settings(config)} | cli.versions()
+    metrics = {"read": found, "config": runner.options_as_text(config)} | cli.versions()
     blocks = page(read)
     serve(blocks, config.port)
     cli.write_json(out / "metrics.json", metrics)
     rows = [[name, f"{one['X']:.4f}", f"{one['O']:.4f}", f"{one['milliseconds']:.0f}"] for name, one in found.items()]
     pictures = {f"{name}.png": f"{name}: every filtered and pooled image, a scale for each row" for name in found}
-    report.write(out, "draw", config, [[["picture", "X", "O", "milliseconds"], *rows]], pictures)
+    report.write_html(out, "draw", config, [[["picture", "X", "O", "milliseconds"], *rows]], pictures)
     print(f"draw at http://{HOST}:{config.port} (Ctrl-C ends it)", flush=True)
     try:
         threading.Event().wait()
@@ -219,7 +219,7 @@ def check_free(port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((HOST, port))
     except (OSError, OverflowError) as error:
-        raise ValueError(f"port: expected a free one, got {port} ({cli.complaint(error)})") from error
+        raise ValueError(f"port: expected a free one, got {port} ({cli.one_line_error(error)})") from error
 
 
 def serve(blocks: Any, port: int) -> None:
@@ -253,4 +253,4 @@ class OwnPageOnly:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(tyro.cli(Draw, description=__doc__)))
+    cli.run_script(lambda: main(tyro.cli(Draw, description=__doc__)))

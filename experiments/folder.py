@@ -22,7 +22,6 @@ import tyro
 
 import cnn_jax
 from cnn_jax import augment, nets, optimizers
-from cnn_jax._validation import check_int
 from cnn_jax.data import image_folder, image_io
 from cnn_jax.data.dataset import LabeledImages
 
@@ -35,7 +34,7 @@ VIEWS = (lambda batch: batch, lambda batch: batch[:, :, ::-1])
 
 
 @dataclasses.dataclass(frozen=True)
-class Train(runner.Options):
+class Train(runner.RunOptions):
     """Train a residual network on a folder of folders of pictures."""
 
     pictures: tyro.conf.Positional[Path | None] = None
@@ -88,7 +87,7 @@ def load(config: Train) -> tuple[LabeledImages, LabeledImages]:
 
 def train(config: Train, run: runner.Run) -> dict[str, Any]:
     """Trains, reports on what was kept apart, writes everything; returns what metrics.json holds."""
-    steps, size = 6 if config.smoke else check_int("steps", config.steps), side(config.size)
+    steps, size = 6 if config.smoke else cli.check_positive("--steps", config.steps), side(config.size)
     known, kept = load(config)
     options = {"features": 4 if config.smoke else config.features, "classes": len(known.classes)}
     rate = optax.cosine_decay_schedule(config.learning_rate, steps)
@@ -100,7 +99,7 @@ def train(config: Train, run: runner.Run) -> dict[str, Any]:
         optimizer=optax.contrib.muon(rate, muon_weight_dimension_numbers=optimizers.muon_dimension_numbers),
         loss=classification.smoothed(len(known.classes), 0.1),
         steps=steps,
-        batch_size=min(check_int("batch_size", config.batch_size), len(known.labels)),
+        batch_size=min(cli.check_positive("--batch-size", config.batch_size), len(known.labels)),
         augment=classification.vary(vary),
         key=jax.random.key(config.seed),
     )
@@ -112,7 +111,7 @@ def train(config: Train, run: runner.Run) -> dict[str, Any]:
         "trained_on": len(known.labels),
         "parameters": classification.learned_parameters(trained.params),
         "training_seconds": trained.seconds,
-        "config": runner.settings(config),
+        "config": runner.options_as_text(config),
     }
     line = (
         f"{len(known.classes)} classes: {100 * metrics['accuracy']:.1f} % of {metrics['images']} pictures that were "
@@ -171,8 +170,8 @@ def main() -> None:
     if sys.argv[1:2] == ["classify"]:
         classify(tyro.cli(Classify, prog="experiments.folder classify", args=sys.argv[2:]))
     else:
-        runner.through(tyro.cli(Train, prog="experiments.folder", description=__doc__), train)
+        runner.run_experiment(tyro.cli(Train, prog="experiments.folder", description=__doc__), train)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_script(main)

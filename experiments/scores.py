@@ -31,12 +31,11 @@ import tyro
 
 import cnn_jax
 from cnn_jax import figures
-from cnn_jax._validation import check_int
 from cnn_jax.data import mnist
 from cnn_jax.data.dataset import LabeledImages, train_val_split
 
 from ._lib import classification, cli, report, runner
-from ._lib.benchmark import medians
+from ._lib.benchmark import median_ms
 
 SMOKE_BATCH = 40
 APART = 1 / 6  # of the training set, to choose a learning rate by
@@ -82,7 +81,7 @@ FIGURES = {"robustness.png": "Under a change of light: accuracy of each kind of 
 
 
 @dataclasses.dataclass(frozen=True)
-class Scores(runner.Options):
+class Scores(runner.RunOptions):
     """Train networks with six kinds of layers and compare them."""
 
     data: Literal["mnist", "fashion-mnist"] = "mnist"
@@ -116,14 +115,16 @@ def network(kind: str, features: tuple[int, int], classes: int) -> cnn_jax.Layer
 def load(config: Scores) -> tuple[LabeledImages, LabeledImages]:
     """What to train on and what to report on."""
     if config.smoke:
-        return classification.generated(6 * SMOKE_BATCH, 28, 1, mnist.SOURCES[config.data].classes)
+        return classification.generated(6 * SMOKE_BATCH, 28, 1, mnist.CATALOG[config.data].classes)
     return (
         mnist.load(config.data, data_dir=config.data_dir),
         mnist.load(config.data, "test", data_dir=config.data_dir),
     )
 
 
-def train(kind: str, rate: float, seed: int, data: LabeledImages, config: Scores, run: runner.Run) -> runner.Trained:
+def train(
+    kind: str, rate: float, seed: int, data: LabeledImages, config: Scores, run: runner.Run
+) -> runner.TrainingResult:
     """A network of a kind that has learned from the data."""
     batch_size = SMOKE_BATCH if config.smoke else config.batch_size
     steps = classification.steps_in(config.epochs, data, batch_size)
@@ -171,7 +172,7 @@ def images_per_second(
     """How many images every network reads in a second: the median of turns that they take."""
     batch = np.asarray(classification.scaled(images[: classification.READ]))
     calls = {kind: functools.partial(read, batch) for kind, read in readers.items()}
-    return {kind: 1e3 * len(batch) / taken for kind, taken in medians(calls, settle=settle).items()}
+    return {kind: 1e3 * len(batch) / taken for kind, taken in median_ms(calls, min_seconds=settle).items()}
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> report.Table:
@@ -193,9 +194,9 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> report.Table:
 
 def main(config: Scores, run: runner.Run) -> dict[str, Any]:
     """Chooses, trains and compares, writes everything; returns what metrics.json holds."""
-    seeds = range(config.seed, config.seed + check_int("seeds", config.seeds))
-    for name in ("epochs", "batch_size"):
-        check_int(name, getattr(config, name))
+    seeds = range(config.seed, config.seed + cli.check_positive("--seeds", config.seeds))
+    cli.check_positive("--epochs", config.epochs)
+    cli.check_positive("--batch-size", config.batch_size)
     if not config.learning_rates:
         raise ValueError("learning_rates: expected at least one, got none")
     data, test = load(config)
@@ -226,13 +227,13 @@ def main(config: Scores, run: runner.Run) -> dict[str, Any]:
     pictures = "generated pictures" if config.smoke else config.data
     figure = figures.panels(panels, ylabel="accuracy, %", title=f"{pictures}: read under a change of light")
     figures.save(figure, run.out / "robustness.png")
-    metrics = {"kinds": rows, "strengths": strengths, "config": runner.settings(config)}
+    metrics = {"kinds": rows, "strengths": strengths, "config": runner.options_as_text(config)}
     cli.write_json(run.out / "metrics.json", metrics | cli.versions())
     came_out = [f"Accuracy on {pictures} (mean of {len(seeds)}):", table(rows)]
-    report.write(run.out, "scores", config, came_out, FIGURES)
-    print(report.text(came_out))
+    report.write_html(run.out, "scores", config, came_out, FIGURES)
+    print(report.as_text(came_out))
     return metrics
 
 
 if __name__ == "__main__":
-    cli.run(lambda: runner.through(tyro.cli(Scores, description=__doc__), main))
+    cli.run_script(lambda: runner.run_experiment(tyro.cli(Scores, description=__doc__), main))

@@ -93,7 +93,7 @@ def votes(last: jax.Array) -> dict[str, float]:
 
 def main(config: Walkthrough) -> dict[str, Any]:
     """Computes and draws all steps; returns what metrics.json holds."""
-    out = cli.make_writable(config.out)
+    out = cli.make_output_dir(config.out)
     images = {"the X": picture(THE_X), "a deformed X": picture(DEFORMED_X)}
     features = np.stack([picture(text) for text in FEATURES.values()])
     names = list(FEATURES)
@@ -122,8 +122,8 @@ def main(config: Walkthrough) -> dict[str, Any]:
     metrics = {"votes": outcome, "steps": computed} | cli.versions()
     cli.write_json(out / "metrics.json", metrics)
     table = [["votes", *LISTENS]] + [[name, *(f"{vote:.4f}" for vote in won.values())] for name, won in outcome.items()]
-    report.write(out, "walkthrough", config, [table], FIGURES)
-    print(f"{report.text([table])}\n{len(drawn)} figures in {out}")
+    report.write_html(out, "walkthrough", config, [table], FIGURES)
+    print(f"{report.as_text([table])}\n{len(drawn)} figures in {out}")
     return metrics
 
 
@@ -141,4 +141,4 @@ def multiplication(image: np.ndarray, features: np.ndarray) -> Any:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: main(tyro.cli(Walkthrough)))
+    cli.run_script(lambda: main(tyro.cli(Walkthrough)))

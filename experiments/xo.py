@@ -58,7 +58,7 @@ def load_model(path: Path | None) -> tuple[cnn_jax.Layer, Any]:
         if not path.exists():
             print(f"no model at {path} yet: training one first", file=sys.stderr)
             with contextlib.redirect_stdout(sys.stderr):
-                runner.through(Train(), train)
+                runner.run_experiment(Train(), train)
     return classification.load(path, "xo_net", (SIZE, SIZE, 1), len(xo.CLASSES))
 
 
@@ -86,7 +86,7 @@ def evaluate(config: Evaluate) -> None:
     unknown = set(letters) - set(xo.CLASSES)
     if unknown:
         raise ValueError(f"{config.file}: expected labels 'X' and 'O', got {sorted(map(str, unknown))[:5]} too")
-    out = cli.make_writable(config.out)
+    out = cli.make_output_dir(config.out)
     read = load_reader(config.model)
     framed = np.empty((len(pictures), SIZE, SIZE), np.float32)
     with Progress("framing", len(pictures)) as bar:
@@ -102,8 +102,8 @@ def evaluate(config: Evaluate) -> None:
     table = [["is", *(f"read as {letter}" for letter in xo.CLASSES)]]
     table += [[letter, *map(str, row)] for letter, row in zip(xo.CLASSES, matrix, strict=True)]
     came_out = [table, f"accuracy {accuracy:.4f} ({len(labels)})"]
-    report.write(out, "xo", config, came_out, classification.MISTAKES)
-    print(report.text(came_out))
+    report.write_html(out, "xo", config, came_out, classification.MISTAKES)
+    print(report.as_text(came_out))
 
 
 def main() -> None:
@@ -114,8 +114,8 @@ def main() -> None:
         config, command = commands[word]
         command(tyro.cli(config, prog=f"experiments.xo {word}", args=sys.argv[2:]))
     else:
-        runner.through(tyro.cli(Train, prog="experiments.xo", description=__doc__), train)
+        runner.run_experiment(tyro.cli(Train, prog="experiments.xo", description=__doc__), train)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_script(main)

@@ -1,25 +1,30 @@
-"""Settings for every test: strict JAX, warnings are errors, and property tests that draw the same examples every time.
+"""Settings for every test: strict JAX, and property tests that draw the same examples every time.
 
-`pytest --hypothesis-profile=thorough` draws eight times as many.
+`pytest --hypothesis-profile=thorough` draws eight times as many examples.
 
-Most programs here take longer to compile than to run, so LLVM's optimizations are off, in the scripts that tests start
-too. JAX_DISABLE_MOST_OPTIMIZATIONS=0 leaves them on: `.ci/run` tests both ways.
+Most programs here take longer to compile than to run, so LLVM's optimizations are off, also in the scripts that tests
+start. JAX_DISABLE_MOST_OPTIMIZATIONS=0 turns them on: `.ci/run` tests both ways.
+
+`pytest --jaxtyping-packages=cnn_jax,beartype.beartype` checks the annotations of cnn_jax at run time.
 """
 
+import contextlib
 import gc
 import os
 from collections.abc import Iterator
+from typing import Any
 
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # before JAX reads it
 
 import jax
+import jaxtyping
 import pytest
 from hypothesis import settings
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-collect_ignore = ["helpers/fuzz.py"]  # a script, and Atheris is no test's dependency
+collect_ignore = ["helpers/fuzz.py"]  # a script that needs Atheris
 
 settings.register_profile("quick", derandomize=True, deadline=None, database=None, max_examples=25)
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=200)
@@ -27,26 +32,40 @@ settings.load_profile("quick")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("filterwarnings", "error")
+    if config.getoption("jaxtyping_packages", None):
+        pytest.raises = _raises_without_annotation_checks(pytest.raises)
 
 
-# The files that take longest, which go first: so all workers end at about the same time.
-LONGEST = ("scores", "killed", "experiments", "convolution", "search", "first_tries", "kinds_of_layers", "incumbents")
-LONGEST += ("training", "throughput", "explain", "fields", "draw", "learning", "find", "readme", "scaling")
+def _raises_without_annotation_checks(raises: Any) -> Any:
+    """`pytest.raises` for calls that break annotations on purpose, to see the library's own error."""
+
+    @contextlib.contextmanager
+    def wrapped(*args: Any, **options: Any) -> Iterator[Any]:
+        with raises(*args, **options) as info:
+            jaxtyping.config.update("jaxtyping_disable", True)
+            try:
+                yield info
+            finally:
+                jaxtyping.config.update("jaxtyping_disable", False)
+
+    return wrapped
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `pytest -n`, the tests of a file share a process, and so the programs that they compile."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # what is loaded by now stays: the collector need not look through it again and again
+    gc.freeze()  # the collector need not look through all imported modules again
 
 
 @pytest.fixture
 def optimized() -> Iterator[None]:
-    """Programs compiled as users have them, where LLVM's optimizations could change what a test is about."""
+    """Compiles with LLVM's optimizations, as users do, where they could change the result."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0")

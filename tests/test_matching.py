@@ -1,3 +1,5 @@
+"""`match` against the article and its formula, and what all scores share: batches, gradients, definedness."""
+
 from functools import partial
 
 import jax
@@ -9,37 +11,47 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 import cnn_jax as cnn
+from cnn_jax._correlate import METHODS
 from tests.helpers import article, oracles
-from tests.helpers.oracles import assert_same, layouts, noise, seeds, whole
+from tests.helpers.oracles import NAMES, assert_same, layouts, noise, seeds, whole
 
-METHODS = ("auto", "conv", "shift", "im2col", "fft")
-
-
-def over_features_in_images(match):
-    return jax.vmap(lambda image, features: jax.vmap(lambda f: match(image, f))(features), (0, None))
+# Methods whose programs are compiled in the fast tests: what "auto" takes for small features, and the least exact.
+QUICK_METHODS = ("auto", "fft")
+METHOD_PARAMS = [pytest.param(m, marks=() if m in QUICK_METHODS else pytest.mark.slow) for m in METHODS]
 
 
-def over_images_in_features(match):
-    return jax.vmap(lambda images, feature: jax.vmap(lambda i: match(i, feature))(images), (None, 0), 1)
+def over_features_in_images(score):
+    return jax.vmap(lambda image, features: jax.vmap(lambda feature: score(image, feature))(features), (0, None))
 
 
-@pytest.mark.parametrize("method", METHODS)
+def over_images_in_features(score):
+    return jax.vmap(lambda images, feature: jax.vmap(lambda image: score(image, feature))(images), (None, 0), 1)
+
+
+@pytest.mark.parametrize("method", METHOD_PARAMS)
 def test_the_article(method):
     pool = jax.vmap(partial(cnn.max_pool, padding="CEIL"))
-    maps, deformed = over_features_in_images(partial(cnn.match, method=method))(article.IMAGES, article.FEATURES)
-    rectified = jax.nn.relu(maps)
-    stages = [
-        (maps, article.MAPS),
-        (rectified, article.RECTIFIED),
-        (pool(rectified), article.POOLED),
-        (pool(pool(rectified)), article.POOLED_TWICE),
-        (deformed, article.DEFORMED_MAPS),
-        (pool(deformed), article.DEFORMED_POOLED),
-        (pool(pool(deformed)), article.DEFORMED_POOLED_TWICE),
-    ]
-    for got, ninths in stages:
+
+    @jax.jit
+    def stages(images, features):
+        maps, deformed = over_features_in_images(partial(cnn.match, method=method))(images, features)
+        rectified = jax.nn.relu(maps)
+        pooled = pool(rectified)
+        deformed_pooled = pool(deformed)
+        return maps, rectified, pooled, pool(pooled), deformed, deformed_pooled, pool(deformed_pooled)
+
+    ninths = (
+        article.MAPS,
+        article.RECTIFIED,
+        article.POOLED,
+        article.POOLED_TWICE,
+        article.DEFORMED_MAPS,
+        article.DEFORMED_POOLED,
+        article.DEFORMED_POOLED_TWICE,
+    )
+    for got, want in zip(stages(article.IMAGES, article.FEATURES), ninths, strict=True):
         assert got.dtype == jnp.float32
-        np.testing.assert_allclose(got, ninths, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
 
 
 def test_the_votes_of_the_article():
@@ -51,28 +63,40 @@ def test_the_votes_of_the_article():
     np.testing.assert_allclose(got[0, 0], article.PRINTED_VOTES, atol=0.01)
 
 
-@given(layout=layouts(), channels=st.sampled_from([(), (1,), (3,)]), seed=seeds, method=st.sampled_from(METHODS))
-def test_match_equals_the_reference(layout, channels, seed, method):
-    window = layout.pop("window")
-    shape = np.maximum(layout.pop("shape"), window)  # unlike a window, a feature may never be larger than the image
-    image, feature = whole(seed, *shape, *channels), whole(seed + 1, *window, *channels)
+def assert_match_equals_the_reference(image, feature, method, **layout):
     got = jax.jit(partial(cnn.match, method=method, **layout))(image, feature)
     atol = 2e-5 if method == "fft" else 0
     np.testing.assert_allclose(got, oracles.match(image, feature, **layout), rtol=1e-6, atol=atol)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_match_equals_the_reference(method):
+    layout = {"stride": (2, 1), "padding": "SAME"}
+    assert_match_equals_the_reference(whole(0, 7, 8, 3), whole(1, 3, 2, 3), method, **layout)
+
+
+@pytest.mark.slow
+@given(layout=layouts(), channels=st.sampled_from([(), (1,), (3,)]), seed=seeds, method=st.sampled_from(METHODS))
+def test_match_equals_the_reference_in_all_layouts(layout, channels, seed, method):
+    window = layout.pop("window")
+    shape = np.maximum(layout.pop("shape"), window)  # unlike a window, a feature is never larger than the image
+    image, feature = whole(seed, *shape, *channels), whole(seed + 1, *window, *channels)
+    assert_match_equals_the_reference(image, feature, method, **layout)
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
 def test_a_perfect_match_is_one_and_the_negative_minus_one(channels):
     image = np.random.default_rng(0).choice([-1.0, 1.0], (8, 9, *channels))
     feature = image[2:6, 3:8]
-    scores = cnn.match(image, feature)
+    match = jax.jit(cnn.match)
+    scores = match(image, feature)
     assert scores[2, 3] == 1
-    assert cnn.match(image, -feature)[2, 3] == -1
+    assert match(image, -feature)[2, 3] == -1
     assert jnp.abs(scores).max() <= 1
 
 
-def test_padded_cells_match_nothing():
-    scores = cnn.match(np.ones((3, 3)), np.ones((2, 2)), padding=((2, 0), (0, 1)))
+def test_padded_pixels_match_nothing():
+    scores = jax.jit(partial(cnn.match, padding=((2, 0), (0, 1))))(np.ones((3, 3)), np.ones((2, 2)))
     np.testing.assert_array_equal(scores, [[0, 0, 0], [0.5, 0.5, 0.25], [1, 1, 0.5], [1, 1, 0.5]])
 
 
@@ -80,7 +104,7 @@ def test_padded_cells_match_nothing():
 @pytest.mark.parametrize("channels", [(), (2,)])
 def test_vmap_equals_loops_and_is_one_dense_convolution(nest, channels):
     images, features = whole(0, 3, 6, 5, *channels), whole(1, 4, 2, 3, *channels)
-    looped = [[oracles.match(i, f) for f in features] for i in images]
+    looped = [[oracles.match(image, feature) for feature in features] for image in images]
     np.testing.assert_allclose(jax.jit(nest(cnn.match))(images, features), looped, rtol=1e-6)
     assert oracles.convolutions(nest(cnn.match), images, features) == [True]
 
@@ -88,25 +112,26 @@ def test_vmap_equals_loops_and_is_one_dense_convolution(nest, channels):
 def test_three_nested_vmaps_stay_one_dense_convolution():
     images, features = whole(0, 2, 3, 6, 5), whole(1, 4, 2, 3)
     nest = jax.vmap(over_features_in_images(cnn.match), (0, None))
-    looped = [[[oracles.match(i, f) for f in features] for i in batch] for batch in images]
-    np.testing.assert_allclose(nest(images, features), looped, rtol=1e-6)
+    looped = [[[oracles.match(image, feature) for feature in features] for image in batch] for batch in images]
+    np.testing.assert_allclose(jax.jit(nest)(images, features), looped, rtol=1e-6)
     assert oracles.convolutions(nest, images, features) == [True]
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("place", [(0, 0), (3, 4), (6, 7)])
-def test_a_nan_spoils_only_the_patches_that_hold_it(method, place):
-    image, feature, spot = whole(0, 7, 8), whole(1, 3, 2), np.zeros((7, 8))
-    spot[place] = 1
-    clean = cnn.match(image, feature, method=method)
-    image[place] = np.nan
-    hit = oracles.pool(spot, np.max, window=(3, 2), stride=1) == 1
-    got = np.asarray(cnn.match(image, feature, method=method))
-    assert np.isnan(got[hit]).all()
-    assert_same(got[~hit], clean[~hit], method)
+@pytest.mark.parametrize("method", METHOD_PARAMS)
+def test_a_nan_spoils_only_the_patches_that_hold_it(method):
+    image, feature = whole(0, 7, 8), whole(1, 3, 2)
+    match = jax.jit(partial(cnn.match, method=method))
+    clean = match(image, feature)
+    for pixel in ((0, 0), (3, 4), (6, 7)):
+        spoiled, marked = image.copy(), np.zeros((7, 8))
+        spoiled[pixel], marked[pixel] = np.nan, 1
+        holds_it = oracles.pool(marked, np.max, window=(3, 2), stride=1) == 1
+        got = np.asarray(match(spoiled, feature))
+        assert np.isnan(got[holds_it]).all()
+        assert_same(got[~holds_it], clean[~holds_it], method)
 
 
-def test_gradients_agree_with_differences():
+def test_gradients_of_match_agree_with_differences():
     image, feature = noise(0, 4, 5), noise(1, 3, 2)
     with jax.enable_x64(True):
         arguments = image.astype(np.float64), feature.astype(np.float64)
@@ -117,9 +142,10 @@ def test_gradients_agree_with_differences():
 @pytest.mark.parametrize("dtype", ["uint8", "bool", "int32"])
 def test_integers_and_bools_become_float32(dtype):
     image = (np.arange(20).reshape(4, 5) % 3).astype(dtype)
-    got = cnn.match(image, image[:2, :2])
+    match = jax.jit(cnn.match)
+    got = match(image, image[:2, :2])
     assert got.dtype == jnp.float32
-    np.testing.assert_array_equal(got, cnn.match(image.astype(np.float32), image[:2, :2].astype(np.float32)))
+    np.testing.assert_array_equal(got, match(image.astype(np.float32), image[:2, :2].astype(np.float32)))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -128,7 +154,7 @@ def test_16_bit_floats_add_up_in_float32(dtype, method):
     large = 4 / float(jnp.finfo(dtype).eps)
     numbers = np.random.default_rng(0).permutation([large] * 4 + [-large] * 4 + [1.0] * 8)
     image = jnp.asarray(numbers.reshape(4, 4), dtype)
-    got = cnn.match(image, jnp.ones_like(image), method=method)
+    got = jax.jit(partial(cnn.match, method=method))(image, jnp.ones_like(image))
     assert (float(got[0, 0]), got.dtype) == (0.5, jnp.dtype(dtype))
 
 
@@ -140,37 +166,59 @@ def test_a_large_float16_feature_matches_itself():
 def test_float64_stays_float64():
     image, feature = noise(0, 5, 6).astype(np.float64), noise(1, 3, 2).astype(np.float64)
     with jax.enable_x64(True):
-        got = cnn.match(image, feature)
+        got = jax.jit(cnn.match)(image, feature)
     assert got.dtype == np.float64
     np.testing.assert_allclose(got, oracles.match(image, feature), rtol=1e-12, atol=1e-13)
 
 
-IMAGE, FEATURE = np.ones((6, 7)), np.ones((3, 3))
-ERRORS = [
-    ({"image": IMAGE[0]}, ValueError, r"image: .*\(H, W\) or \(H, W, C\), got \(7,\)"),
-    ({"image": IMAGE[:0]}, ValueError, r"image: .*empty shape \(0, 7\)"),
-    ({"image": IMAGE.astype(np.complex64)}, TypeError, "image: expected a real array .*, got complex64"),
-    ({"feature": FEATURE[0]}, ValueError, r"feature: .*\(h, w\) or \(h, w, C\), got \(3,\)"),
-    ({"feature": FEATURE[:, :0]}, ValueError, r"feature: .*empty shape \(3, 0\)"),
-    ({"feature": FEATURE.astype(np.complex64)}, TypeError, "feature: expected a real array .*, got complex64"),
-    ({"feature": [[1, 2], [3]]}, TypeError, "feature: expected a real array .*, got list"),
-    ({"feature": FEATURE[..., None]}, ValueError, r"feature: expected the channels .*\(6, 7\), got shape \(3, 3, 1\)"),
-    (
-        {"image": IMAGE[..., None].repeat(2, 2), "feature": FEATURE[..., None]},
-        ValueError,
-        r"feature: expected the channels .*\(6, 7, 2\), got shape \(3, 3, 1\)",
-    ),
-    ({"feature": np.ones((7, 1))}, ValueError, r"feature: .* image \(6, 7\), got \(7, 1\)"),
-    ({"feature": np.ones((1, 8)), "padding": "SAME"}, ValueError, r"feature: .* image \(6, 7\), got \(1, 8\)"),
-    ({"stride": 0}, ValueError, "stride: expected at least 1, got 0"),
-    ({"stride": "2"}, TypeError, "stride: expected an int or two ints, got '2'"),
-    ({"padding": "FULL"}, ValueError, "padding: expected 'VALID', 'SAME', 'CEIL' or .*, got 'FULL'"),
-    ({"method": "magic"}, ValueError, "method: expected one of .*'auto'.*, got 'magic'"),
-]
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "zncc" else pytest.mark.slow) for name in NAMES]
+)
+def test_transformations_of_scores_nest(name):
+    images, features = noise(0, 2, 7, 6), noise(1, 3, 3, 2)
+    score = getattr(cnn, name)
+
+    @jax.jit
+    def nested(images, features):
+        banks = jax.vmap(lambda feature: jax.vmap(lambda image: score(image, feature))(images))(features)
+        one_at_a_time = jax.vmap(jax.grad(lambda feature: score(images[0], feature).sum()))(features)
+        bank = jax.vmap(lambda feature: score(images[0], feature))
+        together = jax.grad(lambda features: bank(features).sum())(features)
+        return banks, one_at_a_time, together
+
+    banks, one_at_a_time, together = nested(images, features)
+    want = [[oracles.scores(name, image, feature)[0] for image in images] for feature in features]
+    np.testing.assert_allclose(banks, want, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(one_at_a_time, together, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(("wrong", "error", "message"), ERRORS)
-def test_match_names_the_wrong_argument(wrong, error, message):
-    arguments = {"image": IMAGE, "feature": FEATURE} | wrong
-    with pytest.raises(error, match=message):
-        cnn.match(arguments.pop("image"), arguments.pop("feature"), **arguments)
+def test_the_exponent_and_the_added_norm_can_be_learned():
+    image, feature = noise(0, 6, 6), noise(1, 3, 3)
+
+    @jax.jit
+    def loss(p, q):
+        return cnn.sharpened_cosine(image, feature, p=p, q=q).sum()
+
+    with jax.enable_x64(True):
+        check_grads(loss, (1.7, 0.3), order=1, modes=["rev"], rtol=1e-3)
+
+
+@pytest.mark.parametrize(("p", "q", "wrong"), [(np.ones(2), 1.0, "p"), (2.0, np.ones(3), "q")])
+def test_exponent_and_added_norm_are_single_numbers(p, q, wrong):
+    with pytest.raises(ValueError, match=f"{wrong}: expected one number"):
+        cnn.sharpened_cosine(np.ones((6, 7)), np.ones((3, 3)), p=p, q=q)
+
+
+def test_is_defined_takes_the_scores_of_its_module():
+    with pytest.raises(ValueError, match="score: expected one of match, cosine"):
+        cnn.is_defined(np.ones((6, 7)), np.ones((3, 3)), partial(cnn.match, stride=2))
+
+
+def test_is_defined_takes_strides_padding_and_fills():
+    image = noise(0, 6, 7)
+    image[:3] = 0.25
+    options = {"stride": (2, 1), "padding": "SAME", "fill": 0.25}
+    defined = jax.jit(partial(cnn.is_defined, **options))(image, noise(1, 2, 2))
+    np.testing.assert_array_equal(defined, oracles.scores("zncc", image, noise(1, 2, 2), **options)[1])
+    assert defined.any()
+    assert not defined.all()

@@ -1,9 +1,9 @@
-"""The package as a whole: what importing it costs, what it hands on, and which rooms may import which."""
+"""The package as a whole: the cost of importing it, its public names, and which modules may import which."""
 
 import ast
-import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,26 +14,36 @@ import pytest
 import cnn_jax
 
 ROOT = Path(cnn_jax.__file__).parent
-HEAVY = ("matplotlib", "PIL", "pooch", "safetensors", "rich", "scipy.ndimage", "orbax")
+HEAVY = ("matplotlib", "PIL", "pooch", "safetensors", "rich", "scipy.ndimage", "orbax", "grain", "chex")
 
-# The floors of the house: a room imports from floors below its own alone.
-FLOORS = {
-    0: ("windows", "fourier", "im2col", "files", "memory", "parallel", "progress"),
-    1: ("sliding", "pooling", "warping", "figures", "initializers", "optimizers", "feeding"),
-    2: ("convolution", "poses"),
-    3: ("patches",),
-    4: ("matching", "augment", "data"),
-    5: ("layers", "search"),
-    6: ("fields", "norms", "resuming"),
-    7: ("nets", "costs", "explain", "training", "checkpoint"),
+# A module imports only from modules before it.
+LEVELS = {
+    0: ("_typing _dtypes _errors _optional files progress _malloc _validation _padding _reduce_windows _geometry _xla"),
+    1: "_cost_model _shift _im2col _fft _lax_conv warping",
+    2: "_correlate",
+    3: "convolution pooling _patch_statistics _score_inputs",
+    4: "_score_formulas matching _mixup augment data",
+    5: (
+        "initializers _layer _chain _kernel_layers layers _calibration norms _poses _peaks _pose_maxima "
+        "_non_max_suppression search"
+    ),
+    6: (
+        "nets _function_or_net receptive_field _jaxpr_work costs _figure_style _image_figures _chart_figures figures "
+        "_activations _attribution explain"
+    ),
+    7: (
+        "optimizers _checksums _orbax _sharding _train_state _signals _batches _train_step _run_steps _run_checkpoint "
+        "_train_loop training serialization _export"
+    ),
 }
-FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT.parent)}
+ORDER = [module for modules in LEVELS.values() for module in modules.split()]
+MAY_IMPORT_INTERNALS = {"conv_methods"}  # the benchmarks compare the methods that conv chooses from
 
 
 def test_importing_is_light():
     code = "import json, sys; import cnn_jax; print(json.dumps(sorted(sys.modules)))"
-    environment = os.environ | {"PYTHONPATH": str(ROOT.parent)}
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
     assert answer.stderr == ""
     loaded = json.loads(answer.stdout)
     assert "cnn_jax.layers" in loaded
@@ -53,9 +63,9 @@ def test_types_are_marked():
     assert (ROOT / "py.typed").is_file()
 
 
-def rooms_imported(path):
-    """The rooms of the package that a file imports from, wherever in it."""
-    package = ("cnn_jax", *path.relative_to(ROOT).parent.parts)
+def imported_modules(path, root=ROOT):
+    """The names below cnn_jax that a file imports from, anywhere in it."""
+    package = (root.name, *path.relative_to(root).parent.parts)
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -69,35 +79,73 @@ def rooms_imported(path):
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_room_imports_from_its_floor_or_above(path):
-    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    if room == "__init__":
+def test_modules_import_only_from_modules_before_them(path):
+    module = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    if module == "__init__":
         return
-    for other in rooms_imported(path):
-        assert other == room == "data" or FLOOR[other] < FLOOR[room], f"{room} imports {other}"
+    for imported in imported_modules(path):
+        inside_data = imported == module == "data"
+        assert inside_data or ORDER.index(imported) < ORDER.index(module), f"{module} imports {imported}"
+
+
+def test_every_module_has_a_level():
+    names = {path.name.removesuffix(".py") for path in ROOT.iterdir() if path.suffix == ".py" or path.name == "data"}
+    assert names - {"__init__"} == set(ORDER)
+
+
+def test_contributing_has_the_same_levels():
+    text = (ROOT.parent / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| (\d) \| (.*?) \|", text, re.MULTILINE)
+    assert {int(level): modules.replace("`", "").replace(",", "") for level, modules in rows} == LEVELS
 
 
 def test_imports_are_seen():
-    assert set(rooms_imported(ROOT / "training.py")) >= {"layers", "progress"}
-    assert set(rooms_imported(ROOT / "data" / "omniglot.py")) == {"data"}
-    assert "experiments" not in set(rooms_imported(ROOT / "__init__.py"))
+    assert set(imported_modules(ROOT / "training.py")) >= {"layers", "progress"}
+    assert set(imported_modules(ROOT / "data" / "omniglot.py")) >= {"data"}
+    assert "experiments" not in set(imported_modules(ROOT / "__init__.py"))
+
+
+def test_scripts_import_no_internal_module():
+    experiments = ROOT.parent / "experiments"
+    for path in experiments.rglob("*.py"):
+        internal = {name for name in imported_modules(path, experiments) if name.startswith("_")}
+        assert path.stem in MAY_IMPORT_INTERNALS or not internal, f"{path.name} imports {internal}"
+
+
+def test_no_public_module_has_the_name_of_a_public_function():
+    public = {path.stem for path in ROOT.glob("*.py") if not path.stem.startswith("_")}
+    functions = {name for name in cnn_jax.__all__ if callable(getattr(cnn_jax, name))}
+    assert public & functions == {"receptive_field"}  # cnn_jax.receptive_field is the function
 
 
 @pytest.mark.parametrize(
-    ("room", "missing"), [("figures", "matplotlib.figure"), ("data.images", "PIL"), ("data.cache", "pooch")]
+    ("module", "package", "extra"),
+    [
+        ("figures", "matplotlib.figure", "figures"),
+        ("data.image_io", "PIL", "data"),
+        ("data.letters", "scipy", "data"),
+        ("data._download", "pooch", "data"),
+    ],
 )
-def test_rooms_say_what_to_install(monkeypatch, room, missing):
-    monkeypatch.setitem(sys.modules, missing, None)
-    monkeypatch.delitem(sys.modules, f"cnn_jax.{room}", raising=False)
-    with pytest.raises(ImportError, match=r"pip install 'cnn_jax\[experiments\]'"):
-        importlib.import_module(f"cnn_jax.{room}")
+def test_modules_name_the_extra_to_install(module, package, extra):
+    """In a process of its own: modules that are imported stay as they are here."""
+    code = f"""
+import sys
+sys.modules[{package!r}] = None
+try:
+    import cnn_jax.{module}
+except ImportError as error:
+    print(error)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert f"{package.split('.')[0]}: pip install 'cnn_jax[{extra}]'" in answer.stdout
 
 
 def test_functions_say_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(ImportError, match=r"safetensors: pip install 'cnn_jax\[experiments\]'"):
+    with pytest.raises(ImportError, match=r"safetensors: pip install 'cnn_jax\[io\]'"):
         cnn_jax.save_params(tmp_path / "a", {"a": jnp.zeros(1)})
-    with pytest.raises(ImportError, match=r"safetensors: pip install 'cnn_jax\[experiments\]'"):
+    with pytest.raises(ImportError, match=r"safetensors: pip install 'cnn_jax\[io\]'"):
         cnn_jax.load_params(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
 
@@ -123,5 +171,5 @@ def test_nothing_unpickles_executes_or_unpacks_what_it_reads():
         "extractall",
         "allow_pickle",
     }
-    for path in [*ROOT.rglob("*.py"), *ROOT.parent.joinpath("experiments").glob("*.py")]:
+    for path in [*ROOT.rglob("*.py"), *ROOT.parent.joinpath("experiments").rglob("*.py")]:
         assert not list(dangers(path.read_text())), path

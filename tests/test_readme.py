@@ -1,4 +1,4 @@
-"""README's code blocks run. Its set-up commands also run whole, in a fresh clone, in `.ci/run`."""
+"""README's code blocks run. `.ci/run` also runs its set-up commands whole, in a fresh clone."""
 
 import re
 import shlex
@@ -31,7 +31,7 @@ def test_python_blocks_run(code, tmp_path, monkeypatch):
 
 def test_exactly_two_commands_set_up_and_run():
     whole = [line for line in COMMANDS if "-m venv" in line]
-    assert [line.split()[-1] for line in whole] == ["experiments.xo", "pytest"]
+    assert [line.split(" -m ")[-1] for line in whole] == ["experiments.xo", "pytest -n auto"]
     assert all(line.startswith("python3 -m venv .venv && .venv/bin/pip install") for line in whole)
 
 
@@ -66,4 +66,4 @@ def test_pictures_are_those_that_the_gallery_makes():
     assert all(path.is_file() for path in pictures.values())
     shown = {path.name for path in pictures.values()}
     assert shown == {*gallery.PICTURES, *gallery.SCREENSHOTS}
-    assert shown == {path.name for path in gallery.HERE.iterdir()}
+    assert shown == {path.name for path in gallery.PICTURES_DIR.iterdir()}

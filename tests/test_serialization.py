@@ -1,9 +1,12 @@
-"""Model files: what goes in comes out, nothing else is taken for one, and a failed save spoils nothing."""
+"""Model files: what is saved is loaded, other files are refused, and a failed save changes nothing."""
 
 import json
 import os
 import pickle
+import sys
+from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,21 +17,24 @@ from safetensors.numpy import save_file
 from cnn_jax import load_params, nets, save_params
 from cnn_jax.serialization import FORMAT
 
-PARAMS = {"conv1": {"kernel": jnp.ones((3, 3, 1, 2)), "bias": jnp.zeros(2)}, "chain1": {"dense1": {"w": jnp.ones(4)}}}
+PARAMS: dict[str, Any] = {
+    "conv1": {"kernel": jnp.ones((3, 3, 1, 2)), "bias": jnp.zeros(2)},
+    "chain1": {"dense1": {"w": jnp.ones(4)}},
+}
 
 
 def nested(depth):
-    params = jnp.ones(2)
+    params: Any = jnp.ones(2)
     for _ in range(depth):
         params = {"a": params}
     return params
 
 
-def deep(depth):
-    inner = []
+def nested_lists(depth):
+    lists = []
     for _ in range(depth):
-        inner = [inner]
-    return inner
+        lists = [lists]
+    return lists
 
 
 @pytest.fixture
@@ -36,17 +42,15 @@ def path(tmp_path):
     return tmp_path / "model.safetensors"
 
 
-def same(one, other):
-    def equal(a, b):
-        return a.dtype == b.dtype and np.array_equal(a, b)
-
-    return jax.tree.structure(one) == jax.tree.structure(other) and jax.tree.all(jax.tree.map(equal, one, other))
+def assert_same(params, expected):
+    """The same arrays of the same dtypes in the same tree."""
+    chex.assert_trees_all_equal(params, expected, strict=True)
 
 
 def test_round_trip_of_nested_params(path):
     save_params(path, PARAMS)
     params, net, options = load_params(path)
-    assert same(params, PARAMS)
+    assert_same(params, PARAMS)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))
     assert (net, options) == ("", {})
 
@@ -55,13 +59,13 @@ def test_round_trip_of_nested_params(path):
 def test_round_trip_of_dtypes(path, dtype):
     params = {"a": jnp.array([[0, 1], [1, 1]], dtype)}
     save_params(path, params)
-    assert same(load_params(path).params, params)
+    assert_same(load_params(path).params, params)
 
 
 def test_round_trip_of_odd_shapes(path):
-    params = {"empty": jnp.zeros((0, 3)), "turned": np.arange(6, dtype=np.float32).reshape(2, 3).T}
+    params = {"empty": jnp.zeros((0, 3)), "transposed": np.arange(6, dtype=np.float32).reshape(2, 3).T}
     save_params(path, params)
-    assert same(load_params(path).params, params)
+    assert_same(load_params(path).params, params)
 
 
 def test_round_trip_of_scalars(path):
@@ -69,20 +73,20 @@ def test_round_trip_of_scalars(path):
     assert load_params(path).params["a"].shape == ()
 
 
-def test_round_trip_of_nothing_and_of_the_deepest(path):
+def test_round_trip_of_empty_and_of_deeply_nested_params(path):
     for params in ({}, nested(100)):
         save_params(path, params)
-        assert same(load_params(path).params, params)
+        assert_same(load_params(path).params, params)
 
 
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e3m4", "int4", "uint2"])
-def test_dtypes_that_would_not_come_back_are_refused(path, dtype):
+def test_dtypes_that_a_file_cannot_hold_are_refused(path, dtype):
     with pytest.raises(TypeError, match=rf"params: expected arrays of .*, got {dtype} at \['a'\]"):
         save_params(path, {"a": jnp.zeros(2, dtype)})
     assert not path.exists()
 
 
-def test_writing_that_fails(path, monkeypatch):
+def test_an_error_of_safetensors_is_an_os_error(path, monkeypatch):
     def full(*_):
         raise safetensors.SafetensorError("No space left on device")
 
@@ -91,7 +95,7 @@ def test_writing_that_fails(path, monkeypatch):
         save_params(path, PARAMS)
 
 
-def test_the_file_alone_makes_the_network(path):
+def test_the_network_can_be_made_from_the_file_alone(path):
     options = {"features": (2, 3), "classes": 4}
     shapes = jax.eval_shape(lambda key: nets.xo_net(**options).init(key, (8, 8, 1)), jax.random.key(0))
     params = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
@@ -102,12 +106,12 @@ def test_the_file_alone_makes_the_network(path):
     assert jax.eval_shape(net.apply, saved.params, jnp.zeros((8, 8, 1))).shape == (4,)
 
 
-def test_text_of_any_language(path):
+def test_round_trip_of_text_in_any_language(path):
     save_params(path, PARAMS, net="Netz-Ü", options={"名": ["é", None, True, 1.5, {"a": []}]})
     assert load_params(path)[1:] == ("Netz-Ü", {"名": ["é", None, True, 1.5, {"a": []}]})
 
 
-def test_saving_makes_folders_and_replaces(tmp_path):
+def test_saving_creates_folders_and_replaces_files(tmp_path):
     path = tmp_path / "a" / "b" / "model.safetensors"
     save_params(str(path), {"a": jnp.zeros(2)})
     save_params(str(path), {"a": jnp.ones(2)})
@@ -137,7 +141,7 @@ def test_saving_makes_folders_and_replaces(tmp_path):
         (PARAMS, {"options": [1]}),
         (PARAMS, {"options": {1: 2}}),
         (PARAMS, {"options": {"a": float("nan")}}),
-        (PARAMS, {"options": {"a": deep(100_000)}}),
+        (PARAMS, {"options": {"a": nested_lists(100_000)}}),
     ],
 )
 def test_a_failed_save_keeps_the_old_file_and_leaves_no_other(path, params, options):
@@ -149,7 +153,7 @@ def test_a_failed_save_keeps_the_old_file_and_leaves_no_other(path, params, opti
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_saving_into_what_is_no_folder(tmp_path):
+def test_saving_into_a_file_as_a_folder_is_an_os_error(tmp_path):
     (tmp_path / "file").write_text("text")
     with pytest.raises(OSError, match="file"):
         save_params(tmp_path / "file" / "model.safetensors", PARAMS)
@@ -244,17 +248,25 @@ def pickled(path):
         pickled,
     ],
 )
-def test_what_is_no_model_file_is_refused_by_name(path, write):
+def test_other_files_are_refused_by_name(path, write):
     write(path)
     with pytest.raises(ValueError, match=r"model\.safetensors: not a model file"):
         load_params(path)
 
 
-def test_a_missing_file(path):
+def test_a_missing_file_is_named(path):
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
         load_params(path)
 
 
-def test_a_folder(tmp_path):
+def test_a_folder_is_an_os_error(tmp_path):
     with pytest.raises(OSError, match=tmp_path.name):
         load_params(tmp_path)
+
+
+@pytest.mark.parametrize("call", [save_params, load_params])
+def test_missing_safetensors_are_named_with_their_extra(monkeypatch, tmp_path, call):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ImportError, match=rf"{call.__name__} needs safetensors: pip install 'cnn_jax\[io\]'"):
+        call(tmp_path / "a", *([{"a": jnp.zeros(1)}] if call is save_params else []))
+    assert list(tmp_path.iterdir()) == []

@@ -1,79 +1,103 @@
-"""Data sets as local files: from a folder of the user's, or downloaded once, checked, and kept."""
+"""Files of data sets: found in a local folder, or downloaded once, verified and cached."""
 
 import functools
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
-MIRROR = "CNN_JAX_DATA"
+from .._optional import optional_import
 
-
-try:
+with optional_import(needed_by="cnn_jax.data", extra="data"):
     import pooch
-except ImportError as error:
-    raise ImportError("cnn_jax.data.cache needs pooch: pip install 'cnn_jax[experiments]'") from error
+
+# The environment variable that names the user's folder of data sets.
+DATA_DIR_VARIABLE = "CNN_JAX_DATA"
+CHUNK_BYTES = 1 << 16
+TIMEOUT_SECONDS = 30
+# HTTP status codes.
+PARTIAL_CONTENT = 206
+RANGE_NOT_SATISFIABLE = 416
 
 
-def folder() -> Path:
-    """The user's cache folder, which may not be there yet."""
+def cache_dir() -> Path:
+    """The user's cache folder of this package, which may not exist yet."""
     return Path(pooch.os_cache("cnn_jax"))
 
 
-def find(name: str, *, checksum: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """The local path of a file of a data set that the user has, or None.
+def find_local(name: str, *, checksum: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
+    """The path of a data file that the user has, or None.
 
-    Looks for `name` (such as "omniglot/images.zip") below `data_dir`, or else below the folder that the environment
-    variable CNN_JAX_DATA names. `checksum` is "sha256:..." or "md5:...".
+    Args:
+      name: path of the file below the folder, such as "omniglot/images.zip".
+      checksum: "sha256:..." or "md5:...".
+      data_dir: the folder; by default the one that the environment variable CNN_JAX_DATA names.
 
-    Raises a ValueError for a folder that is not there, or a file with another checksum.
+    Raises:
+      ValueError: the folder does not exist, or the file has another checksum.
     """
-    algorithm, _, expected = checksum.partition(":")
-    place = data_dir or os.environ.get(MIRROR)
-    if not place:
+    folder = data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    if not folder:
         return None
-    if not Path(place).is_dir():
-        raise ValueError(f"{'data_dir' if data_dir else MIRROR}: expected a folder, got {place}")
-    path = Path(place) / name
+    if not Path(folder).is_dir():
+        raise ValueError(f"{'data_dir' if data_dir else DATA_DIR_VARIABLE}: expected a folder, got {folder}")
+    path = Path(folder) / name
     if not path.is_file():
         return None
-    found = pooch.file_hash(str(path), alg=algorithm)
-    if found != expected:
-        raise ValueError(f"{path}: expected {checksum}, got {algorithm}:{found}")
+    algorithm, _, expected_hash = checksum.partition(":")
+    file_hash = pooch.file_hash(str(path), alg=algorithm)
+    if file_hash != expected_hash:
+        raise ValueError(f"{path}: expected {checksum}, got {algorithm}:{file_hash}")
     return path
 
 
 def fetch(name: str, *, url: str, checksum: str, data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The local path of a file of a data set: what `find` finds, or else the file in the user's cache.
+    """The path of a data file: the user's, by `find_local`, or else the one in the user's cache.
 
-    What is not there is downloaded; a download that broke off goes on where it stopped, and a file takes its place in
-    the cache only when its checksum is right.
+    A file that is missing in both is downloaded. Interrupted downloads are resumed, and a file enters the cache only if
+    its checksum is right.
+
+    Args:
+      name: path of the file below the folder and below the cache.
+      url: where to download it.
+      checksum: "sha256:..." or "md5:...".
+      data_dir: the user's folder; by default the one that the environment variable CNN_JAX_DATA names.
 
     Raises:
-      ValueError: the folder is not there; a file was found or downloaded with another checksum.
-      ConnectionError: it is not on this machine and cannot be downloaded; the message says where to put it.
+      ValueError: the folder does not exist, or a local or downloaded file has another checksum.
+      ConnectionError: the file is not available locally and the download fails; the message says where to put it.
     """
-    path = find(name, checksum=checksum, data_dir=data_dir)
-    if path is not None:
-        return path
-    place = folder() / name
-    resume = functools.partial(_resume, part=place.with_name(f".{place.name}.part"))
+    local_path = find_local(name, checksum=checksum, data_dir=data_dir)
+    if local_path is not None:
+        return local_path
+    cached_path = cache_dir() / name
+    part = cached_path.with_name(f".{cached_path.name}.part")
+    download = functools.partial(_resume_download, part=part)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        kept = pooch.retrieve(url, checksum, place.name, place.parent, downloader=resume)  # pyright: ignore[reportArgumentType]
+        cached_path.parent.mkdir(parents=True, exist_ok=True)
+        # Pooch annotates its downloaders with other parameter names than its documentation has.
+        path = pooch.retrieve(url, checksum, cached_path.name, cached_path.parent, downloader=download)  # pyright: ignore[reportArgumentType]
     except OSError as error:
-        hint = f"download it by hand and put it at FOLDER/{name} with {MIRROR}=FOLDER or --data-dir FOLDER"
+        hint = f"download it by hand and put it at FOLDER/{name} with {DATA_DIR_VARIABLE}=FOLDER or --data-dir FOLDER"
         raise ConnectionError(f"{name}: cannot be downloaded from {url} ({type(error).__name__}); {hint}") from error
-    return Path(kept)
+    return Path(path)
 
 
-def _resume(url: str, output: str, _: object, *, part: Path) -> None:
-    """A downloader for pooch that keeps what came before the connection broke, and asks only for the rest."""
-    import requests
+def _resume_download(url: str, output: str, _: object, *, part: Path) -> None:
+    """A downloader for Pooch that keeps the bytes of an interrupted download in `part` and requests only the others."""
+    import requests  # imported here: it is slow to import, and files are rarely downloaded
 
-    done = part.stat().st_size if part.exists() else 0
-    with requests.get(url, headers={"Range": f"bytes={done}-"} if done else {}, stream=True, timeout=30) as answer:
-        if answer.status_code != 416:  # 416: nothing is left to send
-            answer.raise_for_status()
-            with part.open("ab" if answer.status_code == 206 else "wb") as file:
-                for chunk in answer.iter_content(1 << 16):
-                    file.write(chunk)
+    bytes_done = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={bytes_done}-"} if bytes_done else {}
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
+        if response.status_code != RANGE_NOT_SATISFIABLE:  # the answer if `part` is complete already
+            response.raise_for_status()
+            mode = "ab" if response.status_code == PARTIAL_CONTENT else "wb"
+            _write_chunks(part, mode, response.iter_content(CHUNK_BYTES))
     part.replace(output)
+
+
+def _write_chunks(path: Path, mode: Literal["ab", "wb"], chunks: Iterable[bytes]) -> None:
+    with path.open(mode) as file:
+        for chunk in chunks:
+            file.write(chunk)

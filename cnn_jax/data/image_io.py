@@ -1,7 +1,8 @@
-"""Picture files as arrays."""
+"""Image files as arrays: gray levels, color with opacity, or small squares."""
 
 import errno
 import functools
+import io
 import os
 import stat
 import warnings
@@ -9,120 +10,180 @@ from collections.abc import Callable
 from typing import IO
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float32, UInt8
 
+from .._optional import optional_import
 from .._validation import check_int
+from . import pixels
 
-try:
+with optional_import(needed_by="cnn_jax.data.image_io", extra="data"):
     from PIL import Image, ImageOps, UnidentifiedImageError
-except ImportError as error:
-    raise ImportError("cnn_jax.data.image_io needs Pillow: pip install 'cnn_jax[experiments]'") from error
 
+# Type checkers take every binary file for an IO; at run time, files are instances of other classes.
+ImageFile = str | os.PathLike[str] | IO[bytes] | io.BytesIO | io.BufferedReader
 
 MAX_PIXELS = 50_000_000
 MAX_SIZE = 4096  # rows and columns of a square
-# Kinds of files that Pillow reads by itself; for others it runs programs.
+# Formats that Pillow decodes without starting an external program.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA", "JPEG2000", "AVIF")
-# Red, green and blue from -1 to 1, opacity from 0 to 1.
-COLOUR_ZERO = np.array([127.5, 127.5, 127.5, 0], np.float32)
-COLOUR_UNIT = np.array([127.5, 127.5, 127.5, 255], np.float32)
+# File name suffixes of these formats, lower case, with the dot.
+SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS)
 
 
-def read_image(path: str | os.PathLike[str] | IO[bytes]) -> Float[np.ndarray, "H W"]:
-    """Reads a picture file (PNG, JPEG, GIF, BMP, TIFF, WebP and some more), as grey levels in [-1, 1], white = 1.
+def read_image(path: ImageFile) -> Float32[np.ndarray, "H W"]:
+    """Reads an image file as gray levels in [-1, 1], white = 1.
 
-    Turns it as its EXIF data says. What is transparent becomes the opposite of what is drawn: white behind dark
-    strokes, black behind light ones. Only the first picture of an animation is read.
+    The format is one of `FORMATS`, whatever the file's name. The EXIF orientation is applied. Of an animation, the
+    first frame is read. 16-bit images keep their whole range; 32-bit images are scaled to theirs.
+
+    Transparent pixels become white behind dark strokes, and black behind light strokes. If the colors have nearly the
+    same brightness, the channel with the highest contrast is returned.
+
+    Args:
+      path: a path, or a binary file open for reading.
 
     Raises:
-      ValueError: the file is no picture, is damaged, or has more than 50 megapixels; the message names the file.
+      ValueError: the file is not an image, is damaged, or has more than 50 megapixels; the message names the file.
       OSError: the file cannot be opened, or is a folder, a pipe or a device.
-      TypeError: neither a path nor a file.
+      TypeError: `path` is neither a path nor a file.
+
+    >>> file = io.BytesIO()
+    >>> Image.fromarray(np.array([[0, 51, 255]], np.uint8)).save(file, "PNG")
+    >>> read_image(file)
+    array([[-1. , -0.6,  1. ]], dtype=float32)
     """
-    return _read(path, _grey)
+    return _decode(path, _to_gray)
 
 
-def read_color(path: str | os.PathLike[str] | IO[bytes]) -> Float[np.ndarray, "H W 4"]:
-    """Reads a picture file as red, green and blue in [-1, 1], and opacity in [0, 1].
+def read_color(path: ImageFile) -> Float32[np.ndarray, "H W 4"]:
+    """Reads an image file as red, green and blue in [-1, 1], and opacity in [0, 1].
 
-    What is wholly transparent keeps the colours that the file has there. Errors and the rest are those of `read_image`.
+    Fully transparent pixels keep the color that the file stores for them. Formats, orientation and errors are those of
+    `read_image`.
+
+    Args:
+      path: a path, or a binary file open for reading.
+
+    >>> file = io.BytesIO()
+    >>> Image.new("RGBA", (1, 1), (255, 0, 51, 102)).save(file, "PNG")
+    >>> read_color(file)
+    array([[[ 1. , -1. , -0.6,  0.4]]], dtype=float32)
     """
-    return _read(path, _colours)
+    return _decode(path, _to_color)
 
 
-def read_square(path: str | os.PathLike[str] | IO[bytes], *, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Reads a picture file as a small square in colour: the shorter side is scaled to `size` and the middle cut out.
+def read_square(path: ImageFile, *, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """Reads an image file as a square of red, green and blue bytes.
 
-    What is transparent becomes white. Sizes are up to 4096. Errors and the rest are those of `read_image`.
+    The shorter side is scaled to `size` and the longer side is cropped around its center. Transparent pixels become
+    white. Formats, orientation and errors are those of `read_image`.
+
+    Args:
+      path: a path, or a binary file open for reading.
+      size: rows and columns of the square, 1 to 4096.
+
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (30, 20), (255, 0, 0)).save(file, "PNG")
+    >>> read_square(file, size=1)
+    array([[[255,   0,   0]]], dtype=uint8)
     """
-    return _read(path, functools.partial(_square, size=check_size(size)))
+    return _decode(path, functools.partial(_to_square, size=check_size(size)))
 
 
 def check_size(size: int) -> int:
-    """The rows and columns of a square: an int from 1 to 4096, or an error that says so."""
+    """Checks the rows and columns of a square: an int from 1 to 4096.
+
+    >>> check_size(4096)
+    4096
+    """
     size = check_int("size", size)
     if size > MAX_SIZE:
         raise ValueError(f"size: expected at most {MAX_SIZE}, got {size}")
     return size
 
 
-def _read(path: str | os.PathLike[str] | IO[bytes], convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+def _decode(path: ImageFile, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
     is_path = isinstance(path, str | os.PathLike)
     if not is_path and not hasattr(path, "read"):
         raise TypeError(f"path: expected a path or a file, got {type(path).__name__}")
     try:
-        if is_path and not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for someone to write to it
-            raise OSError(errno.EINVAL, "expected a file, not a folder, a pipe or a device", os.fspath(path))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower
-            with Image.open(path, formats=FORMATS) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    size = f"{picture.width} x {picture.height} pixels"
-                    raise ValueError(f"{size} are more than the {MAX_PIXELS // 10**6} million accepted")
-                picture.load()
-                if picture.format == "PPM" and picture.mode == "I":
-                    return convert(picture.convert("I;16"))  # it has the range of 16 bits, as a PNG of that mode
-                return convert(ImageOps.exif_transpose(picture))
-    except Exception as error:  # Pillow's readers each have their own for a damaged file
+        if is_path:
+            _check_regular_file(path)
+        return convert(_open_upright(path))
+    except Exception as error:  # each of Pillow's decoders has errors of other types for a damaged file
         if isinstance(error, OSError) and error.errno is not None:
             raise
         name = path if is_path else getattr(path, "name", "picture")
-        why = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
-        raise ValueError(f"{name}: not a picture that can be read{why}") from error
+        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        raise ValueError(f"{name}: not a picture that can be read{reason}") from error
 
 
-def _colours(picture: Image.Image) -> Float[np.ndarray, "H W 4"]:
-    if picture.mode.startswith(("I", "F")):
-        grey = _deep(picture)
-        return np.stack([grey, grey, grey, np.ones_like(grey)], -1)
-    levels = np.asarray(picture.convert("RGBA"), np.float32)
-    return (levels - COLOUR_ZERO) / COLOUR_UNIT
+def _check_regular_file(path: str | os.PathLike[str]) -> None:
+    """Raises OSError for a folder, a pipe or a device. Opening a pipe would wait for a writer."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "expected a file, not a folder, a pipe or a device", os.fspath(path))
 
 
-def _square(picture: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    if picture.mode.startswith(("I", "F")):
-        picture = Image.fromarray(np.round((_deep(picture) + 1) * 127.5).astype(np.uint8))
-    small = ImageOps.fit(picture.convert("RGBA"), (size, size), Image.Resampling.LANCZOS)
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB"))
+def _open_upright(path: ImageFile) -> Image.Image:
+    """The first frame of the file, turned according to its EXIF orientation."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is lower than Pillow's limit
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                size = f"{image.width} x {image.height} pixels"
+                raise ValueError(f"{size} are more than the {MAX_PIXELS // 10**6} million accepted")
+            image.load()
+            if image.format == "PPM" and image.mode == "I":
+                return image.convert("I;16")  # PPM scales to 16 bits, but declares 32
+            return ImageOps.exif_transpose(image)
 
 
-def _deep(picture: Image.Image) -> Float[np.ndarray, "H W"]:
-    """Grey levels of more than 8 bits: the whole range of 16 bits, or from the smallest to the largest value."""
-    deep = np.nan_to_num(np.asarray(picture, np.float64), posinf=0, neginf=0)
-    low, high = (0.0, 65535.0) if picture.mode.startswith("I;16") else (deep.min(), deep.max())
-    return (np.clip((deep - low) / max(high - low, 1e-30), 0, 1) * 2 - 1).astype(np.float32)
+def _to_color(image: Image.Image) -> Float32[np.ndarray, "H W 4"]:
+    if _is_deep(image):
+        gray = _deep_to_gray(image)
+        return np.stack([gray, gray, gray, np.ones_like(gray)], -1)
+    return pixels.rgba_from_uint8(np.asarray(image.convert("RGBA")))
 
 
-def _grey(picture: Image.Image) -> Float[np.ndarray, "H W"]:
-    if picture.mode.startswith(("I", "F")):
-        return _deep(picture)
-    if not picture.has_transparency_data:
-        grey = np.asarray(picture.convert("L"), np.float32) / 127.5 - 1
-        channels = np.asarray(picture.convert("RGB"), np.float32) / 127.5 - 1
-        spread = channels.std(axis=(0, 1))
-        # Colours of about one brightness differ in a channel.
-        return channels[..., spread.argmax()] if grey.std() < spread.max() / 4 else grey
-    light, alpha = np.moveaxis(np.asarray(picture.convert("LA"), np.float32) / 255, -1, 0)
-    drawn = np.sum(light * alpha) / max(np.sum(alpha), 1e-6)
-    ground = 1.0 if drawn < 0.5 else 0.0
-    return (ground + (light - ground) * alpha) * 2 - 1
+def _to_square(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    if _is_deep(image):
+        # Not `pixels.to_uint8`, which rounds some ties of 32-bit images to the other side.
+        image = Image.fromarray(np.round((_deep_to_gray(image) + 1) * pixels.HALF_RANGE).astype(np.uint8))
+    square = ImageOps.fit(image.convert("RGBA"), (size, size), Image.Resampling.LANCZOS)
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", square.size, "white"), square).convert("RGB"))
+
+
+def _to_gray(image: Image.Image) -> Float32[np.ndarray, "H W"]:
+    if _is_deep(image):
+        return _deep_to_gray(image)
+    if image.has_transparency_data:
+        return _transparent_to_gray(image)
+    gray = pixels.from_uint8(np.asarray(image.convert("L")))
+    channels = pixels.from_uint8(np.asarray(image.convert("RGB")))
+    channel_contrasts = channels.std(axis=(0, 1))
+    if gray.std() < channel_contrasts.max() / 4:
+        return channels[..., channel_contrasts.argmax()]
+    return gray
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the image is gray with more than 8 bits per pixel: Pillow's modes I, I;16 and F."""
+    return image.mode.startswith(("I", "F"))
+
+
+def _deep_to_gray(image: Image.Image) -> Float32[np.ndarray, "H W"]:
+    """Gray levels of a 16-bit image over its whole range, of a 32-bit image from its smallest to its largest value."""
+    levels = np.nan_to_num(np.asarray(image, np.float64), posinf=0, neginf=0)
+    is_16_bit = image.mode.startswith("I;16")
+    low = 0.0 if is_16_bit else levels.min()
+    high = 65535.0 if is_16_bit else levels.max()
+    return (np.clip((levels - low) / max(high - low, 1e-30), 0, 1) * 2 - 1).astype(np.float32)
+
+
+def _transparent_to_gray(image: Image.Image) -> Float32[np.ndarray, "H W"]:
+    """Gray levels over white if the opaque pixels are dark on average, over black if they are light."""
+    gray_and_opacity = np.asarray(image.convert("LA"), np.float32) / 255
+    gray, opacity = np.moveaxis(gray_and_opacity, -1, 0)
+    drawing_level = np.sum(gray * opacity) / max(np.sum(opacity), 1e-6)
+    background = 1.0 if drawing_level < 0.5 else 0.0
+    return (background + (gray - background) * opacity) * 2 - 1

@@ -1,235 +1,221 @@
-"""More pictures than memory holds: read by Grain while a network learns from them, in files or in ArrayRecords."""
+"""Endless shuffled batches of images that do not fit into memory, read by Grain while a network is trained."""
 
-import io
+import contextlib
+import itertools
 import logging
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Generator, Iterable, Iterator
+from types import ModuleType
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from absl import flags
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Integer, Shaped, UInt8
 
+from .._errors import one_line
+from .._optional import optional_import
 from .._validation import check_int
-from . import image_folder, image_io
 
-LABEL = np.dtype("<i4")  # at the start of every record; the picture file follows
-EPOCHS = 2**30  # in a stream without end
+MAX_EPOCHS = 2**30  # Grain repeats a data set a finite number of times; no run reaches the last epoch
+NAMED_IN_ERROR = 3  # corrupt images that an error names
 log = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Source(Protocol):
-    """LabeledImages pictures that can be read one by one."""
+    """Labeled images that can be read one by one, such as those of `cnn_jax.data.sources`.
+
+    `source[index]` returns the pixels and the label of an image, and raises an error if it cannot be read.
+    """
 
     size: int
+    """The height and width of the images."""
     classes: tuple[str, ...]
+    """The names of the labels."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[UInt8[np.ndarray, "size size 3"], int]: ...
+    def __getitem__(self, index: int, /) -> tuple[UInt8[np.ndarray, "size size 3"], int]: ...
 
-    def name(self, index: int) -> str: ...
-
-
-class Folder:
-    """The pictures in a folder for every class, made square as `image_folder.load` makes them.
-
-    Raises a ValueError if there is no class or a class has no picture, an OSError if the folder cannot be read.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], *, size: int = 32):
-        self.path, self.size = Path(path), image_io.check_size(size)
-        self.classes = image_folder.classes(self.path)
-        files = [[path.name for path in image_folder.pictures(self.path / name)] for name in self.classes]
-        empty = [name for name, own in zip(self.classes, files, strict=True) if not own]
-        if not self.classes or empty:
-            what = f"no picture in {', '.join(empty)}" if empty else "none"
-            raise ValueError(f"{self.path}: expected a folder of pictures for every class, got {what}")
-        self.files = [file for own in files for file in own]
-        self.labels = np.repeat(np.arange(len(files)), [len(own) for own in files])
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[UInt8[np.ndarray, "size size 3"], int]:
-        return image_io.read_square(self.name(index), size=self.size), int(self.labels[index])
-
-    def name(self, index: int) -> str:
-        """The file's path."""
-        return str(self.path / self.classes[self.labels[index]] / self.files[index])
+    def name(self, index: int, /) -> str:
+        """The name of an image for messages, such as its path."""
+        ...
 
 
-class Records:
-    """The pictures in ArrayRecord files, each a label (four bytes, the lowest first) and then a picture file's bytes.
+class StreamBatch(NamedTuple):
+    """A batch that a stream has read."""
 
-    Raises an OSError or a ValueError if a file cannot be read.
-    """
-
-    def __init__(self, paths: Sequence[str | os.PathLike[str]], classes: Sequence[str], *, size: int = 32):
-        self.size, self.classes = image_io.check_size(size), tuple(classes)
-        self.paths = [str(path) for path in paths]
-        for path in self.paths:
-            with open(path, "rb"):  # for a plain FileNotFoundError or PermissionError
-                pass
-        try:
-            self.source = _grain().sources.ArrayRecordDataSource(self.paths)
-            self.length = len(self.source)
-        except Exception as error:  # whatever its C++ says
-            raise ValueError(f"{', '.join(self.paths)}: not ArrayRecord files that can be read ({error})") from error
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> tuple[UInt8[np.ndarray, "size size 3"], int]:
-        record = self.source[index]
-        if len(record) < LABEL.itemsize:
-            raise ValueError(f"{self.name(index)}: a record without a label")
-        label = int(np.frombuffer(record, LABEL, 1)[0])
-        if not 0 <= label < len(self.classes):
-            raise ValueError(f"{self.name(index)}: a label from 0 to {len(self.classes) - 1} was expected, got {label}")
-        try:
-            return image_io.read_square(io.BytesIO(record[LABEL.itemsize :]), size=self.size), label
-        except ValueError as error:
-            raise ValueError(f"{self.name(index)}: not a picture that can be read") from error
-
-    def name(self, index: int) -> str:
-        """The record's file or files, and its number in them."""
-        return f"{', '.join(self.paths)}[{index}]"
-
-
-def write_records(path: str | os.PathLike[str], pictures: Iterator[tuple[bytes, int]]) -> int:
-    """Writes picture files' bytes with their labels into an ArrayRecord file, for `Records`; returns how many."""
-    _grain()
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    writer, written = ArrayRecordWriter(str(path), "group_size:1"), 0
-    for picture, label in pictures:
-        writer.write(np.array(label, LABEL).tobytes() + picture)
-        written += 1
-    writer.close()
-    return written
-
-
-class Piece(NamedTuple):
-    """Some pictures of a stream."""
-
-    images: UInt8[np.ndarray, "N size size 3"]
-    labels: Int32[np.ndarray, " N"]
-    indices: Int64[np.ndarray, " N"]
-    """Their places in the source."""
+    images: Shaped[np.ndarray, "N H W *C"]
+    labels: Shaped[np.ndarray, "N ..."]
+    indices: Integer[np.ndarray, " N"]
+    """The index of each image in the source."""
     epoch: int
-    """Of the first of them, from 0."""
+    """The number of complete passes over the source before the first image."""
     position: int
-    """Where to start, to go on after them."""
+    """Where to start in order to continue after this batch."""
 
 
-class Stream:
-    """LabeledImages pictures without end, shuffled anew every epoch, read ahead by other processes.
+class _Example(NamedTuple):
+    """An image of a stream."""
 
-        stream = Stream(Folder("pictures", size=64), workers=4)
-        params, history = fit(net, stream, optimizer=rule, steps=1000, key=key)
-
-    Of several JAX processes each reads its own share. A picture that cannot be read is left out, named in the log, and
-    kept in `corrupt` with the reason.
-
-    Args:
-      source: where the pictures are.
-      seed: of the order.
-      workers: processes that read; with 0 threads of this one do.
-      max_corrupt_fraction: the share of this process's pictures that may be unreadable.
-    """
-
-    def __init__(self, source: Source, *, seed: int = 0, workers: int = 0, max_corrupt_fraction: float = 0.05):
-        if not 0 <= max_corrupt_fraction < 1:
-            raise ValueError(f"max_corrupt_fraction: expected at least 0 and less than 1, got {max_corrupt_fraction}")
-        self.source, self.workers, self.max_corrupt_fraction = (
-            source,
-            check_int("workers", workers, minimum=0),
-            max_corrupt_fraction,
-        )
-        self.corrupt: dict[str, str] = {}
-        self.identity = {"seed": seed, "pictures": len(source), "size": source.size, "classes": list(source.classes)}
-        self.identity["processes"] = jax.process_count()
-        self.order = (
-            _grain()
-            .MapDataset.source(range(len(source)))
-            .shuffle(seed=check_int("seed", seed, minimum=0))[jax.process_index() :: jax.process_count()]
-        )
-        if not len(self.order):
-            raise ValueError(
-                f"source: expected a picture for each of {jax.process_count()} processes, got {len(source)}"
-            )
-
-    def __len__(self) -> int:
-        """Pictures of this process in an epoch, those that cannot be read among them."""
-        return len(self.order)
-
-    def batches(self, batch_size: int, start: int = 0) -> Iterator[Piece]:
-        """Pieces of `batch_size` pictures without end, from a position on.
-
-        Raises a ValueError when more pictures than `max_corrupt_fraction` says cannot be read.
-        """
-        grain, batch_size = _grain(), check_int("batch_size", batch_size)
-        first = start // batch_size
-        chunks = self.order.repeat(EPOCHS).map(_Reader(self.source)).batch(batch_size)[first:]
-        ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
-        read = chunks.to_iter_dataset(ahead)
-        if self.workers:
-            if not flags.FLAGS.is_parsed():  # by which Grain means to be run by Abseil
-                flags.FLAGS.mark_as_parsed()
-            read = read.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
-        kept: list[tuple[Any, ...]] = []  # (picture, label, index, position after it)
-        for number, chunk in enumerate(read, first):
-            for i, (picture, label, index, good) in enumerate(zip(*chunk, strict=True), number * batch_size):
-                if i < start:
-                    continue
-                if not good:
-                    self._leave_out(int(index))
-                    continue
-                kept.append((picture, label, index, i + 1))
-                if len(kept) == batch_size:
-                    pictures, labels, indices, positions = zip(*kept, strict=True)
-                    epoch = (positions[0] - 1) // len(self)
-                    yield Piece(np.stack(pictures), np.array(labels), np.array(indices), epoch, positions[-1])
-                    kept = []
-
-    def _leave_out(self, index: int) -> None:
-        name = self.source.name(index)
-        if name in self.corrupt:
-            return
-        try:
-            self.source[index]
-            why = "at first"
-        except Exception as error:
-            why = " ".join(str(error).split())[:200]
-        self.corrupt[name] = why
-        log.warning("%s: left out (%s)", name, why)
-        if len(self.corrupt) > self.max_corrupt_fraction * len(self):
-            some = "; ".join(f"{name} ({why})" for name, why in list(self.corrupt.items())[:3])
-            raise ValueError(f"{len(self.corrupt)} of {len(self)} pictures cannot be read, among them {some}")
+    image: UInt8[np.ndarray, "size size 3"]
+    label: np.int32
+    source_index: int
+    readable: bool
+    position: int
+    """Where to start in order to continue after this image."""
 
 
 class _Reader:
-    """Reads a picture by its index: (picture, label, index, whether it could be read)."""
+    """Reads an image by its index. It is sent to the worker processes."""
 
     def __init__(self, source: Source):
-        self.source = source
+        self._source = source
 
-    def __call__(self, index: int) -> tuple[Any, ...]:
+    def __call__(self, index: int) -> tuple[UInt8[np.ndarray, "size size 3"], np.int32, np.int64, np.bool_]:
         try:
-            picture, label = self.source[index]
-        except Exception:  # of whatever kind: one bad file must not end the reading of all others
-            picture, label, good = np.zeros((self.source.size, self.source.size, 3), np.uint8), -1, False
-        else:
-            good = True
-        return picture, np.int32(label), np.int64(index), np.bool_(good)
+            image, label = self._source[index]
+        except Exception:  # of any kind: one bad file must not end the reading of all others
+            size = self._source.size
+            return np.zeros((size, size, 3), np.uint8), np.int32(-1), np.int64(index), np.bool_(False)
+        return image, np.int32(label), np.int64(index), np.bool_(True)
 
 
-def _grain() -> Any:
+class Stream:
+    """Endless batches of a source, shuffled every epoch, for `fit`.
+
+    Images are read ahead. With several JAX processes each reads its share of the source. An image that cannot be
+    read is left out, reported in the log, and listed in `corrupt` with the reason.
+
+    Args:
+      source: the images.
+      seed: determines the order.
+      workers: the number of processes that read images; with 0, threads of this process read them.
+      max_corrupt_fraction: the largest fraction of this process's images that may be unreadable.
+
+    Raises:
+      ValueError: seed or workers is negative; max_corrupt_fraction is not in [0, 1); the source has fewer images than
+        there are processes.
+      TypeError: seed or workers is not an int.
+      ImportError: Grain is not installed.
+
+    Example:
+
+        from cnn_jax.data.sources import FolderSource
+
+        stream = Stream(FolderSource("photos", size=64), workers=4)
+        params, history = fit(net, stream, optimizer=optimizer, steps=1000, key=key)
+    """
+
+    def __init__(self, source: Source, *, seed: int = 0, workers: int = 0, max_corrupt_fraction: float = 0.05):
+        seed = check_int("seed", seed, minimum=0)
+        self._workers = check_int("workers", workers, minimum=0)
+        if not 0 <= max_corrupt_fraction < 1:
+            raise ValueError(f"max_corrupt_fraction: expected at least 0 and less than 1, got {max_corrupt_fraction}")
+        self.source = source
+        self.corrupt: dict[str, str] = {}
+        self._max_corrupt_fraction = max_corrupt_fraction
+        processes = jax.process_count()
+        self.fingerprint: dict[str, object] = {
+            "seed": seed,
+            "images": len(source),
+            "size": source.size,
+            "classes": list(source.classes),
+            "processes": processes,
+        }
+        shuffled = _import_grain().MapDataset.source(range(len(source))).shuffle(seed=seed)
+        self._order = shuffled[jax.process_index() :: processes]
+        if not len(self._order):
+            raise ValueError(f"source: expected an image for each of {processes} processes, got {len(source)}")
+
+    def __len__(self) -> int:
+        """The number of this process's images in an epoch, unreadable ones included."""
+        return len(self._order)
+
+    def batches(self, batch_size: int, start: int = 0) -> Generator[StreamBatch]:
+        """Yields batches of `batch_size` images without end.
+
+        Args:
+          batch_size: the number of images in a batch.
+          start: where to begin: 0, or the `position` of an earlier batch.
+
+        Raises:
+          ValueError: batch_size is below 1, or more images than `max_corrupt_fraction` allows cannot be read.
+          TypeError: batch_size is not an int.
+        """
+        batch_size = check_int("batch_size", batch_size)
+        kept: list[_Example] = []
+        for example in self._examples(batch_size, start):
+            if not example.readable:
+                self._leave_out(example.source_index)
+                continue
+            kept.append(example)
+            if len(kept) == batch_size:
+                yield self._stack(kept)
+                kept = []
+
+    def _examples(self, chunk_size: int, start: int) -> Iterator[_Example]:
+        """The examples from `start` on, unreadable ones included, read in chunks."""
+        grain = _import_grain()
+        first_chunk = start // chunk_size
+        ordered = self._order.repeat(MAX_EPOCHS).map(_Reader(self.source)).batch(chunk_size)[first_chunk:]
+        chunks = ordered.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=2))
+        if self._workers:
+            chunks = chunks.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
+        with _readable_grain_flags():
+            rows = itertools.chain.from_iterable(zip(*chunk, strict=True) for chunk in chunks)
+            for offset, (image, label, index, readable) in enumerate(rows, first_chunk * chunk_size):
+                if offset >= start:
+                    yield _Example(image, label, int(index), bool(readable), position=offset + 1)
+
+    def _stack(self, examples: Iterable[_Example]) -> StreamBatch:
+        images, labels, indices, _, positions = zip(*examples, strict=True)
+        return StreamBatch(
+            images=np.stack(images),
+            labels=np.array(labels),
+            indices=np.array(indices),
+            epoch=(positions[0] - 1) // len(self),
+            position=positions[-1],
+        )
+
+    def _leave_out(self, index: int) -> None:
+        """Reports an unreadable image. Raises a ValueError if there are too many of them."""
+        name = self.source.name(index)
+        if name in self.corrupt:
+            return
+        self.corrupt[name] = reason = self._why_unreadable(index)
+        log.warning("%s: left out (%s)", name, reason)
+        if len(self.corrupt) > self._max_corrupt_fraction * len(self):
+            named = "; ".join(f"{name} ({reason})" for name, reason in list(self.corrupt.items())[:NAMED_IN_ERROR])
+            raise ValueError(f"source: {len(self.corrupt)} of {len(self)} images cannot be read, among them {named}")
+
+    def _why_unreadable(self, index: int) -> str:
+        try:
+            self.source[index]
+        except Exception as error:
+            return one_line(error)
+        return "readable now, but not when its batch was read"
+
+
+@contextlib.contextmanager
+def _readable_grain_flags() -> Iterator[None]:
+    """Lets Grain read its Abseil flags, which are parsed only in programs that Abseil starts; they have their defaults.
+
+    Without this, starting worker processes raises an UnparsedFlagAccessError (Grain 0.2.18).
+    """
+    with optional_import(needed_by="Stream", extra="stream"):
+        from absl import flags
+    grain_flags = [flags.FLAGS[name] for name in flags.FLAGS if name.startswith("grain_")]
+    unparsed = [flag for flag in grain_flags if not flag.present]
+    for flag in unparsed:
+        flag.present = 1
     try:
+        yield
+    finally:
+        for flag in unparsed:
+            flag.present = 0
+
+
+def _import_grain() -> ModuleType:
+    with optional_import(needed_by="Stream", extra="stream"):
         import grain
-    except ImportError as error:
-        raise ImportError("streams need Grain: pip install 'cnn_jax[experiments]'") from error
     return grain

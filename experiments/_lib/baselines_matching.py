@@ -1,79 +1,86 @@
-"""Other libraries that do what cnn_jax does, each on the same float32 arrays and as its users would write it.
+"""Baselines of template matching: other libraries on the same float32 arrays, as their users would call them.
 
-A function for each peer and task takes the peer's module, the threads it may use, images (N, H, W) and features
-(K, h, w), and returns a call without arguments that has the maps (N, K, H', W') ready when it returns. It raises a
-MemoryError instead where the peer would need too much.
+A function for each library and task takes the library's module, the number of threads, images (N, H, W) and features
+(K, h, w). It returns a call without arguments that has computed the score maps (N, K, H', W') when it returns. It
+raises MemoryError if the library would need too much memory.
 """
 
 import importlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-Call = Callable[[], Any]
-# Each peer's modules to import, the first with its version, and how to install it.
+from .benchmark import Call
+
+MAX_UNFOLDED_BYTES = 4e9
+
+
+class Library(NamedTuple):
+    """A library to compare with."""
+
+    modules: tuple[str, ...]
+    """Modules to import; the first one has `__version__`."""
+    install: str
+    """How to install it."""
+
+
 LIBRARIES = {
-    "opencv": (("cv2",), "pip install 'cnn_jax[bench]'"),
-    "skimage": (("skimage", "skimage.feature"), "pip install 'cnn_jax[bench]'"),
-    "torch": (("torch",), "pip install torch"),
-    "flax": (("flax", "flax.nnx"), "pip install 'cnn_jax[bench]'"),
-    "equinox": (("equinox",), "pip install 'cnn_jax[bench]'"),
-    "cupy": (("cupy", "cupyx.scipy.signal"), "pip install cupy-cuda13x (or cupy-cuda12x)"),
+    "opencv": Library(("cv2",), "pip install 'cnn_jax[bench]'"),
+    "skimage": Library(("skimage", "skimage.feature"), "pip install 'cnn_jax[bench]'"),
+    "torch": Library(("torch",), "pip install torch"),
+    "flax": Library(("flax", "flax.nnx"), "pip install 'cnn_jax[bench]'"),
+    "equinox": Library(("equinox",), "pip install 'cnn_jax[bench]'"),
+    "cupy": Library(("cupy", "cupyx.scipy.signal"), "pip install cupy-cuda13x (or cupy-cuda12x)"),
 }
-UNFOLDED_BYTES = 4e9  # the most that unfolded images may take
 
 
-def load(names: list[str], threads: int) -> tuple[dict[str, Any], list[str]]:
-    """The modules of the named peers that are installed, told how many threads to use, and a line for each other."""
-    modules, missing = {}, []
+def import_libraries(names: Sequence[str], threads: int) -> tuple[dict[str, Any], list[str]]:
+    """Imports the installed ones of these libraries and sets their number of threads.
+
+    Returns:
+      The modules by name, and a line for each library that is left out.
+    """
+    modules = {}
+    missing = []
     for name in names:
-        imported, install = LIBRARIES[name]
+        library = LIBRARIES[name]
         try:
-            found = [importlib.import_module(each) for each in imported]
-            modules[name] = found[0]
+            imported = [importlib.import_module(module) for module in library.modules]
+            modules[name] = imported[0]
         except ImportError:
-            missing.append(f"{name}: not installed, so not compared; {install}")
+            missing.append(f"{name}: not installed, so not compared; {library.install}")
     if "opencv" in modules:
         modules["opencv"].setNumThreads(threads)
     if "torch" in modules:
         modules["torch"].set_num_threads(threads)
         if jax.default_backend() == "gpu" and not modules["torch"].cuda.is_available():
-            missing.append(
-                f"torch {modules.pop('torch').__version__}: sees no GPU, so not compared; install its CUDA build"
-            )
+            version = modules.pop("torch").__version__
+            missing.append(f"torch {version}: finds no GPU, so not compared; install its CUDA build")
     return modules, missing
 
 
-def to_numpy(result: Any) -> np.ndarray:
-    """A peer's result as a NumPy array."""
-    for move in ("cpu", "get"):  # of PyTorch's tensors and CuPy's arrays
-        if hasattr(result, move):
-            result = getattr(result, move)()
-    return np.asarray(result)
-
-
 def opencv_match(cv2: Any, threads: int, images: np.ndarray, features: np.ndarray) -> Call:
-    """TM_CCORR, by direct sums or Fourier transforms as OpenCV chooses; the features are divided by n before."""
-    return lambda: _each(cv2, cv2.TM_CCORR, images, features / features[0].size)
+    """TM_CCORR with features divided by n; OpenCV chooses direct sums or Fourier transforms."""
+    return lambda: _opencv_maps(cv2, cv2.TM_CCORR, images, features / features[0].size)
 
 
 def opencv_zncc(cv2: Any, threads: int, images: np.ndarray, features: np.ndarray) -> Call:
     """TM_CCOEFF_NORMED."""
-    return lambda: _each(cv2, cv2.TM_CCOEFF_NORMED, images, features)
+    return lambda: _opencv_maps(cv2, cv2.TM_CCOEFF_NORMED, images, features)
 
 
-def _each(cv2: Any, score: int, images: np.ndarray, features: np.ndarray) -> np.ndarray:
-    out = np.empty(maps_shape(images.shape, features.shape), np.float32)
-    for image, maps in zip(images, out, strict=True):
-        for feature, result in zip(features, maps, strict=True):
-            cv2.matchTemplate(image, feature, score, result)
-    return out
+def _opencv_maps(cv2: Any, score: int, images: np.ndarray, features: np.ndarray) -> np.ndarray:
+    maps = np.empty(maps_shape(images.shape, features.shape), np.float32)
+    for image, maps_of_image in zip(images, maps, strict=True):
+        for feature, score_map in zip(features, maps_of_image, strict=True):
+            cv2.matchTemplate(image, feature, score, score_map)
+    return maps
 
 
 def skimage_zncc(skimage: Any, threads: int, images: np.ndarray, features: np.ndarray) -> Call:
-    """match_template, whose Fourier transforms are SciPy's."""
+    """match_template, which uses SciPy's Fourier transforms."""
     from scipy import fft
 
     def call() -> np.ndarray:
@@ -87,30 +94,31 @@ def skimage_zncc(skimage: Any, threads: int, images: np.ndarray, features: np.nd
 def torch_match(torch: Any, threads: int, images: np.ndarray, features: np.ndarray) -> Call:
     """conv2d of all images and features at once."""
 
-    def call(images: Any, features: Any) -> Any:
+    def maps(images: Any, features: Any) -> Any:
         return torch.nn.functional.conv2d(images, features) / features[0].numel()
 
-    return _torch_call(torch, call, images, features)
+    return _torch_call(torch, maps, images, features)
 
 
 def torch_zncc(torch: Any, threads: int, images: np.ndarray, features: np.ndarray) -> Call:
-    """Every patch in a column of its own, centred and normalised, times the features: the definition."""
+    """The definition: unfolded patches, centered and normalized, times the features."""
     window = features.shape[1:]
-    size = float(np.prod((*maps_shape(images.shape, (1, *window)), *window)) * images.itemsize)
-    if size > UNFOLDED_BYTES:
+    unfolded_bytes = float(np.prod((*maps_shape(images.shape, (1, *window)), *window)) * images.itemsize)
+    if unfolded_bytes > MAX_UNFOLDED_BYTES:
+        gigabytes = f"{unfolded_bytes / 1e9:.3g} GB"
         raise MemoryError(
-            f"left out: the unfolded images would take {size / 1e9:.3g} GB, more than {UNFOLDED_BYTES / 1e9:.0f}"
+            f"left out: the unfolded images would take {gigabytes}, more than {MAX_UNFOLDED_BYTES / 1e9:.0f}"
         )
 
-    def unit(columns: Any, dim: int) -> Any:
+    def centered_and_normalized(columns: Any, dim: int) -> Any:
         return torch.nn.functional.normalize(columns.sub_(columns.mean(dim, keepdim=True)), dim=dim)
 
-    def call(images: Any, features: Any) -> Any:
-        columns = unit(torch.nn.functional.unfold(images, window), 1)
-        maps = unit(features.flatten(1).clone(), 1) @ columns
-        return maps.reshape(maps_shape(images[:, 0].shape, features[:, 0].shape))
+    def maps(images: Any, features: Any) -> Any:
+        patches = centered_and_normalized(torch.nn.functional.unfold(images, window), 1)
+        scores = centered_and_normalized(features.flatten(1).clone(), 1) @ patches
+        return scores.reshape(maps_shape(images[:, 0].shape, features[:, 0].shape))
 
-    return _torch_call(torch, call, images, features)
+    return _torch_call(torch, maps, images, features)
 
 
 def _torch_call(torch: Any, function: Callable[[Any, Any], Any], *arrays: np.ndarray) -> Call:
@@ -119,10 +127,10 @@ def _torch_call(torch: Any, function: Callable[[Any, Any], Any], *arrays: np.nda
 
     def call() -> Any:
         with torch.inference_mode():
-            out = function(*tensors)
+            result = function(*tensors)
         if gpu:
             torch.cuda.synchronize()
-        return out
+        return result
 
     return call
 
@@ -130,28 +138,35 @@ def _torch_call(torch: Any, function: Callable[[Any, Any], Any], *arrays: np.nda
 def cupy_match(cupy: Any, threads: int, images: np.ndarray, features: np.ndarray) -> Call:
     """fftconvolve of all images and features at once."""
     signal = importlib.import_module("cupyx.scipy.signal")
-    image, feature = cupy.asarray(images)[:, None], cupy.asarray(features)[None]
+    batched_images = cupy.asarray(images)[:, None]
+    batched_features = cupy.asarray(features)[None]
 
     def call() -> Any:
-        kernel = feature[:, :, ::-1, ::-1] / features[0].size
-        out = signal.fftconvolve(image, kernel, mode="valid", axes=(2, 3))
+        kernels = batched_features[:, :, ::-1, ::-1] / features[0].size
+        maps = signal.fftconvolve(batched_images, kernels, mode="valid", axes=(2, 3))
         cupy.cuda.Device().synchronize()
-        return out
+        return maps
 
     return call
 
 
 def maps_shape(images: tuple[int, ...], features: tuple[int, ...]) -> tuple[int, int, int, int]:
     """The shape of the maps of images (N, H, W) and features (K, h, w): (N, K, H - h + 1, W - w + 1)."""
-    (n, height, width), (k, h, w) = images, features
+    n, height, width = images
+    k, h, w = features
     return n, k, height - h + 1, width - w + 1
 
 
-CPU: Mapping[str, Mapping[str, Callable[..., Call]]] = {
+CPU_BASELINES: Mapping[str, Mapping[str, Callable[..., Call]]] = {
     "match": {"opencv": opencv_match, "torch": torch_match},
     "zncc": {"opencv": opencv_zncc, "skimage": skimage_zncc, "torch": torch_zncc},
 }
-GPU: Mapping[str, Mapping[str, Callable[..., Call]]] = {
+GPU_BASELINES: Mapping[str, Mapping[str, Callable[..., Call]]] = {
     "match": {"torch": torch_match, "cupy": cupy_match},
     "zncc": {"torch": torch_zncc},
 }
+
+
+def baselines() -> Mapping[str, Mapping[str, Callable[..., Call]]]:
+    """The baselines of every task on the device that JAX computes on."""
+    return GPU_BASELINES if jax.default_backend() == "gpu" else CPU_BASELINES

@@ -1,134 +1,177 @@
-"""Calls that compute the same, run side by side: their results compared, then timed in turns."""
+"""Benchmark harness: compares the results of equivalent calls, then times them in interleaved rounds."""
 
 import os
 import random
 import statistics
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Hashable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .baselines_matching import Call, to_numpy
+import cnn_jax
+from cnn_jax.progress import Progress
+
+Call = Callable[[], Any]
+"""A call that is finished when it returns."""
+Key = TypeVar("Key", bound=Hashable)
 
 TOLERANCE = 1e-3  # of the largest magnitude
-TURNS = 7
-# Of a call that takes longer than so many seconds the warming up counts as a turn; if it is a method of ours, which is
-# only timed to show that it is not the fastest, it gets fewer turns.
-SLOW, FEW_TURNS = 2.0, 3
+ROUNDS = 7
+SLOW_SECONDS = 2.0  # of a call whose warm-up counts as a round
+FEW_ROUNDS = 3
+WARM_UP_FACTOR = 3  # how much longer a call is warmed up than it is timed
 
 
-class Contest(NamedTuple):
-    """Calls that compute the same: ours, ours by a method of its own (None: left out), and the peers'."""
+class BenchmarkCase(NamedTuple):
+    """Calls that compute the same: ours and the baselines'."""
 
     ours: Call
-    peers: Mapping[str, Call]
-    methods: Mapping[str, Call | None]
-    auto: str | None
-    """The method that ours takes."""
-    multiply_adds: int
+    baselines: Mapping[str, Call]
+    cost: cnn_jax.Cost
     """Of the direct algorithm."""
-    bytes: int
-    """Of all inputs and outputs."""
-    skipped: Mapping[str, str]
-    """Peers left out, and why."""
     images: int
-    """That one call takes in."""
+    """Images per call."""
+    methods: Mapping[str, Call | None] = {}
+    """Ours by each of its methods; None for a method that is left out."""
+    auto: str | None = None
+    """The method that ours chooses."""
+    skipped: Mapping[str, str] = {}
+    """Baselines left out, and why."""
     repeats: Mapping[str, int] = {}
-    """Those whose call does it several times over, and how often; their results are not compared."""
+    """Calls that do the work several times, and how often. Their results are not compared."""
 
 
-def medians(calls: Mapping[str, Call], *, settle: float, brief: Sequence[str] = ()) -> dict[str, float]:
-    """The median milliseconds of every call, of TURNS turns each, taken in a new random order every round.
+def compiled_call(function: Callable[..., Any], *arguments: Any) -> Call:
+    """A call of the jitted function that waits for its result."""
+    compiled = jax.jit(function)
+    return lambda: jax.block_until_ready(compiled(*arguments))
 
-    Those named in `brief` get FEW_TURNS turns if they take more than SLOW seconds.
+
+def time_call(call: Call, min_seconds: float) -> float:
+    """Seconds per call, after the call has been repeated for at least `min_seconds`.
+
+    The median is taken over the second half of the repetitions. By then the caches, the allocator and the CPU's clock
+    have settled, and the threads of the library timed before have stopped spinning. The first call counts only if it
+    takes longer than SLOW_SECONDS.
     """
-    warm = {name: turn(call, 3 * settle) for name, call in calls.items()}
-    times = {name: [taken] if taken > SLOW else [] for name, taken in warm.items()}
-    wanted = {name: FEW_TURNS if name in brief and taken else TURNS for name, taken in times.items()}
-    order, generator = list(calls), random.Random(0)
-    for _ in range(TURNS):
-        generator.shuffle(order)
-        for name in order:
-            if len(times[name]) < wanted[name]:
-                times[name].append(turn(calls[name], settle))
-    return {name: 1e3 * statistics.median(taken) for name, taken in times.items()}
-
-
-def turn(call: Call, settle: float) -> float:
-    """The seconds that a call takes once it has been repeated for `settle` seconds.
-
-    By then its data are in the caches, its memory is its own again, the clock is up, and the last contestant's threads
-    have stopped waiting for more work, which they do on our CPUs for some milliseconds. So the first call never counts,
-    unless it takes longer than SLOW.
-    """
-    times, start = [], time.perf_counter()
-    while not times or (len(times) == 1 and times[0] <= SLOW) or time.perf_counter() - start < settle:
+    seconds = []
+    needed = 2
+    start = time.perf_counter()
+    while len(seconds) < needed or time.perf_counter() - start < min_seconds:
         before = time.perf_counter()
         call()
-        times.append(time.perf_counter() - before)
-    return statistics.median(times[len(times) // 2 :])
+        seconds.append(time.perf_counter() - before)
+        if seconds[0] > SLOW_SECONDS:
+            needed = 1
+    return statistics.median(seconds[len(seconds) // 2 :])
 
 
-def check_same(name: str, result: Any, expected: np.ndarray) -> None:
-    """Raises ValueError unless a result is what is expected: who computes something else is not timed."""
+def median_ms(
+    calls: Mapping[Key, Call],
+    *,
+    min_seconds: float,
+    rounds: int = ROUNDS,
+    few_rounds: Collection[Key] = (),
+    title: str | None = None,
+) -> dict[Key, float]:
+    """Median milliseconds of every call, over rounds in which all calls are timed in a new random order.
+
+    Args:
+      calls: the calls by name.
+      min_seconds: how long a call is repeated each time, see `time_call`.
+      rounds: number of rounds. The warm-up counts as one for calls that take longer than SLOW_SECONDS.
+      few_rounds: calls that take part in FEW_ROUNDS rounds only if they take longer than SLOW_SECONDS.
+      title: title of a progress display; by default there is none.
+    """
+    seconds: dict[Key, list[float]] = {}
+    limits: dict[Key, int] = {}
+    order = list(calls)
+    generator = random.Random(0)
+    with Progress(title or "", len(calls) * (rounds + 1), show=title is not None) as progress:
+        for i, (name, call) in enumerate(calls.items(), 1):
+            warm_up = time_call(call, WARM_UP_FACTOR * min_seconds)
+            slow = warm_up > SLOW_SECONDS
+            seconds[name] = [warm_up] if slow else []
+            limits[name] = FEW_ROUNDS if slow and name in few_rounds else rounds
+            progress.update(i, "compiling")
+        for i in range(1, rounds + 1):
+            generator.shuffle(order)
+            for name in order:
+                if len(seconds[name]) < limits[name]:
+                    seconds[name].append(time_call(calls[name], min_seconds))
+            progress.update((i + 1) * len(calls), f"round {i} of {rounds}")
+    return {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
+
+
+def check_equal_results(name: str, result: Any, expected: np.ndarray) -> None:
+    """Raises ValueError if a result differs from ours: libraries that compute something else are not timed."""
     result = to_numpy(result)
     if result.shape != expected.shape:
         raise ValueError(f"{name}: its result has shape {result.shape}, ours {expected.shape}")
-    largest, error = np.abs(expected).max(), np.abs(result - expected).max()
+    largest = np.abs(expected).max()
+    error = np.abs(result - expected).max()
     if not error <= TOLERANCE * largest:
-        raise ValueError(f"{name}: its result differs from ours by {error:.2g}, where the largest is {largest:.2g}")
+        raise ValueError(f"{name}: its result differs from ours by {error:.2g}; the largest magnitude is {largest:.2g}")
 
 
-def measure(task: str, case: str, contest: Contest, settle: float) -> dict[str, Any]:
-    """One row of the table: compares all results, then times all calls."""
-    methods = {name: call for name, call in contest.methods.items() if call}
-    others = {**methods, **contest.peers}
+def to_numpy(result: Any) -> np.ndarray:
+    """The array of any of the libraries as a NumPy array."""
+    for method in ("cpu", "get"):  # of PyTorch's tensors and CuPy's arrays
+        if hasattr(result, method):
+            result = getattr(result, method)()
+    return np.asarray(result)
+
+
+def run_case(task: str, name: str, case: BenchmarkCase, min_seconds: float) -> dict[str, Any]:
+    """One row of throughput.json: compares all results with ours, then times all calls."""
+    methods = {method: call for method, call in case.methods.items() if call}
+    others = {**methods, **case.baselines}
     before = time.perf_counter()
-    expected = to_numpy(contest.ours())
-    first = time.perf_counter() - before
-    for name, call in others.items():
-        if name not in contest.repeats:
-            check_same(f"{task} {case}: {name}", call(), expected)
-    taken = medians({"ours": contest.ours} | others, settle=settle, brief=list(methods))
-    taken = {name: value / contest.repeats.get(name, 1) for name, value in taken.items()}
-    ours = taken["ours"]
-    peers = {name: taken[name] for name in contest.peers}
+    expected = to_numpy(case.ours())
+    first_call_seconds = time.perf_counter() - before
+    for other, call in others.items():
+        if other not in case.repeats:
+            check_equal_results(f"{task} {name}: {other}", call(), expected)
+    milliseconds = median_ms({"ours": case.ours, **others}, min_seconds=min_seconds, few_rounds=methods)
+    milliseconds = {call: value / case.repeats.get(call, 1) for call, value in milliseconds.items()}
+    ours = milliseconds["ours"]
+    baselines = {baseline: milliseconds[baseline] for baseline in case.baselines}
     return {
         "task": task,
-        "case": case,
+        "case": name,
         "ours_ms": ours,
-        "images_per_s": 1e3 * contest.images / ours,
-        "first_call_s": first,
-        "peers": peers,
-        "ratio": min(peers.values()) / ours if peers else None,
-        "methods": {name: taken.get(name) for name in contest.methods},
-        "auto": contest.auto,
-        "gflops": 2e-6 * contest.multiply_adds / ours,
-        "gbytes_per_s": 1e-6 * contest.bytes / ours,
-        "skipped": contest.skipped,
+        "images_per_s": 1e3 * case.images / ours,
+        "first_call_s": first_call_seconds,
+        "peers": baselines,
+        "ratio": min(baselines.values()) / ours if baselines else None,
+        "methods": {method: milliseconds.get(method) for method in case.methods},
+        "auto": case.auto,
+        "gflops": 2e-6 * case.cost.multiply_adds / ours,
+        "gbytes_per_s": 1e-6 * case.cost.bytes / ours,
+        "skipped": case.skipped,
     }
 
 
-def peaks(settle: float, side: int) -> dict[str, float]:
-    """What this machine reaches at best: float32 operations of a product of square matrices, bytes read and written by
-    a sum of sixteen times their size."""
-    matrix, row = jnp.ones((side, side)), jnp.ones(16 * side**2)
-    product, add = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1)
-    taken = medians(
-        {"product": lambda: product(matrix).block_until_ready(), "add": lambda: add(row).block_until_ready()},
-        settle=settle,
-    )
+def machine_peaks(min_seconds: float, side: int) -> dict[str, float]:
+    """The machine's peak rates: GFLOP/s of a float32 product of square matrices, GB/s of an elementwise sum."""
+    matrix = jnp.ones((side, side))
+    vector = jnp.ones(16 * side**2)
+    calls = {
+        "product": compiled_call(lambda a: a @ a, matrix),
+        "sum": compiled_call(lambda a: a + 1, vector),
+    }
+    milliseconds = median_ms(calls, min_seconds=min_seconds)
     return {
-        "gflops": 2e-6 * len(matrix) ** 3 / taken["product"],
-        "gbytes_per_s": 2e-6 * row.nbytes / taken["add"],
+        "gflops": 2e-6 * side**3 / milliseconds["product"],
+        "gbytes_per_s": 2e-6 * vector.nbytes / milliseconds["sum"],
     }
 
 
-def confine(count: int) -> int:
-    """Leaves this process, with the threads it has and those it will start, `count` CPUs; returns how many it has."""
+def pin_cpus(count: int) -> int:
+    """Restricts this process, with its present and future threads, to `count` CPUs; returns how many it has then."""
     if not hasattr(os, "sched_setaffinity"):
         return os.cpu_count() or count
     cpus = sorted(os.sched_getaffinity(0))[:count]

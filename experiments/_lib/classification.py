@@ -70,9 +70,9 @@ def vary(image: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[..., tu
     return augment
 
 
-def train(run: runner.Run, name: str, net: cnn_jax.Layer, data: LabeledImages, **options: Any) -> runner.Trained:
-    """`runner.fit`, and then the population's statistics for BatchNorm."""
-    trained = runner.fit(run, name, net, (data.images, data.labels), **options)
+def train(run: runner.Run, name: str, net: cnn_jax.Layer, data: LabeledImages, **options: Any) -> runner.TrainingResult:
+    """`runner.fit_with_checkpoints`, and then the population's statistics for BatchNorm."""
+    trained = runner.fit_with_checkpoints(run, name, net, (data.images, data.labels), **options)
     some = data.images[:: max(len(data.images) // CALIBRATED, 1)]  # of all classes, whether sorted or mixed
     return trained._replace(params=cnn_jax.calibrate(net, trained.params, scaled(some)))
 
@@ -80,11 +80,11 @@ def train(run: runner.Run, name: str, net: cnn_jax.Layer, data: LabeledImages, *
 def train_each(
     seeds: Sequence[int],
     out: Path,
-    train_one: Callable[[str, jax.Array], runner.Trained],
-    save_one: Callable[[Path, runner.Trained], None],
-    read: Callable[[runner.Trained], np.ndarray],
+    train_one: Callable[[str, jax.Array], runner.TrainingResult],
+    save_one: Callable[[Path, runner.TrainingResult], None],
+    read: Callable[[runner.TrainingResult], np.ndarray],
     labels: np.ndarray,
-) -> tuple[runner.Trained, list[np.ndarray], dict[str, Any]]:
+) -> tuple[runner.TrainingResult, list[np.ndarray], dict[str, Any]]:
     """Trains a network from every seed and saves it; returns the first, all scores of the test set, and metrics."""
     first, scores, seconds, resumed = None, [], [], []
     for seed in seeds:
@@ -93,7 +93,7 @@ def train_each(
         first = first or trained
         scores.append(read(trained))
         seconds.append(trained.seconds)
-        resumed.append(trained.resumed)
+        resumed.append(trained.resumed_after)
         print(f"seed {seed}: {100 * accuracy(scores[-1], labels):.2f} % in {trained.seconds:.0f} s", flush=True)
     assert first is not None
     each = [accuracy(own, labels) for own in scores]
@@ -167,7 +167,7 @@ def classify(
             try:
                 opened[i] = open_one(file)
             except (ValueError, OSError) as error:
-                print(cli.complaint(error), file=sys.stderr)
+                print(cli.one_line_error(error), file=sys.stderr)
                 unread += 1
         if opened:
             shares = np.exp(read(np.stack(list(opened.values()))))
@@ -175,7 +175,7 @@ def classify(
                 print(f"{files[i]}: {classes[own.argmax()]} {own.max():.4f}")
     if unread:
         sys.stdout.flush()
-        cli.fail(f"{unread} of {len(files)} pictures could not be read")
+        cli.exit_with_error(f"{unread} of {len(files)} pictures could not be read")
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -235,7 +235,7 @@ def write_up(
     name: str,
     config: Any,
     out: Path,
-    trained: runner.Trained,
+    trained: runner.TrainingResult,
     test: LabeledImages,
     scores: np.ndarray,
     metrics: dict[str, Any],
@@ -245,7 +245,7 @@ def write_up(
     cli.write_json(out / "metrics.json", metrics | cli.versions())
     matrix, _ = mistakes(out, test, scores, "What was read as what")
     draw_training(out, trained.params, trained.history)
-    report.write(out, name, config, [*came_out, by_class(test.classes, matrix)], MISTAKES | TRAINING)
+    report.write_html(out, name, config, [*came_out, by_class(test.classes, matrix)], MISTAKES | TRAINING)
 
 
 def by_class(classes: Sequence[str], matrix: np.ndarray) -> report.Table:

@@ -1,92 +1,144 @@
-"""What every script does the same way: start up, fail plainly, write whole files."""
+"""Start-up, errors, option checks and output files: what every script does the same way."""
 
 import io
 import json
+import math
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import optax
+import pooch
+import tyro
 
 import cnn_jax
-from cnn_jax.data import _download
 from cnn_jax.files import atomic_write
 
+Number = TypeVar("Number", int, float)
+Options = TypeVar("Options")
 
-def run(main: Callable[[], Any]) -> None:
-    """Runs a script: bad input or an unwritable folder gives one line on stderr and exit code 2; Ctrl-C, and
-    what else asked a training to stop, 130."""
+MIN_CACHED_COMPILE_SECONDS = 0.2
+PARAGRAPH_BREAK = re.compile(r"\n\s*?\n|\n(?=(?:Claim|Evidence|Source): )")  # in a script's docstring
+USER_ERRORS = (ValueError, TypeError, OSError, ArithmeticError, MemoryError, jax.errors.JaxRuntimeError)
+
+
+def run_script(main: Callable[[], Any]) -> None:
+    """Runs a script's `main` and turns its errors into exit codes.
+
+    Invalid input and unwritable folders exit with code 2 and one line on stderr. Ctrl-C and other stop requests exit
+    with code 130.
+    """
     cnn_jax.keep_freed_memory()
-    keep_compiled()
+    use_compilation_cache()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
     try:
         main()
-    except (ValueError, TypeError, OSError, ArithmeticError, MemoryError, jax.errors.JaxRuntimeError) as error:
-        fail(error)
+    except USER_ERRORS as error:
+        exit_with_error(error)
     except KeyboardInterrupt as error:
         print(str(error) or "interrupted", file=sys.stderr)
         raise SystemExit(130) from None
 
 
-def keep_compiled() -> None:
-    """Keeps what JAX compiles in the user's cache, so that the next run starts fast; in JAX_COMPILATION_CACHE_DIR if
-    that is set, and nowhere if the folder cannot be written to."""
+def parse_options(options: type[Options], script: str, description: str | None) -> Options:
+    """The options of a script on its command line, or --help with the script's docstring."""
+    help_text = "\n\n".join(paragraphs(description or ""))
+    return tyro.cli(options, prog=f"python -m experiments.{script}", description=help_text)
+
+
+def paragraphs(docstring: str) -> list[str]:
+    """A docstring's paragraphs, each on one line but for blocks of commands; "Claim:" and the like begin one."""
+    blocks = PARAGRAPH_BREAK.split(docstring.strip())
+    return [block if block.startswith(" ") else " ".join(block.split("\n")) for block in blocks]
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk, so that the next run starts fast.
+
+    The folder is JAX_COMPILATION_CACHE_DIR if that is set, or else the user's cache folder. Nothing is kept if that
+    folder cannot be written to.
+    """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         try:
-            folder = make_writable(_download.folder() / "compiled")
+            folder = make_output_dir(Path(pooch.os_cache("cnn_jax")) / "compiled")
         except OSError:
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))
     if not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_CACHED_COMPILE_SECONDS)
 
 
-def fail(error: Exception | str) -> None:
-    """Says in one line what was wrong and exits with code 2."""
-    print(f"error: {complaint(error)}", file=sys.stderr)
+def exit_with_error(error: Exception | str) -> None:
+    """Prints an error as one line on stderr and exits with code 2."""
+    print(f"error: {one_line_error(error)}", file=sys.stderr)
     raise SystemExit(2) from None
 
 
-def complaint(error: Exception | str) -> str:
-    """An error as one line."""
+def one_line_error(error: Exception | str) -> str:
+    """An error's message as one line; an OSError as "FILE: REASON"."""
     if isinstance(error, OSError) and error.strerror:
-        name = error.filename2 or error.filename  # of a file that was to be renamed, its new name
+        name = error.filename2 or error.filename  # filename2: the new name of a failed rename
         return f"{name}: {error.strerror}" if name else error.strerror
     return " ".join(str(error).split())
 
 
-def make_writable(folder: Path) -> Path:
-    """Makes a folder and tries that it can be written to, before hours of work go into it."""
-    with atomic_write(folder / ".writable") as temporary:
+def check_positive(option: str, value: Number) -> Number:
+    """Returns an option's value, which must be above 0.
+
+    Args:
+      option: the option's name as the user writes it, such as "--batch-size".
+      value: an int, or a float that must be finite.
+
+    Raises:
+      ValueError: the value is not above 0; the message names the option.
+    """
+    if not (math.isfinite(value) and value > 0):
+        expected = "at least 1" if isinstance(value, int) else "a finite number above 0"
+        raise ValueError(f"{option}: expected {expected}, got {value}")
+    return value
+
+
+def check_not_negative(option: str, value: Number) -> Number:
+    """Returns an option's value, which must be 0 or more; otherwise as `check_positive`."""
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{option}: expected at least 0, got {value}")
+    return value
+
+
+def make_output_dir(folder: Path) -> Path:
+    """Creates a folder and checks that it is writable, before hours of work go into it."""
+    probe = folder / ".writable"
+    with atomic_write(probe) as temporary:
         temporary.touch()
-    (folder / ".writable").unlink()
+    probe.unlink()
     return folder
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
+    """Writes a text file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file, whole or not at all; NumPy's numbers and arrays become plain ones."""
+    """Writes a JSON file atomically; arrays become lists and NumPy's scalars become numbers."""
     write_text(path, json.dumps(content, indent=2, default=lambda value: np.asarray(value).tolist()) + "\n")
 
 
-def levels(pixels: np.ndarray) -> np.ndarray:
-    """Pixels in [-1, 1] as bytes; what is NaN is grey."""
+def to_uint8(pixels: np.ndarray) -> np.ndarray:
+    """Pixels in [-1, 1] as bytes from 0 to 255; NaN becomes middle gray."""
     return np.round(np.clip(np.nan_to_num(pixels) * 127.5 + 127.5, 0, 255)).astype(np.uint8)
 
 
 def versions() -> dict[str, str]:
-    """What a figure depends on: the versions of Python and libraries, and the device."""
+    """The versions of Python and of the libraries, the device and the CPU: what measured numbers depend on."""
     device = jax.devices()[0]
     return {
         "python": platform.python_version(),
@@ -95,14 +147,15 @@ def versions() -> dict[str, str]:
         "optax": optax.__version__,
         "device": f"{device.platform} ({device.device_kind})",
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-        "processor": processor(),
+        "processor": cpu_name(),
     }
 
 
-def processor() -> str:
-    """The name of the CPU, if it can be had."""
+def cpu_name() -> str:
+    """The CPU's model name on Linux; elsewhere what Python's `platform` reports."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cnn_jax import figures
 
-from .cli import levels
+from .cli import to_uint8
 
 COLUMNS = 16  # filtered images side by side
 TILE = 36  # pixels of the screen that one is wide
@@ -84,7 +84,7 @@ def stage(name: str, maps: np.ndarray) -> str:
     sheet = np.zeros((down * (rows + 1) - 1, across * (columns + 1) - 1, 2), np.uint8)  # level and opacity
     for k in range(features):
         top, left = k // across * (rows + 1), k % across * (columns + 1)
-        sheet[top : top + rows, left : left + columns, 0] = levels(maps[..., k] / limit)
+        sheet[top : top + rows, left : left + columns, 0] = to_uint8(maps[..., k] / limit)
         sheet[top : top + rows, left : left + columns, 1] = 255
     lowest = f"black -{limit:.2g}" if maps.min() < 0 else "grey 0"
     caption = f"{name}: {features} images of {rows}×{columns}, white {limit:.2g}, {lowest}"
@@ -100,12 +100,12 @@ def figure(source: str, caption: str, width: int) -> str:
 def over(image: np.ndarray, values: np.ndarray, limit: float) -> np.ndarray:
     """`figures.overlay` of values as many as pixels, for bytes (H, W, 3)."""
     share = np.clip(np.abs(values) / limit, 0, 1)[..., None]
-    colour = 2 * np.where(values[..., None] > 0, figures.FOR, figures.AGAINST) - 1
-    return levels(figures.PALE * image[..., None] * (1 - share) + colour * share)
+    colour = 2 * np.where(values[..., None] > 0, figures.POSITIVE_COLOR, figures.NEGATIVE_COLOR) - 1
+    return to_uint8(figures.BACKGROUND_CONTRAST * image[..., None] * (1 - share) + colour * share)
 
 
 def png(image: np.ndarray) -> str:
     """A picture, bytes or pixels in [-1, 1], as the URL of a PNG that is in it."""
     file = io.BytesIO()
-    Image.fromarray(image if image.dtype == np.uint8 else levels(image)).save(file, "PNG")
+    Image.fromarray(image if image.dtype == np.uint8 else to_uint8(image)).save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

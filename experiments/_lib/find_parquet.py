@@ -1,113 +1,140 @@
-"""How `experiments.find` searches more pictures than one would look at: on all devices and processes, into Parquet."""
+"""Batch search for `experiments.find --parquet`: resumable, shared by processes, results as Parquet files."""
 
 import hashlib
 import json
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import pyarrow
+import pyarrow.parquet as parquet
 
 from cnn_jax.files import atomic_write
 from cnn_jax.progress import Progress
 
 from . import cli, runner
+from .find_results import Record
 
-PART, SOON = 1000, 60.0  # a part is written after so many pictures, or seconds
-Rows = list[dict[str, Any]]
+MAX_ROWS_PER_PART = 1000
+MAX_SECONDS_PER_PART = 60.0
+MATCH_FIELDS = {"y": "float64", "x": "float64", "height": "int32", "width": "int32"}
+MATCH_FIELDS |= {"scale": "float64", "angle": "float64", "score": "float64"}
+
+Row = dict[str, Any]
+"""A picture: its path, why it could not be searched or None, and its matches."""
+SearchFiles = Callable[[Sequence[Path]], Iterable[tuple[Path, list[Record] | str]]]
+"""Gives for each file its matches, or the reason why it could not be searched."""
 
 
-def search_all(
-    files: Sequence[Path],
-    folder: Path,
-    asked: Mapping[str, Any],
-    search: Callable[[Sequence[Path]], Any],
-    *,
-    resume: bool,
+def search_into_parts(
+    files: Sequence[Path], folder: Path, options: Mapping[str, Any], search: SearchFiles, *, resume: bool
 ) -> dict[str, Any]:
-    """Searches this process's share of the files that no part in the folder holds yet, and writes parts of its own.
+    """Searches this process's share of the files and writes the results into part-*.parquet.
 
-    Every row is a picture: its name, why it could not be searched (or null), and the list of its matches. `search`
-    yields (file, matches or why). A folder with parts of another search is refused. Returns what was counted.
+    Args:
+      files: the files that all processes share.
+      folder: where the parts are. Files that they hold already are skipped.
+      options: the search's options, which identify it.
+      search: searches files.
+      resume: whether to keep existing parts; otherwise they are deleted.
+
+    Returns:
+      Counts of pictures and matches, and the rate.
+
+    Raises:
+      ValueError: the folder holds parts of a search with other options.
     """
-    text, started = json.dumps(asked, sort_keys=True), time.monotonic()
+    started = time.monotonic()
+    identity = json.dumps(options, sort_keys=True)
     if jax.process_index() == 0:
-        searched(folder, text, resume)
-    runner.wait_for_all("parts are in order")
-    done = searched(folder, text, True)
-    own = [file for i, file in enumerate(files) if i % jax.process_count() == jax.process_index()]
-    left = [file for file in own if str(file) not in done]
-    if len(left) < len(own):
-        print(f"{folder}: going on after {len(own) - len(left)} pictures", file=sys.stderr)
-    counts = {"searched": 0, "unread": 0, "matches": 0}
-    rows: Rows = []
-    written = time.monotonic()
-    with Progress("searching", max(len(left), 1)) as bar:
-        for file, found in search(left):
-            why = found if isinstance(found, str) else None
-            rows.append({"picture": str(file), "unread": why, "matches": [] if why else found})
-            counts["unread" if why else "searched"] += 1
-            counts["matches"] += len(rows[-1]["matches"])
-            if len(rows) >= PART or time.monotonic() - written > SOON:
-                write(folder, rows, text)
-                rows, written = [], time.monotonic()
-            bar.update(counts["searched"] + counts["unread"])
-    if rows:
-        write(folder, rows, text)
+        read_searched(folder, identity, resume)
+    runner.barrier("parts are in order")
+    searched = read_searched(folder, identity, resume=True)
+    share = [file for i, file in enumerate(files) if i % jax.process_count() == jax.process_index()]
+    pending = [file for file in share if str(file) not in searched]
+    skipped = len(share) - len(pending)
+    if skipped:
+        print(f"{folder}: resuming after {skipped} pictures", file=sys.stderr)
+    counts = write_parts(search(pending), folder, identity, len(pending))
     seconds = time.monotonic() - started
-    return counts | {"before": len(own) - len(left), "seconds": seconds, "pictures_per_s": len(left) / seconds}
+    return counts | {"before": skipped, "seconds": seconds, "pictures_per_s": len(pending) / seconds}
 
 
-def searched(folder: Path, asked: str, resume: bool) -> set[str]:
-    """The pictures that the parts in a folder hold, which must be of the same search."""
-    parquet, done = _parquet(), set()
+def write_parts(
+    results: Iterable[tuple[Path, list[Record] | str]], folder: Path, identity: str, total: int
+) -> dict[str, int]:
+    """Writes results into parts while they come; returns how many there were of each kind."""
+    counts = {"searched": 0, "unread": 0, "matches": 0}
+    rows: list[Row] = []
+    last_written = time.monotonic()
+    with Progress("searching", max(total, 1)) as progress:
+        for path, result in results:
+            row = make_row(path, result)
+            rows.append(row)
+            counts["searched" if row["unread"] is None else "unread"] += 1
+            counts["matches"] += len(row["matches"])
+            if len(rows) >= MAX_ROWS_PER_PART or time.monotonic() - last_written > MAX_SECONDS_PER_PART:
+                write_part(folder, rows, identity)
+                rows = []
+                last_written = time.monotonic()
+            progress.update(counts["searched"] + counts["unread"])
+    if rows:
+        write_part(folder, rows, identity)
+    return counts
+
+
+def make_row(path: Path, result: list[Record] | str) -> Row:
+    """A picture's row."""
+    if isinstance(result, str):
+        return {"picture": str(path), "unread": result, "matches": []}
+    return {"picture": str(path), "unread": None, "matches": result}
+
+
+def read_searched(folder: Path, identity: str, resume: bool) -> set[str]:
+    """The pictures that a folder's parts hold; damaged parts are set aside.
+
+    Raises:
+      ValueError: a part is of a search with other options.
+    """
+    searched = set()
     for path in sorted(folder.glob("part-*.parquet")):
         if not resume:
             path.unlink(missing_ok=True)
             continue
         try:
             table = parquet.read_table(path, page_checksum_verification=True)
-        except Exception as error:  # whatever Arrow makes of a damaged file
-            print(f"{path}: left out and searched anew ({cli.complaint(error)})", file=sys.stderr)
+        except Exception as error:  # Arrow raises many kinds for damaged files
+            print(f"{path}: damaged, will be searched again ({cli.one_line_error(error)})", file=sys.stderr)
             path.rename(path.with_suffix(".damaged"))
             continue
-        found = json.loads((table.schema.metadata or {}).get(b"asked", b"{}"))
-        for name, value in json.loads(asked).items():
-            if found.get(name) != value:
-                given = f"{name} {found.get(name)}, this one has {value}"
-                raise ValueError(f"{folder}: holds a search with {given}; expected another --out, or --no-resume")
-        done.update(table["picture"].to_pylist())
-    return done
+        recorded = json.loads((table.schema.metadata or {}).get(b"asked", b"{}"))
+        runner.refuse_other_options(f"{folder}: holds a search", recorded, json.loads(identity))
+        searched.update(table["picture"].to_pylist())
+    return searched
 
 
-def write(folder: Path, rows: Rows, asked: str) -> None:
-    """Writes a part, whole or not at all."""
-    import pyarrow
-
-    numbers = {"y": "float64", "x": "float64", "height": "int32", "width": "int32"}
-    numbers |= {"scale": "float64", "angle": "float64", "score": "float64"}
-    match = pyarrow.struct([("template", pyarrow.string()), *((n, getattr(pyarrow, k)()) for n, k in numbers.items())])
+def write_part(folder: Path, rows: Sequence[Row], identity: str) -> None:
+    """Writes rows into a new part, atomically."""
+    fields = [(name, getattr(pyarrow, kind)()) for name, kind in MATCH_FIELDS.items()]
+    match = pyarrow.struct([("template", pyarrow.string()), *fields])
     columns = [("picture", pyarrow.string()), ("unread", pyarrow.string()), ("matches", pyarrow.list_(match))]
-    schema = pyarrow.schema(columns, metadata={"asked": asked})
+    schema = pyarrow.schema(columns, metadata={"asked": identity})
     with atomic_write(folder / f"part-{uuid.uuid4().hex}.parquet") as temporary:
-        _parquet().write_table(pyarrow.Table.from_pylist(rows, schema), temporary, write_page_checksum=True)
+        parquet.write_table(pyarrow.Table.from_pylist(rows, schema), temporary, write_page_checksum=True)
 
 
-def digest(arrays: Sequence[np.ndarray | None]) -> str:
-    """What tells templates and masks from others."""
-    sums = hashlib.sha256()
+def fingerprint(arrays: Iterable[np.ndarray | None]) -> str:
+    """A checksum of templates and masks."""
+    checksum = hashlib.sha256()
     for array in arrays:
-        sums.update(b"none" if array is None else str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
-    return sums.hexdigest()[:16]
-
-
-def _parquet() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError("--parquet needs PyArrow: pip install 'cnn_jax[experiments]'") from error
-    return pyarrow.parquet
+        if array is None:
+            checksum.update(b"none")
+        else:
+            checksum.update(str(array.shape).encode())
+            checksum.update(np.ascontiguousarray(array).tobytes())
+    return checksum.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""One page of what a script asked, what came out and how to run it again: report.html, which loads nothing."""
+"""report.html: one self-contained page with a script's question, results, figures, options, versions and command."""
 
 import ast
 import base64
@@ -26,99 +26,117 @@ TEMPLATE = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 ).get_template("report.html.jinja")
-ROWS = 200  # of a table
-LONGEST = 2000  # characters of an option's value
-SIDE = 2000  # pixels along each side of a figure
-BYTES = 2_500_000  # of all figures together, which take a third more as text
+MAX_TABLE_ROWS = 200
+MAX_OPTION_CHARACTERS = 2000
+MAX_FIGURE_SIDE = 2000  # pixels
+MAX_FIGURE_BYTES = 2_500_000  # of all figures together; base64 makes a third more of them
 NUMBER = re.compile(r"-|nan|[-+]?inf|[-+]?[\d,.]+(e[-+]?\d+)?( ± [\d.]+)?( ?%| \w+)?( \(.*\))?")
-NO_TEXT = re.compile(
+# Control characters, marks that reverse text, lone surrogates and noncharacters: file names may have them.
+UNPRINTABLE = re.compile(
     "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
-)  # names may have it
+)
 
 Table = Sequence[Sequence[str]]
-"""Rows of cells, the heads first."""
+"""Rows of cells; the first row has the column heads."""
+Results = Sequence[str | Table]
+"""Paragraphs and tables."""
 
 
-def write(
-    out: Path, name: str, config: Any, came_out: Sequence[str | Table], figures: Mapping[str, str] | None = None
-) -> None:
-    """Writes report.html: a script's docstring, what came out, figures, options, versions and the command.
+def write_html(out: Path, name: str, config: Any, results: Results, figures: Mapping[str, str] | None = None) -> None:
+    """Writes report.html into a folder.
 
-    `figures` has captions, "title: explanation", for picture files in `out`; those that are not there are left out.
+    Args:
+      out: the folder, which has the figures' files.
+      name: the script, whose docstring heads the page.
+      config: the script's options, a dataclass.
+      results: paragraphs and tables.
+      figures: for each file its caption, "title: explanation". Files that do not exist are left out.
     """
-    question, about = asked(name)
-    drawn = {out / file: caption for file, caption in (figures or {}).items() if (out / file).exists()}
+    question, paragraphs = script_description(name)
+    captions = {out / file: caption for file, caption in (figures or {}).items() if (out / file).exists()}
     page = TEMPLATE.render(
         name=name,
         question=question,
-        about=about,
-        came_out=came_out,
-        figures=[(inlined(file, BYTES // len(drawn)), *caption.partition(": ")) for file, caption in drawn.items()],
-        options={option: shown(value) for option, value in vars(config).items()},
+        paragraphs=paragraphs,
+        results=results,
+        figures=[
+            (data_uri(file, MAX_FIGURE_BYTES // len(captions)), *caption.partition(": "))
+            for file, caption in captions.items()
+        ],
+        options={option: option_text(value) for option, value in vars(config).items()},
         versions=cli.versions(),
-        command=command(name, config),
-        numeric=numeric,
-        most_rows=ROWS,
+        command=rerun_command(name, config),
+        numeric_columns=numeric_columns,
+        max_rows=MAX_TABLE_ROWS,
     )
-    cli.write_text(out / "report.html", NO_TEXT.sub("\ufffd", page))
+    cli.write_text(out / "report.html", UNPRINTABLE.sub("\ufffd", page))
 
 
-def text(came_out: Sequence[str | Table]) -> str:
-    """What came out, for the terminal: tables in Markdown."""
-    return "\n".join(block if isinstance(block, str) else f"{markdown(block)}\n" for block in came_out).rstrip("\n")
+def as_text(results: Results) -> str:
+    """Results for the terminal; tables are Markdown."""
+    return "\n".join(block if isinstance(block, str) else f"{markdown(block)}\n" for block in results).rstrip("\n")
 
 
 def markdown(table: Table) -> str:
-    """A table in Markdown, its columns in line."""
-    columns = list(zip(*([plain(cell) for cell in row] for row in table), numeric(table), strict=True))
-    wide = [max(3, *map(len, cells)) for *cells, _ in columns]
-    rule = ["-" * (width - right) + ":" * right for width, (*_, right) in zip(wide, columns, strict=True)]
-    aligned = [
-        [cell.rjust(width) if right else cell.ljust(width) for cell in cells]
-        for width, (*cells, right) in zip(wide, columns, strict=True)
-    ]
-    heads, *rows = zip(*aligned, strict=True)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows))
+    """A Markdown table with aligned columns."""
+    columns = [[escape_cell(cell) for cell in column] for column in zip(*table, strict=True)]
+    aligned = [align(column, right) for column, right in zip(columns, numeric_columns(table), strict=True)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in zip(*aligned, strict=True))
 
 
-def plain(cell: str) -> str:
-    """A cell whose text does not end it."""
+def align(column: Sequence[str], right: bool) -> list[str]:
+    """A column's cells at one width, flush left or right, with the rule below the head."""
+    width = max(3, *map(len, column))
+    head, *cells = [cell.rjust(width) if right else cell.ljust(width) for cell in column]
+    rule = "-" * (width - 1) + ":" if right else "-" * width
+    return [head, rule, *cells]
+
+
+def escape_cell(cell: str) -> str:
+    """A cell's text on one line, its column separators escaped."""
     return " ".join(cell.split("\n")).replace("|", "\\|")
 
 
-def numeric(table: Table) -> list[bool]:
-    """Which columns hold numbers alone, and are set flush right; the first has the names of the rows."""
+def numeric_columns(table: Table) -> list[bool]:
+    """Which columns hold numbers only and are set flush right; the first column holds the rows' names."""
     return [i > 0 and all(map(NUMBER.fullmatch, cells)) for i, (_, *cells) in enumerate(zip(*table, strict=True))]
 
 
-def asked(name: str) -> tuple[str, list[str]]:
-    """A script's question, with which its docstring begins, and the paragraphs that follow."""
+def script_description(name: str) -> tuple[str, list[str]]:
+    """The question that begins a script's docstring, and the paragraphs after it."""
     script = (HERE.parent / f"{name}.py").read_text(encoding="utf-8")
-    question, mark, rest = (ast.get_docstring(ast.parse(script)) or "").partition("?")
-    paragraphs = re.split(r"\n\s*?\n|\n(?=(?:Claim|Evidence|Source): )", rest)
-    return question + mark, [textwrap.dedent(one).strip() for one in paragraphs if one.strip()]
+    question, mark, text = (ast.get_docstring(ast.parse(script)) or "").partition("?")
+    paragraphs = cli.PARAGRAPH_BREAK.split(text)
+    return question + mark, [textwrap.dedent(paragraph).strip() for paragraph in paragraphs if paragraph.strip()]
 
 
-def command(name: str, config: Any) -> str:
-    """The command to run a script again: its arguments, if it was started by itself and asked for more than nothing."""
+def rerun_command(name: str, config: Any) -> str:
+    """The command that runs a script again.
+
+    It has the command line's arguments if this process was started as that script and any option differs from its
+    default.
+    """
     program = getattr(sys.modules["__main__"], "__spec__", None)
-    started = program is not None and program.name == f"experiments.{name}"
+    is_main = program is not None and program.name == f"experiments.{name}"
     changed = any(getattr(config, option.name) != option.default for option in dataclasses.fields(config))
-    return shlex.join(["python", "-m", f"experiments.{name}", *(sys.argv[1:] if started and changed else ())])
+    arguments = sys.argv[1:] if is_main and changed else []
+    return shlex.join(["python", "-m", f"experiments.{name}", *arguments])
 
 
-def shown(value: Any) -> str:
-    """An option's value, to be read."""
-    words = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return "none" if value is None or value == () else words if len(words) <= LONGEST else f"{words[:LONGEST]} ..."
+def option_text(value: Any) -> str:
+    """An option's value for the page, shortened if it is very long."""
+    if value is None or value == ():
+        return "none"
+    text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text if len(text) <= MAX_OPTION_CHARACTERS else f"{text[:MAX_OPTION_CHARACTERS]} ..."
 
 
-def inlined(path: Path, most: int) -> str:
-    """A picture file as a data URI of a PNG, reduced to at most so many bytes and SIDE pixels along each side."""
+def data_uri(path: Path, max_bytes: int) -> str:
+    """A picture file as a data URI of a PNG, reduced to at most `max_bytes` and MAX_FIGURE_SIDE pixels a side."""
     data = path.read_bytes()
     with Image.open(path) as picture:
-        while (size := max(picture.size)) > SIDE or len(data) > most:
-            side = min(SIDE, math.ceil(size * min(0.9, math.sqrt(most / len(data)))))
+        while (size := max(picture.size)) > MAX_FIGURE_SIDE or len(data) > max_bytes:
+            side = min(MAX_FIGURE_SIDE, math.ceil(size * min(0.9, math.sqrt(max_bytes / len(data)))))
             picture.thumbnail((side, side))
             buffer = io.BytesIO()
             picture.save(buffer, "PNG")

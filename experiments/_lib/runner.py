@@ -1,4 +1,4 @@
-"""How a training script runs: on one device or many, in one process or several, and on from where it was stopped."""
+"""Training runs: one device or many, one process or several, resumed from checkpoints after an interruption."""
 
 import contextlib
 import dataclasses
@@ -8,177 +8,230 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 import cnn_jax
-from cnn_jax._sharding import to_host
-from cnn_jax._validation import check_int
 
 from . import cli
 
-SAVES = 20  # in the course of a training
-FEWEST_STEPS = 100  # from one save to the next
-HEARTBEAT = 30  # seconds without one, and a process counts as dead
-ELSEWHERE = ("out", "data_dir", "resume", "devices", "distributed")  # options that make no other run
+CHECKPOINTS_PER_TRAINING = 20
+MIN_STEPS_PER_CHECKPOINT = 100
+HEARTBEAT_TIMEOUT_SECONDS = 30
+IDENTITY_EXCLUDES = ("out", "data_dir", "resume", "devices", "distributed")  # options that do not change the results
+
+Result = TypeVar("Result")
+Options = TypeVar("Options", bound="RunOptions")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """What every script that trains can be asked."""
+class RunOptions:
+    """The options of every script that can resume and that shares its work among devices and processes."""
 
     resume: bool = True
-    """Go on where an earlier run with the same options was stopped; else start anew."""
+    """Continue an interrupted run with the same options; --no-resume starts over."""
     devices: int | None = None
-    """Devices of each process that share every batch. CPUs are made as many as asked for."""
+    """Devices per process that share the work. A CPU is split into as many virtual devices."""
     distributed: tuple[str, ...] = ()
-    """This is one of several processes: "auto" under SLURM, Open MPI, Kubernetes or on a TPU pod; elsewhere
-    HOST:PORT of the first one, how many there are, and which this is, from 0."""
+    """Share the work among several processes: HOST:PORT of the first one, their number, and this one's index from 0.
+    "auto" finds them under SLURM, Open MPI, Kubernetes and on TPU pods."""
+    out: Path
+    """Folder for the results."""
 
 
 class Run(NamedTuple):
     """A script's run."""
 
     out: Path
-    """Where this process writes what comes out: of several, the first alone to the folder that was asked for."""
-    saves: Path
+    """Where this process writes its results: the folder asked for, or in all but the first process a temporary one."""
+    checkpoint_dir: Path
     mesh: Mesh | None
 
 
-class Trained(NamedTuple):
-    """A network that has learned, and how."""
+class TrainingResult(NamedTuple):
+    """A trained network and how it was trained."""
 
     net: cnn_jax.Layer
     params: Any
     history: dict[str, np.ndarray]
     seconds: float
-    """Of training since the last start, the compilation included."""
-    resumed: int
-    """Steps that were done before that."""
+    """Training time since the last start, compilation included."""
+    resumed_after: int
+    """Training steps done before the last start."""
 
 
-@contextlib.contextmanager
-def start(config: Any) -> Iterator[Run]:
-    """Connects devices and processes, and finds what an unfinished run has saved in `config.out`.
-
-    What is saved on the way is gone once all is done. A folder with an unfinished run of other options is refused.
-    """
-    mesh = connect(config.devices, config.distributed)
-    with contextlib.ExitStack() as stack:
-        first = jax.process_index() == 0
-        if not first:
-            sys.stdout = stack.enter_context(open(os.devnull, "w"))
-        own = config.out if first else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        run = Run(cli.make_writable(own), config.out / "saves", mesh)
-        if first:
-            claim(run.saves, config)
-        wait_for_all("claimed")
-        try:
-            yield run
-        except BaseException:
-            if first and not unfinished(run.saves):
-                discard(run.saves)
-            raise
-        wait_for_all("done")
-        if first:
-            discard(run.saves)
-
-
-def through(config: Any, work: Callable[[Any, Run], Any]) -> Any:
-    """What work(config, run) returns, within a run."""
-    with start(config) as run:
+def run_experiment(config: Options, work: Callable[[Options, Run], Result]) -> Result:
+    """Returns `work(config, run)`, called within `open_run`."""
+    with open_run(config) as run:
         return work(config, run)
 
 
-def unfinished(saves: Path) -> bool:
-    """Whether a training was saved here."""
-    return any(path.name.isdecimal() for path in saves.glob("*/*"))
+@contextlib.contextmanager
+def open_run(config: RunOptions) -> Iterator[Run]:
+    """Connects devices and processes, and opens the checkpoints of an unfinished run in `config.out`.
+
+    The checkpoints are deleted when the run finishes.
+
+    Raises:
+      ValueError: `config.out` holds an unfinished run with other options.
+    """
+    mesh = connect_devices(config.devices, config.distributed)
+    is_first = jax.process_index() == 0
+    checkpoint_dir = config.out / "saves"
+    with contextlib.nullcontext(config.out) if is_first else discarded_output() as out:
+        run = Run(cli.make_output_dir(out), checkpoint_dir, mesh)
+        if is_first:
+            claim_dir(checkpoint_dir, config)
+        barrier("claimed")
+        try:
+            yield run
+        except BaseException:
+            if is_first and not has_checkpoints(checkpoint_dir):
+                delete_checkpoints(checkpoint_dir)
+            raise
+        barrier("done")
+        if is_first:
+            delete_checkpoints(checkpoint_dir)
 
 
-def claim(saves: Path, config: Any) -> None:
-    """Makes the folder of saves one of these options, or finds that it is."""
-    asked = {name: value for name, value in settings(config).items() if name not in ELSEWHERE}
-    if not config.resume or not unfinished(saves):
-        discard(saves)
-        cli.write_json(saves / "config.json", asked)
+@contextlib.contextmanager
+def discarded_output() -> Iterator[Path]:
+    """Discards what is printed; yields a temporary folder to write to."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open(os.devnull, "w") as devnull,
+        contextlib.redirect_stdout(devnull),
+    ):
+        yield Path(folder)
+
+
+def claim_dir(checkpoint_dir: Path, config: RunOptions) -> None:
+    """Records the run's options in a checkpoint folder, or checks them against those of the unfinished run there.
+
+    Raises:
+      ValueError: the folder holds an unfinished run with other options.
+    """
+    options = options_as_text(config)
+    identity = {name: value for name, value in options.items() if name not in IDENTITY_EXCLUDES}
+    record = checkpoint_dir / "config.json"
+    if not config.resume or not has_checkpoints(checkpoint_dir):
+        delete_checkpoints(checkpoint_dir)
+        cli.write_json(record, identity)
         return
     try:
-        found = json.loads((saves / "config.json").read_text())
+        recorded = json.loads(record.read_text())
     except ValueError as error:
-        raise ValueError(f"{saves / 'config.json'}: not what a run wrote ({error})") from error
-    for name in found | asked:
-        if found.get(name) != asked.get(name):
-            given = f"{name} {found.get(name)}, this one has {asked.get(name)}"
-            raise ValueError(f"{saves}: holds an unfinished run with {given}; expected another --out, or --no-resume")
+        raise ValueError(f"{record}: not the record of a run ({error})") from error
+    refuse_other_options(f"{checkpoint_dir}: holds an unfinished run", recorded, identity)
 
 
-def discard(saves: Path) -> None:
-    """Deletes a folder of saves: one that was cut short in this is none any more."""
-    rest = saves.with_name(f"{saves.name}.done")
-    shutil.rmtree(rest, ignore_errors=True)
-    if saves.exists():
-        saves.rename(rest)
-        shutil.rmtree(rest)
+def refuse_other_options(what: str, recorded: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
+    """Raises ValueError, beginning with `what`, if recorded options differ from the requested ones."""
+    for name in {**recorded, **requested}:
+        before = recorded.get(name)
+        now = requested.get(name)
+        if before != now:
+            raise ValueError(
+                f"{what} with {name}={before}, this one has {name}={now}; choose another --out, or pass --no-resume"
+            )
 
 
-def fit(run: Run, name: str, net: cnn_jax.Layer, data: Any, *, steps: int, **options: Any) -> Trained:
-    """`cnn_jax.fit`, saved in the run under a name of its own; its parameters are this process's."""
-    started, saves = time.monotonic(), run.saves / name
-    names = [path.name for path in saves.iterdir()] if saves.is_dir() else []
-    resumed = max((int(name) for name in names if name.isdecimal()), default=0)
-    if resumed:
-        print(f"{name}: going on after step {resumed}", file=sys.stderr)
-    every = max(steps // SAVES, FEWEST_STEPS)
+def has_checkpoints(checkpoint_dir: Path) -> bool:
+    """Whether a training left a checkpoint in this folder."""
+    return any(path.name.isdecimal() for path in checkpoint_dir.glob("*/*"))
+
+
+def delete_checkpoints(checkpoint_dir: Path) -> None:
+    """Deletes a folder of checkpoints. It is renamed first, so an interrupted deletion leaves no valid checkpoint."""
+    doomed = checkpoint_dir.with_name(f"{checkpoint_dir.name}.done")
+    shutil.rmtree(doomed, ignore_errors=True)
+    if checkpoint_dir.exists():
+        checkpoint_dir.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def fit_with_checkpoints(
+    run: Run, name: str, net: cnn_jax.Layer, data: Any, *, steps: int, **options: Any
+) -> TrainingResult:
+    """Trains with `cnn_jax.fit`, from the latest checkpoint if there is one, on the run's devices.
+
+    Args:
+      run: the run whose checkpoint folder and devices are used.
+      name: the training's name within the run; its checkpoints are in a folder of that name.
+      net, data, steps, options: arguments of `cnn_jax.fit`.
+    """
+    started = time.monotonic()
+    checkpoint_dir = run.checkpoint_dir / name
+    resumed_after = latest_step(checkpoint_dir)
+    if resumed_after:
+        print(f"{name}: resuming after step {resumed_after}", file=sys.stderr)
     params, history = cnn_jax.fit(
-        net, data, steps=steps, checkpoint_dir=saves, save_every=every, mesh=run.mesh, **options
+        net,
+        data,
+        steps=steps,
+        checkpoint_dir=checkpoint_dir,
+        save_every=max(steps // CHECKPOINTS_PER_TRAINING, MIN_STEPS_PER_CHECKPOINT),
+        mesh=run.mesh,
+        **options,
     )
     if run.mesh is not None:
-        params = jax.tree.map(lambda leaf: jax.numpy.asarray(to_host(leaf)), params)
-    return Trained(net, jax.block_until_ready(params), history, time.monotonic() - started, resumed)
+        params = jax.tree.map(lambda leaf: jnp.asarray(np.array(leaf.addressable_data(0))), params)
+    return TrainingResult(net, jax.block_until_ready(params), history, time.monotonic() - started, resumed_after)
 
 
-def connect(devices: int | None, distributed: tuple[str, ...]) -> Mesh | None:
-    """The mesh of the devices asked for, of all processes; None for one device of one process."""
+def latest_step(checkpoint_dir: Path) -> int:
+    """The step of the latest checkpoint in a training's folder; 0 without a checkpoint."""
+    names = [path.name for path in checkpoint_dir.iterdir()] if checkpoint_dir.is_dir() else []
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def connect_devices(devices: int | None, distributed: tuple[str, ...]) -> Mesh | None:
+    """The mesh of `devices` devices of every process; None for one device of one process.
+
+    Raises:
+      ValueError: this process has fewer devices, or it cannot be connected to the others.
+    """
     if devices is not None:
-        jax.config.update("jax_num_cpu_devices", check_int("devices", devices))
+        jax.config.update("jax_num_cpu_devices", cli.check_positive("--devices", devices))
     if distributed:
-        initialize(distributed)
-    here = len(jax.local_devices())
-    wanted = devices or (here if distributed else 1)
-    if wanted > here:
-        raise ValueError(f"devices: expected at most the {here} that there are, got {devices}")
+        connect_processes(distributed)
+    available = len(jax.local_devices())
+    wanted = devices or (available if distributed else 1)
+    if wanted > available:
+        raise ValueError(f"--devices: expected at most {available} (available), got {devices}")
     if wanted == 1 and not distributed:
         return None
     chosen = [device for i in range(jax.process_count()) for device in jax.local_devices(i)[:wanted]]
     return Mesh(np.array(chosen), ("batch",))
 
 
-def initialize(distributed: tuple[str, ...]) -> None:
-    """Finds the other processes."""
+def connect_processes(distributed: tuple[str, ...]) -> None:
+    """Connects this process to the others, as the option --distributed describes them."""
     try:
-        if distributed == ("auto",):
-            found: dict[str, Any] = {}
-        else:
-            address, processes, number = distributed
-            found = {"coordinator_address": address, "num_processes": int(processes), "process_id": int(number)}
-        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, **found)
+        address: dict[str, Any] = {}
+        if distributed != ("auto",):
+            coordinator, count, index = distributed
+            address = {"coordinator_address": coordinator, "num_processes": int(count), "process_id": int(index)}
+        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECONDS, **address)
     except (ValueError, RuntimeError) as error:
         given = " ".join(distributed)
-        raise ValueError(f"distributed: expected auto, or HOST:PORT COUNT NUMBER, got {given!r} ({error})") from error
+        expected = "auto, or HOST:PORT COUNT INDEX"
+        raise ValueError(f"--distributed: expected {expected}, got {given!r} ({error})") from error
 
 
-def wait_for_all(place: str) -> None:
-    """Waits until all processes are at this place."""
+def barrier(name: str) -> None:
+    """Waits until every process has reached the barrier of this name."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(place)
+        multihost_utils.sync_global_devices(name)
 
 
-def settings(config: Any) -> dict[str, str]:
-    """A script's options, for metrics.json."""
+def options_as_text(config: Any) -> dict[str, str]:
+    """A script's options as text, for metrics.json."""
     return {name: str(value) for name, value in dataclasses.asdict(config).items()}

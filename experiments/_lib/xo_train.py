@@ -15,7 +15,6 @@ import optax.contrib
 
 import cnn_jax
 from cnn_jax import explain, figures, nets, optimizers
-from cnn_jax._validation import check_int
 from cnn_jax.data import letters, omniglot, xo
 from cnn_jax.layers import Stages
 from cnn_jax.progress import Progress
@@ -52,7 +51,7 @@ CAM_STAGE, PATCHES_STAGE = "relu3", "relu2"
 
 
 @dataclasses.dataclass(frozen=True)
-class Train(runner.Options):
+class Train(runner.RunOptions):
     """Train on drawn letters, then compare three readers on fresh ones."""
 
     out: Path = OUT
@@ -114,12 +113,12 @@ VIEWS = [*HALVES, *(lambda x, half=half: half(x).swapaxes(1, 2) for half in HALV
 def train(config: Train, run: runner.Run) -> dict[str, Any]:
     """Trains, compares, draws and writes everything; returns what metrics.json holds."""
     started = time.monotonic()
-    check_int("test_images", config.test_images)
+    cli.check_positive("--test-images", config.test_images)
     key = jax.random.key(config.seed)
     out = run.out
     net, options = nets.xo_net(), {}
     train_key, test_key = jax.random.split(key)
-    trained = runner.fit(
+    trained = runner.fit_with_checkpoints(
         run,
         "network",
         net,
@@ -139,8 +138,8 @@ def train(config: Train, run: runner.Run) -> dict[str, Any]:
         "omniglot": read_omniglot(params, net, config.data_dir, out),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "training_seconds": trained.seconds,
-        "resumed_after": trained.resumed,
-        "config": runner.settings(config),
+        "resumed_after": trained.resumed_after,
+        "config": runner.options_as_text(config),
     } | cli.versions()
     draw_figures(params, net, metrics, trained.history, out, config.seed)
     metrics["seconds"] = time.monotonic() - started
@@ -151,8 +150,8 @@ def train(config: Train, run: runner.Run) -> dict[str, Any]:
         metrics["omniglot"]["line"],
         f"{metrics['parameters']:,} parameters, {trained.seconds:.0f} s of training, {metrics['seconds']:.0f} s in all",
     ]
-    report.write(out, "xo", config, came_out, FIGURES)
-    print(f"{report.text(came_out)}; everything is in {config.out}")
+    report.write_html(out, "xo", config, came_out, FIGURES)
+    print(f"{report.as_text(came_out)}; everything is in {config.out}")
     return metrics
 
 
@@ -213,7 +212,7 @@ def read_omniglot(params: Any, net: cnn_jax.Layer, data_dir: Path | None, out: P
         drawings, labels = omniglot.load_xo(data_dir)
     except (OSError, ValueError) as error:
         (out / "omniglot.png").unlink(missing_ok=True)
-        return {"line": f"Omniglot's X's and O's: not read ({cli.complaint(error)})"}
+        return {"line": f"Omniglot's X's and O's: not read ({cli.one_line_error(error)})"}
     framed = np.stack([letters.segment_letter(drawing, size=SIZE) for drawing in drawings])
     read = classification.reader(net, params, VIEWS)(framed).argmax(-1)
     titles = [f"{xo.CLASSES[is_]} read {xo.CLASSES[as_]}" for is_, as_ in zip(labels, read, strict=True)]

@@ -1,4 +1,4 @@
-"""CIFAR-10 from small files of the same form, by themselves and in an archive, and the real ones where at hand."""
+"""CIFAR-10 from small files in the same format, in a folder and in an archive, and the real files where available."""
 
 import hashlib
 import io
@@ -11,9 +11,9 @@ import pytest
 
 from cnn_jax.data import _download, cifar
 
-NAMES = [name for name in cifar.CHECKSUMS if name.startswith("data")]
+NAMES = [name for name in cifar.BATCH_CHECKSUMS if name.startswith("data")]
 GENERATOR = np.random.default_rng(0)
-RECORDS = {name: GENERATOR.integers(0, 256, (3, cifar.RECORD), dtype=np.uint8) for name in cifar.CHECKSUMS}
+RECORDS = {name: GENERATOR.integers(0, 256, (3, cifar.RECORD_BYTES), dtype=np.uint8) for name in cifar.BATCH_CHECKSUMS}
 for records in RECORDS.values():
     records[:, 0] %= 10
 
@@ -28,7 +28,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / cifar.FOLDER).mkdir()
     for name, records in RECORDS.items():
         (tmp_path / cifar.FOLDER / name).write_bytes(records.tobytes())
-        monkeypatch.setitem(cifar.CHECKSUMS, name, md5(records.tobytes()))
+        monkeypatch.setitem(cifar.BATCH_CHECKSUMS, name, md5(records.tobytes()))
     return tmp_path
 
 
@@ -51,7 +51,7 @@ def put_archive(tmp_path, monkeypatch):
     return write
 
 
-def members(**others):
+def archive_files(**others):
     return {f"{cifar.FOLDER}/{name}": records.tobytes() for name, records in RECORDS.items()} | others
 
 
@@ -71,20 +71,20 @@ def test_batch_files(folder, split, names):
 
 @pytest.mark.parametrize(("split", "names"), [("train", NAMES), ("test", ["test_batch.bin"])])
 def test_the_archive(put_archive, monkeypatch, split, names):
-    monkeypatch.setenv(_download.MIRROR, str(put_archive(members())))
+    monkeypatch.setenv(_download.DATA_DIR_VARIABLE, str(put_archive(archive_files())))
     check(cifar.load(split), names)
 
 
 def test_the_archive_is_not_unpacked(put_archive):
-    """Whatever else is in it, no file is written."""
-    folder = put_archive(members(**{"../evil": b"x", "/tmp/evil": b"x"}))
+    """No file is written, whatever the archive contains."""
+    folder = put_archive(archive_files(**{"../evil": b"x", "/tmp/evil": b"x"}))
     cifar.load("test", data_dir=folder)
     assert sorted(path.name for path in folder.iterdir()) == [cifar.ARCHIVE]
 
 
 def test_damaged_archives_are_named(put_archive, monkeypatch):
-    folder = put_archive({name: content for name, content in members().items() if "batch_3" not in name})
-    with pytest.raises(ValueError, match=rf"{cifar.ARCHIVE}: expected {cifar.FOLDER}/data_batch_3.bin in it"):
+    folder = put_archive({name: content for name, content in archive_files().items() if "batch_3" not in name})
+    with pytest.raises(ValueError, match=rf"{cifar.ARCHIVE}: archive does not contain {cifar.FOLDER}/data_batch_3.bin"):
         cifar.load(data_dir=folder)
     path = folder / cifar.ARCHIVE
     path.write_bytes(path.read_bytes()[:-2000])
@@ -108,7 +108,7 @@ def test_other_files_are_refused(folder):
         (b"", "got 0 bytes"),
         (RECORDS["test_batch.bin"].tobytes()[:-1], "got 9,218 bytes"),
         (bytes([10]) + bytes(3072), "expected labels below 10, got 10 at 0"),
-        (bytes(cifar.RECORD * 10_001), "up to 10,000 records of 3,073 bytes, got 30,730,001 bytes"),
+        (bytes(cifar.RECORD_BYTES * 10_001), "up to 10,000 records of 3,073 bytes, got 30,730,001 bytes"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, content, message):
@@ -123,10 +123,12 @@ def test_unknown_splits():
         cifar.load("valid")
 
 
-HERE = Path(os.environ.get(_download.MIRROR, "none")) / cifar.FOLDER / "test_batch.bin"
+REAL_FILE = Path(os.environ.get(_download.DATA_DIR_VARIABLE, "none")) / cifar.FOLDER / "test_batch.bin"
 
 
-@pytest.mark.skipif(not HERE.is_file(), reason=f"{_download.MIRROR} names no folder with CIFAR-10")
+@pytest.mark.skipif(
+    not REAL_FILE.is_file(), reason=f"{_download.DATA_DIR_VARIABLE} does not name a folder with CIFAR-10"
+)
 def test_the_real_data():
     data = cifar.load("test")
     assert data.images.shape == (10000, 32, 32, 3)

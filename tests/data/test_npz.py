@@ -1,4 +1,4 @@
-"""LabeledImages images in an .npz file, and what is refused."""
+"""Labeled images in an .npz file, and the files that are refused."""
 
 import io
 import zipfile
@@ -26,14 +26,14 @@ def test_images_come_as_they_are(path, dtype):
 
 
 @pytest.mark.parametrize(
-    ("given", "read"),
+    ("labels", "expected"),
     [(["X", "Ö"], ["X", "Ö"]), ([b"X", b"\xd6"], ["X", "Ö"]), ([3, 14], ["3", "14"]), (["long", ""], ["long", ""])],
 )
-def test_labels_come_as_text(path, given, read):
-    np.savez(path, images=IMAGES, labels=given)
-    labels = load_npz(str(path))[1]
-    assert labels.dtype.kind == "U"
-    assert list(labels) == read
+def test_labels_come_as_text(path, labels, expected):
+    np.savez(path, images=IMAGES, labels=labels)
+    loaded = load_npz(str(path))[1]
+    assert loaded.dtype.kind == "U"
+    assert list(loaded) == expected
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_labels_come_as_text(path, given, read):
         ({"images": IMAGES, "labels": ["X"]}, r"expected 2 labels.*\(1,\)"),
         ({"images": IMAGES, "labels": [["X", "O"]]}, r"expected 2 labels.*\(1, 2\)"),
         ({"images": IMAGES, "labels": "X"}, r"expected 2 labels.*\(\)"),
-        ({"images": IMAGES, "labels": np.zeros(2, "V3")}, r"expected labels that are texts or numbers, got \|V3"),
-        ({"images": IMAGES, "labels": np.zeros(2, [("a", int)])}, "expected labels that are texts .* got .*'a'"),
+        ({"images": IMAGES, "labels": np.zeros(2, "V3")}, r"expected labels that are text or numbers, got \|V3"),
+        ({"images": IMAGES, "labels": np.zeros(2, [("a", int)])}, "expected labels that are text .* got .*'a'"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_by_name(path, arrays, message):
@@ -63,37 +63,37 @@ def test_arrays_that_do_not_fit_are_refused_by_name(path, arrays, message):
         load_npz(path)
 
 
-def good(labels=("X", "O")):
+def npz_bytes(labels=("X", "O")):
     file = io.BytesIO()
     np.savez(file, images=IMAGES, labels=labels)
     return file.getvalue()
 
 
-def npy(shape, content=b""):
+def npy_bytes(shape, content=b""):
     """An .npy file that declares a shape and holds something else."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return file.getvalue() + content
 
 
-def zipped(images, labels=None):
+def zip_bytes(images, labels=None):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("images.npy", images)
-        archive.writestr("labels.npy", npy((2,), b"ab") if labels is None else labels)
+        archive.writestr("labels.npy", npy_bytes((2,), b"ab") if labels is None else labels)
     return file.getvalue()
 
 
-def one_array():
+def array_bytes():
     file = io.BytesIO()
     np.save(file, IMAGES)
     return file.getvalue()
 
 
-def damaged():
-    content = bytearray(good())
-    place = content.find(bytes(IMAGES))
-    content[place : place + 10] = bytes(10)
+def damaged_bytes():
+    content = bytearray(npz_bytes())
+    start = content.find(bytes(IMAGES))
+    content[start : start + 10] = bytes(10)
     return bytes(content)
 
 
@@ -101,27 +101,27 @@ def damaged():
     "content",
     [
         b"",
-        b"no archive",
-        one_array(),
-        good()[:-30],
-        good()[: len(good()) // 2],
-        damaged(),
-        zipped(b"no array"),
-        zipped(npy((2, 3, 4), b"short")),
-        zipped(npy((10**8, 10**8, 10**8))),
-        zipped(npy((2, 3, 4), bytes(IMAGES)), b""),
+        b"not an archive",
+        array_bytes(),
+        npz_bytes()[:-30],
+        npz_bytes()[: len(npz_bytes()) // 2],
+        damaged_bytes(),
+        zip_bytes(b"not an array"),
+        zip_bytes(npy_bytes((2, 3, 4), b"short")),
+        zip_bytes(npy_bytes((10**8, 10**8, 10**8))),
+        zip_bytes(npy_bytes((2, 3, 4), bytes(IMAGES)), b""),
     ],
     ids=["empty", "text", "npy", "cut", "half", "damaged", "no_array", "short", "declares_much", "empty_array"],
 )
-def test_what_is_no_such_archive_is_refused_by_name(path, content):
+def test_other_files_are_refused_by_name(path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"letters\.npz: not an \.npz"):
         load_npz(path)
 
 
-def test_what_unpacks_to_too_much_is_refused_before_unpacking(path):
+def test_files_that_unpack_to_too_much_are_refused_before_unpacking(path):
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("images.npy", npy((2, 3, 4), bytes(IMAGES)))
+        archive.writestr("images.npy", npy_bytes((2, 3, 4), bytes(IMAGES)))
         archive.filelist[0].file_size = 5 * 2**30
     with pytest.raises(ValueError, match=r"letters\.npz: .*unpacks to 5,368,709,120 bytes"):
         load_npz(path)
@@ -134,11 +134,12 @@ def test_archives_of_an_unknown_kind_are_refused_by_name(path, fault):
             with archive.open(f"{name}.npy", "w") as file:
                 np.save(file, array)
     content = path.read_bytes()
-    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        place += 2 * (fault == "unknown method")
-        at = -1
-        while (at := content.find(mark, at + 1)) >= 0:
-            content = content[: at + place] + bytes([1 if fault == "encrypted" else 77]) + content[at + place + 1 :]
+    for mark, flags_offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # local and central headers of members
+        offset = flags_offset + 2 * (fault == "unknown method")
+        value = bytes([1 if fault == "encrypted" else 77])
+        start = -1
+        while (start := content.find(mark, start + 1)) >= 0:
+            content = content[: start + offset] + value + content[start + offset + 1 :]
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"letters\.npz"):
         load_npz(path)

@@ -1,136 +1,167 @@
-"""Streams: every picture once an epoch, in an order of the seed alone, corrupt ones left out and named."""
+"""Streams: every image once an epoch, in an order of the seed alone, corrupt ones left out and named."""
 
-import io
 import itertools
+import sys
 
+import chex
 import jax
 import numpy as np
 import optax
 import pytest
-from PIL import Image
+from absl import flags
 
-from cnn_jax.data import stream
-from cnn_jax.data.stream import Folder, Records, Stream
+from cnn_jax.data.sources import FolderSource, RecordSource, write_records
+from cnn_jax.data.stream import Source, Stream
 from cnn_jax.layers import Chain, Dense, Flatten
 from cnn_jax.training import fit
-from tests.helpers.cli import png
-
-SIZE, GOOD, CORRUPT = 4, 60, 3
+from tests.helpers.pictures import CORRUPT, READABLE, SIZE, write_pictures
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Pictures of two classes, each of a grey level of its own, and some files that are none."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for name in ("dark", "light"):
-        (folder / name).mkdir()
-    for i in range(GOOD):
-        png(folder / ("light" if i >= 30 else "dark") / f"{i:02d}.png", np.full((SIZE, SIZE), 4 * i, np.uint8))
-    for i in range(CORRUPT):
-        (folder / "dark" / f"bad{i}.png").write_bytes(b"no picture")
-    return folder
+def source(tmp_path_factory):
+    return FolderSource(write_pictures(tmp_path_factory.mktemp("pictures") / "all"), size=SIZE)
 
 
-def test_every_picture_once_an_epoch(pictures):
-    source = Folder(pictures, size=SIZE)
-    assert source.classes == ("dark", "light")
-    read = Stream(source)
-    assert len(read) == len(source) == GOOD + CORRUPT
-    pieces = list(itertools.islice(read.batches(20), 6))  # two epochs
+def first_batches(stream, count, batch_size, start=0):
+    batches = stream.batches(batch_size, start)
+    read = list(itertools.islice(batches, count))
+    batches.close()
+    return read
+
+
+def test_every_epoch_has_every_image_once(source):
+    stream = Stream(source)
+    assert len(stream) == len(source) == READABLE + CORRUPT
+    batches = first_batches(stream, 6, 20)  # two epochs
     for epoch in range(2):
-        own = pieces[3 * epoch : 3 * epoch + 3]
-        assert [piece.epoch for piece in own] == [epoch] * 3
-        assert sorted(np.concatenate([piece.images[:, 0, 0, 0] for piece in own])) == [4 * i for i in range(GOOD)]
-    assert not np.array_equal(pieces[0].indices, pieces[3].indices)
-    for piece in pieces:
-        np.testing.assert_array_equal(piece.labels, piece.images[:, 0, 0, 0] >= 120)
-        assert (piece.images.shape, piece.images.dtype) == ((20, SIZE, SIZE, 3), np.uint8)
-    assert {name.rsplit("/")[-1] for name in read.corrupt} == {f"bad{i}.png" for i in range(CORRUPT)}
-    assert all("not a picture that can be read" in why for why in read.corrupt.values())
+        of_epoch = batches[3 * epoch : 3 * epoch + 3]
+        assert [batch.epoch for batch in of_epoch] == [epoch] * 3
+        levels = np.concatenate([batch.images[:, 0, 0, 0] for batch in of_epoch])
+        assert sorted(levels) == [4 * i for i in range(READABLE)]
+    assert not np.array_equal(batches[0].indices, batches[3].indices)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_position_is_where_one_goes_on(pictures, workers):
-    source = Folder(pictures, size=SIZE)
-    pieces = list(itertools.islice(Stream(source, seed=1).batches(16), 8))
-    for i in (0, 2, 5) if not workers else (2,):
-        rest = Stream(source, seed=1, workers=workers).batches(16, pieces[i].position)
-        for piece, expected in zip(itertools.islice(rest, 2), pieces[i + 1 :], strict=False):
-            jax.tree.map(np.testing.assert_array_equal, piece, expected)
-        rest.close()
+def test_batches_have_images_labels_and_indices_of_the_source(source):
+    for batch in first_batches(Stream(source), 2, 20):
+        assert (batch.images.shape, batch.images.dtype) == ((20, SIZE, SIZE, 3), np.uint8)
+        np.testing.assert_array_equal(batch.labels, batch.images[:, 0, 0, 0] >= 120)
+        for image, index in zip(batch.images, batch.indices, strict=True):
+            np.testing.assert_array_equal(image, source[int(index)][0])
 
 
-def test_processes_share_the_pictures(pictures, monkeypatch):
-    source, seen = Folder(pictures, size=SIZE), []
+def test_corrupt_images_are_listed_with_the_reason(source):
+    stream = Stream(source)
+    first_batches(stream, 4, 20)
+    assert {name.rsplit("/")[-1] for name in stream.corrupt} == {f"bad{i}.png" for i in range(CORRUPT)}
+    for index in range(len(source)):
+        if source.name(index) in stream.corrupt:
+            with pytest.raises(ValueError, match=r"bad.\.png") as error:
+                source[index]
+            assert stream.corrupt[source.name(index)] == str(error.value)
+
+
+def test_another_seed_is_another_order(source):
+    orders = [first_batches(Stream(source, seed=seed), 1, 20)[0].indices.tolist() for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def check_continuation(source, positions, workers):
+    batches = first_batches(Stream(source, seed=1), 8, 16)
+    for i in positions:
+        stream = Stream(source, seed=1, workers=workers)
+        continued = first_batches(stream, 2, 16, batches[i].position)
+        chex.assert_trees_all_equal(continued, batches[i + 1 : i + 3])
+
+
+def test_a_position_is_where_to_continue(source):
+    check_continuation(source, (0, 2, 5), workers=0)
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_worker_processes_change_nothing_and_leave_abseils_flags_as_they_were(source, workers):
+    parsed = flags.FLAGS.is_parsed()
+    present = {name: flags.FLAGS[name].present for name in flags.FLAGS}
+    check_continuation(source, (2,), workers)
+    assert flags.FLAGS.is_parsed() == parsed
+    assert {name: flags.FLAGS[name].present for name in present} == present
+
+
+def test_abseils_flags_are_left_as_they_were(source):
+    import grain  # noqa: F401  # defines its flags
+
+    present = {name: flags.FLAGS[name].present for name in flags.FLAGS}
+    grain_flags = [flags.FLAGS[name] for name in flags.FLAGS if name.startswith("grain_")]
+    assert not all(flag.present for flag in grain_flags)
+    batches = Stream(source).batches(8)
+    next(batches)
+    assert all(flag.present for flag in grain_flags)
+    batches.close()
+    assert {name: flags.FLAGS[name].present for name in flags.FLAGS} == present
+
+
+def test_processes_share_the_images(source, monkeypatch):
+    levels = []
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     for process in range(2):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        read = Stream(source, max_corrupt_fraction=0.2)
-        for piece in read.batches(1):
-            if piece.epoch:
-                break
-            seen.append(int(piece.images[0, 0, 0, 0]))
-    assert sorted(seen) == [4 * i for i in range(GOOD)]
+        stream = Stream(source, max_corrupt_fraction=0.2)
+        first_epoch = itertools.takewhile(lambda batch: batch.epoch == 0, stream.batches(1))
+        levels.extend(int(batch.images[0, 0, 0, 0]) for batch in first_epoch)
+    assert sorted(levels) == [4 * i for i in range(READABLE)]
 
 
-def test_too_many_corrupt_pictures_end_the_reading(pictures):
-    with pytest.raises(ValueError, match=r"2 of 63 pictures cannot be read, among them .*/dark/bad"):
-        list(itertools.islice(Stream(Folder(pictures, size=SIZE), max_corrupt_fraction=0.02).batches(8), 20))
+def test_too_many_corrupt_images_end_the_reading(source):
+    stream = Stream(source, max_corrupt_fraction=0.02)
+    with pytest.raises(ValueError, match=r"source: 2 of 63 images cannot be read, among them .*/dark/bad"):
+        first_batches(stream, 20, 8)
 
 
-def test_records_are_read_as_files_are(pictures, tmp_path):
-    source = Folder(pictures, size=SIZE)
-
+def test_records_are_streamed_as_their_files_are(source, tmp_path):
     def files():
-        for i in range(len(source)):
-            with open(source.name(i), "rb") as file:
-                yield file.read(), int(source.labels[i])
+        for index in range(len(source)):
+            with open(source.name(index), "rb") as file:
+                yield file.read(), int(source.labels[index])
 
-    assert stream.write_records(tmp_path / "all.array_record", files()) == GOOD + CORRUPT
-    read = Stream(Records([tmp_path / "all.array_record"], source.classes, size=SIZE))
-    expected = Stream(source).batches(20)
-    for piece, other in zip(itertools.islice(read.batches(20), 3), expected, strict=False):
-        jax.tree.map(np.testing.assert_array_equal, piece, other)
-    assert sorted(name.rsplit("/")[-1] for name in read.corrupt) == [
-        f"all.array_record[{30 + i}]" for i in range(CORRUPT)
-    ]
+    write_records(tmp_path / "all.array_record", files())
+    stream = Stream(RecordSource([tmp_path / "all.array_record"], source.classes, size=SIZE))
+    chex.assert_trees_all_equal(first_batches(stream, 3, 20), first_batches(Stream(source), 3, 20))
+    names = sorted(name.rsplit("/")[-1] for name in stream.corrupt)
+    assert names == [f"all.array_record[{30 + i}]" for i in range(CORRUPT)]
 
 
-def test_records_of_another_kind(tmp_path):
-    buffer = io.BytesIO()
-    Image.new("L", (5, 5)).save(buffer, "PNG")
-    stream.write_records(tmp_path / "a.array_record", iter([(buffer.getvalue(), 7), (buffer.getvalue(), 0)]))
-    source = Records([tmp_path / "a.array_record"], ("only",), size=SIZE)
-    with pytest.raises(ValueError, match=r"a\.array_record\[0\]: a label from 0 to 0 was expected, got 7"):
-        source[0]
-    assert source[1][0].shape == (SIZE, SIZE, 3)
-    (tmp_path / "other").write_bytes(b"no records at all")
-    with pytest.raises(ValueError, match="not ArrayRecord files"):
-        Records([tmp_path / "other"], ("only",))
-    with pytest.raises(FileNotFoundError):
-        Records([tmp_path / "none"], ("only",))
+def test_the_fingerprint_tells_streams_apart(source):
+    assert Stream(source).fingerprint == Stream(source).fingerprint
+    assert Stream(source).fingerprint != Stream(source, seed=1).fingerprint
+    assert isinstance(source, Source)
 
 
-def test_what_cannot_be_is_refused(pictures, tmp_path):
-    with pytest.raises(ValueError, match="expected a folder of pictures for every class, got none"):
-        Folder(tmp_path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="got no picture in empty"):
-        Folder(tmp_path)
-    source = Folder(pictures)
-    for options in ({"max_corrupt_fraction": 1}, {"workers": -1}, {"seed": -1}):
-        with pytest.raises(ValueError, match=next(iter(options))):
-            Stream(source, **options)
+@pytest.mark.parametrize("options", [{"max_corrupt_fraction": 1}, {"workers": -1}, {"seed": -1}])
+def test_bad_arguments_are_refused(source, options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}: "):
+        Stream(source, **options)
 
 
-def test_a_training_goes_on_in_the_stream(pictures, tmp_path):
-    def run(folder, steps):
-        read = Stream(Folder(pictures, size=SIZE), seed=2)
+def test_fewer_images_than_processes_are_refused(source, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 100)
+    monkeypatch.setattr(jax, "process_index", lambda: 99)
+    with pytest.raises(ValueError, match="source: expected an image for each of 100 processes, got 63"):
+        Stream(source)
+
+
+def test_missing_grain_is_named_with_its_extra(source, monkeypatch):
+    monkeypatch.setitem(sys.modules, "grain", None)
+    with pytest.raises(ImportError, match=r"Stream needs grain: pip install 'cnn_jax\[stream\]'"):
+        Stream(source)
+
+
+def test_a_training_resumes_in_the_stream(source, tmp_path):
+    def run(directory, steps):
         net = Chain(Flatten(), Dense(2))
         options = {"optimizer": optax.sgd(1e-6), "batch_size": 16, "save_every": 3, "progress": False}
-        return fit(net, read, steps=steps, key=jax.random.key(0), checkpoint_dir=folder, **options)
+        stream = Stream(source, seed=2)
+        return fit(net, stream, steps=steps, key=jax.random.key(0), checkpoint_dir=directory, **options)
 
     params, history = run(None, 12)
     assert history["loss"].shape == history["accuracy"].shape == (12,)
     run(tmp_path, 5)
-    jax.tree.map(np.testing.assert_array_equal, run(tmp_path, 12), (params, history))
+    chex.assert_trees_all_equal(run(tmp_path, 12), (params, history))

@@ -13,11 +13,11 @@ from PIL import Image
 
 import cnn_jax
 from cnn_jax import nets
-from cnn_jax._batches import Batch
 from cnn_jax.data.dataset import LabeledImages
+from cnn_jax.training import Batch
 from experiments import cifar10
 from experiments._lib import classification, runner
-from tests.helpers.cli import SHORT, png, run, run_each
+from tests.helpers.cli import FAST_COMPILE, png, run, run_each
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def own(tmp_path_factory):
             noise = generator.normal(0, 20, (20 + i, 30, 3))
             png(folder / "pictures" / name / f"{i}.png", np.clip(noise + colour, 0, 255).astype(np.uint8))
     words = ["experiments.folder", "pictures", "--steps", "20", "--features", "4"]
-    run(folder, *words, XDG_CACHE_HOME=str(folder / "c"), **SHORT)
+    run(folder, *words, environment={"XDG_CACHE_HOME": str(folder / "c"), **FAST_COMPILE})
     return folder
 
 
@@ -45,7 +45,9 @@ def test_classify(own, tmp_path):
     Image.new("RGB", (50, 40), (210, 10, 30)).save(tmp_path / "a.jpg")
     Image.new("RGB", (9, 70), (10, 10, 180)).save(tmp_path / "b.png")
     model = own / "runs" / "folder"
-    out, _ = run(tmp_path, "experiments.folder", "classify", "a.jpg", "b.png", "--model", model, **SHORT)
+    out, _ = run(
+        tmp_path, "experiments.folder", "classify", "a.jpg", "b.png", "--model", model, environment=FAST_COMPILE
+    )
     first, second = out.splitlines()
     assert first.startswith("a.jpg: red ")
     assert second.startswith("b.png: blue ")
@@ -56,7 +58,7 @@ def test_pictures_that_cannot_be_read_do_not_stop_the_others(own, tmp_path):
     Image.new("RGB", (50, 40), (210, 10, 30)).save(tmp_path / "a.png")
     (tmp_path / "bad.png").write_bytes(b"no picture")
     words = ["experiments.folder", "classify", "bad.png", "a.png", "none.png", "--model", own / "runs" / "folder"]
-    out, err = run(tmp_path, *words, code=2, **SHORT)
+    out, err = run(tmp_path, *words, code=2, environment=FAST_COMPILE)
     assert out.startswith("a.png: red ")
     assert "bad.png: not a picture" in err
     assert err.splitlines()[-1] == "error: 2 of 3 pictures could not be read"
@@ -79,17 +81,17 @@ def test_errors_are_one_line(own, tmp_path):
         ("experiments.folder", "none"): "none: No such file or directory",
         ("experiments.folder", "one"): "expected a folder for each of at least two classes, got ['class']",
         ("experiments.folder", "--smoke", "--out", "file"): "file: ",
-        ("experiments.folder", own / "pictures", "--steps", "0"): "steps: expected at least 1",
+        ("experiments.folder", own / "pictures", "--steps", "0"): "--steps: expected at least 1",
         ("experiments.folder", own / "pictures", "--validation", "1"): "validation: expected more than 0",
         ("experiments.folder", "classify"): "pictures: expected at least one file",
         ("experiments.folder", "classify", picture): "runs/folder/classes.json: No such file",
         ("experiments.folder", "classify", picture, "--model", "broken"): "classes.json: not what a training writes",
         ("experiments.folder", "classify", picture, "--model", other): "do not fit resnet9 for 3 classes",
-        ("experiments.digits", "--smoke", "--seeds", "0"): "seeds: expected at least 1",
+        ("experiments.digits", "--smoke", "--seeds", "0"): "--seeds: expected at least 1",
         ("experiments.folder", "--smoke", "--size", "31"): "size: expected at least 32",
-        ("experiments.digits", "--smoke", "--batch-size", "0"): "batch_size: expected at least 1",
-        ("experiments.cifar10", "--smoke", "--seeds", "0"): "seeds: expected at least 1",
-        ("experiments.scores", "--smoke", "--epochs", "0"): "epochs: expected at least 1",
+        ("experiments.digits", "--smoke", "--batch-size", "0"): "--batch-size: expected at least 1",
+        ("experiments.cifar10", "--smoke", "--seeds", "0"): "--seeds: expected at least 1",
+        ("experiments.scores", "--smoke", "--epochs", "0"): "--epochs: expected at least 1",
     }
     for (out, err), message in zip(run_each(tmp_path, expected, code=2), expected.values(), strict=True):
         assert out == ""

@@ -24,7 +24,7 @@ from cnn_jax import figures
 from cnn_jax.data import xo
 from experiments import draw, walkthrough
 from experiments._lib import draw_html
-from experiments.gallery import CHROMIUM, FLAGS, free_port
+from experiments.gallery import CHROMIUM, CHROMIUM_FLAGS, free_port
 from tests.helpers import cli
 
 
@@ -73,7 +73,7 @@ def page(served):
         pytest.skip("no Chromium")
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as browsers:
-        browser = browsers.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = browsers.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.wrong = []
         page.on("pageerror", lambda error: page.wrong.append(str(error)))
@@ -286,8 +286,8 @@ def test_a_wide_picture_keeps_its_shape():
 def test_what_is_laid_over_a_picture():
     letter, values = np.full((2, 2), 1.0, np.float32), np.array([[1.0, 0.0], [-1.0, 0.5]])
     shown = draw_html.over(letter, values, 1.0)
-    np.testing.assert_allclose(shown[0, 0] / 255, figures.FOR, atol=0.01)
-    np.testing.assert_allclose(shown[1, 0] / 255, figures.AGAINST, atol=0.01)
+    np.testing.assert_allclose(shown[0, 0] / 255, figures.POSITIVE_COLOR, atol=0.01)
+    np.testing.assert_allclose(shown[1, 0] / 255, figures.NEGATIVE_COLOR, atol=0.01)
     assert len(set(shown[0, 1].tolist())) == 1  # grey
     url = draw_html.png(letter).removeprefix("data:image/png;base64,")
     with Image.open(io.BytesIO(base64.b64decode(url))) as image:

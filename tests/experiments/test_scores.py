@@ -8,13 +8,13 @@ import pytest
 
 from experiments import scores
 from experiments._lib import runner
-from tests.helpers.cli import SHORT, check_report, run
+from tests.helpers.cli import FAST_COMPILE, check_report, run
 
 
 @pytest.mark.slow
 def test_a_first_try(tmp_path):
     options = "--features", 4, 8, "--learning-rates", 0.003, "--seeds", 1
-    run(tmp_path, "experiments.scores", "--smoke", *options, **SHORT)
+    run(tmp_path, "experiments.scores", "--smoke", *options, environment=FAST_COMPILE)
     found = json.loads((tmp_path / "runs" / "scores" / "metrics.json").read_text())
     assert list(found["kinds"]) == list(scores.KINDS)
     check_report(tmp_path / "runs" / "scores", figures=1)

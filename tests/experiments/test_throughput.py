@@ -1,21 +1,27 @@
-"""experiments.throughput, run as a user runs it: with what is installed, with little, and beside one who is wrong."""
+"""experiments.throughput: what is installed is compared and timed, and the rows are written."""
 
 import json
 import os
-import sys
 
 import numpy as np
 import pytest
 
 from experiments import throughput
-from experiments._lib import baselines_matching, baselines_training, benchmark
+from experiments._lib import (
+    benchmark_network,
+    conv_methods,
+    throughput_explain,
+    throughput_matching,
+    throughput_training,
+)
+from experiments._lib.baselines_layers import LAYER_BENCHMARKS
 from tests.helpers import cli
 
 KEYS = {"task", "case", "ours_ms", "images_per_s", "first_call_s", "peers", "ratio", "methods"}
-SCORES, NETWORKS = ("match", "zncc"), ("train_step", "inference")
+SCORES = ("match", "zncc")
 
 # OpenCV's matchTemplate with a wrong corner.
-WRONG = """
+WRONG_OPENCV = """
 import numpy as np
 TM_CCORR, TM_CCOEFF_NORMED, __version__ = 2, 5, "0"
 def setNumThreads(count):
@@ -29,132 +35,126 @@ MISSING = "raise ImportError('hidden by a test')"
 
 
 def run(folder, *arguments, code=0, **modules):
-    """Runs the script in a folder, with these modules in the place of those that are installed."""
+    """Runs the script in a folder; the given modules replace installed ones."""
     (folder / "modules").mkdir(exist_ok=True)
     for name, text in modules.items():
         (folder / "modules" / f"{name}.py").write_text(text)
     path = os.pathsep.join([str(folder / "modules"), str(cli.ROOT)])
-    quiet = "error,ignore::DeprecationWarning"  # PyTorch's own
-    return cli.run(folder, "experiments.throughput", *arguments, code=code, PYTHONPATH=path, PYTHONWARNINGS=quiet)
+    environment = {"PYTHONPATH": path, "PYTHONWARNINGS": "error,ignore::DeprecationWarning"}  # PyTorch has some
+    return cli.run(folder, "experiments.throughput", *arguments, code=code, environment=environment)
 
 
-def check_rows(found):
-    assert [row["task"] for row in found["rows"]] == [
-        *SCORES[:1] * 2,
-        *SCORES[1:] * 2,
-        *NETWORKS,
-        *baselines_training.PARTS,
-        "occlusion",
-    ]
-    assert found["peaks"].keys() == {"gflops", "gbytes_per_s"}
-    assert {"threads", "libraries", "jax", "device"} <= found.keys()
-    for row in found["rows"]:
-        assert row.keys() >= KEYS
-        assert row["ours_ms"] > 0
-        assert row["images_per_s"] == pytest.approx(1e3 * int(row["case"].split("x")[0]) / row["ours_ms"])
-        if row["task"] in SCORES:
-            assert row["methods"].keys() == {"conv", "shift", "im2col", "fft"}
-            assert row["methods"][row["auto"]] > 0
-        best = min(row["peers"].values(), default=None)
-        assert row["ratio"] == (None if best is None else pytest.approx(best / row["ours_ms"]))
-    training, inference, *parts, occlusion = found["rows"][4:]
+def check_row(row):
+    assert row.keys() >= KEYS
+    assert row["ours_ms"] > 0
+    assert row["images_per_s"] == pytest.approx(1e3 * int(row["case"].split("x")[0]) / row["ours_ms"])
+    fastest = min(row["peers"].values(), default=None)
+    assert row["ratio"] == (None if fastest is None else pytest.approx(fastest / row["ours_ms"]))
+    if row["task"] in SCORES:
+        assert row["methods"].keys() == {"conv", "shift", "im2col", "fft"}
+        assert row["methods"][row["auto"]] > 0
+
+
+def check_content(content):
+    assert content["peaks"].keys() == {"gflops", "gbytes_per_s"}
+    assert {"summary", "threads", "libraries", "load_before", "jax", "device"} <= content.keys()
+    for row in content["rows"]:
+        check_row(row)
+
+
+def test_a_quick_run_writes_rows_and_a_report(tmp_path, monkeypatch, capsys):
+    cases = [throughput_matching.MatchingCase(2, (9, 8), 2, (3, 3))]
+    monkeypatch.setattr(throughput, "TASKS", {"match": throughput.Task(throughput_matching.score_benchmark, [], cases)})
+    monkeypatch.setattr(throughput, "pin_cpus", lambda count: count)
+    monkeypatch.setattr(throughput.baselines_matching, "import_libraries", lambda names, threads: ({}, ["none here"]))
+    content = throughput.main(throughput.Throughput(quick=True, out=tmp_path))
+    check_content(content)
+    assert json.loads((tmp_path / "throughput.json").read_text()) == content
+    assert [row["case"] for row in content["rows"]] == ["2x9x8, 2x3x3"]
+    cli.check_report(tmp_path, figures=0)
+    out = capsys.readouterr().out
+    assert "none here" in out
+    assert out.count("| match ") == 1
+
+
+@pytest.mark.slow
+def test_a_run_with_what_is_installed(tmp_path):
+    out, _ = run(tmp_path, "--quick")
+    content = json.loads((tmp_path / "runs/throughput/throughput.json").read_text())
+    check_content(content)
+    tasks = ["match", "match", "zncc", "zncc", "train_step", "inference", *LAYER_BENCHMARKS, "occlusion"]
+    assert [row["task"] for row in content["rows"]] == tasks
+    training, inference, *layers, occlusion = content["rows"][4:]
     assert occlusion["peers"].keys() == {"jax loop"}
     assert training["methods"]["scan"] > 0
     assert {"jax", "jax scan"} <= training["peers"].keys()
     assert "jax" in inference["peers"]
-    assert all(row["peers"].keys() == {"jax"} for row in parts)
-
-
-@pytest.mark.slow
-def test_with_what_is_installed(tmp_path):
-    out, _ = run(tmp_path, "--quick")
-    found = json.loads((tmp_path / "runs/throughput/throughput.json").read_text())
-    check_rows(found)
-    for row in found["rows"]:
+    assert all(row["peers"].keys() == {"jax"} for row in layers)
+    for row in content["rows"]:
         libraries = {name.split()[0].split(".")[0] for name in row["peers"].keys() | row["skipped"].keys()}
-        assert libraries <= found["libraries"].keys() | {"jax"}
+        assert libraries <= content["libraries"].keys() | {"jax"}
     for name in ("opencv", "skimage", "torch", "flax", "equinox"):
-        assert (f"{name}: not installed" in out) == (name not in found["libraries"])
+        assert (f"{name}: not installed" in out) == (name not in content["libraries"])
     assert out.count("| zncc ") == 2
     cli.check_report(tmp_path / "runs/throughput", figures=0)
-    assert "train_step, JAX alone: the best takes" in out
+    assert "train_step, JAX alone: the fastest baseline takes" in out
     assert "the first step, compiled or read from the cache, took" in out
 
 
-def test_what_is_not_installed_is_left_out_and_named(monkeypatch):
-    for name in ("cv2", "skimage", "torch"):
-        monkeypatch.setitem(sys.modules, name, None)
-    modules, lines = baselines_matching.load(["opencv", "skimage", "torch"], 2)
-    assert modules == {}
-    assert lines == [
-        "opencv: not installed, so not compared; pip install 'cnn_jax[bench]'",
-        "skimage: not installed, so not compared; pip install 'cnn_jax[bench]'",
-        "torch: not installed, so not compared; pip install torch",
-    ]
-
-
-def test_who_computes_something_else_is_not_timed(tmp_path):
-    _, err = run(tmp_path, "--quick", code=2, cv2=WRONG, skimage=MISSING, torch=MISSING)
+@pytest.mark.slow
+def test_a_library_that_computes_something_else_stops_the_run(tmp_path):
+    _, err = run(tmp_path, "--quick", code=2, cv2=WRONG_OPENCV, skimage=MISSING, torch=MISSING)
     assert err.splitlines()[-1].startswith("error: match 16x28x28, 4x3x3: opencv: its result differs from ours by 0.1")
     assert not (tmp_path / "runs/throughput/throughput.json").exists()
 
 
-def test_results_are_compared():
-    maps = np.array([[1.0, -100.0]])
-    benchmark.check_same("a", maps + 0.09, maps)
-    for other in (maps + 0.11, np.array([[np.nan, -100.0]])):
-        with pytest.raises(ValueError, match="a: its result differs from ours by"):
-            benchmark.check_same("a", other, maps)
-    with pytest.raises(ValueError, match=r"a: its result has shape \(2, 1\), ours \(1, 2\)"):
-        benchmark.check_same("a", maps.T, maps)
+def test_cases_are_named_by_their_sizes():
+    assert str(throughput_matching.MatchingCase(2, (9, 8), 3, (4, 5))) == "2x9x8, 3x4x5"
+    assert str(throughput_training.NetworkCase(6, 8, 1, (3, 4))) == "6x8x8x1, 3-4"
+    assert str(throughput_explain.OcclusionCase("xo_net", 8)) == "64x8x8, xo_net"
 
 
-def test_everyone_takes_turns(monkeypatch):
-    monkeypatch.setattr(benchmark, "SLOW", -1.0)
-    taken = {"a": 0, "b": 0, "c": 0}
-
-    def call(name):
-        taken[name] += 1
-
-    calls = {name: lambda name=name: call(name) for name in taken}
-    medians = benchmark.medians(calls, settle=0.0, brief=["c"])
-    assert medians.keys() == taken.keys()
-    assert taken == {"a": benchmark.TURNS, "b": benchmark.TURNS, "c": benchmark.FEW_TURNS}
+def test_slow_and_large_methods_are_left_out():
+    large = throughput_matching.MatchingCase(1, (2048, 2048), 1, (64, 64))
+    small = throughput_matching.MatchingCase(2, (9, 8), 2, (3, 3))
+    left_out = {name for name in conv_methods.METHODS if not throughput_matching.is_practical(name, large)}
+    assert left_out == {"shift", "im2col"}
+    assert all(throughput_matching.is_practical(name, small) for name in conv_methods.METHODS)
 
 
-def test_a_row_says_how_much_longer_the_best_peer_takes(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
+def test_features_are_cut_from_the_images():
+    images, features = throughput_matching.noise(throughput_matching.MatchingCase(2, (9, 8), 3, (4, 5)))
+    assert (images.shape, features.shape) == ((2, 9, 8), (3, 4, 5))
+    windows = np.lib.stride_tricks.sliding_window_view(images, (4, 5), (1, 2)).reshape(-1, 4, 5)
+    assert all((windows == feature).all((1, 2)).any() for feature in features)
 
-    def call(milliseconds):
-        def advance():
-            clock[0] += 1e-3 * milliseconds
-            return np.ones(1)
 
-        return advance
+def test_what_needs_too_much_memory_is_skipped_and_named(monkeypatch):
+    def too_large(module, threads, images, features):
+        raise MemoryError("left out: too large")
 
-    calls = benchmark.Contest(
-        ours=call(2),
-        peers={"a": call(9), "b": call(60)},
-        methods={"x": None, "y": call(3)},
-        auto="y",
-        multiply_adds=1000,
-        bytes=500,
-        skipped={},
-        images=4,
-        repeats={"b": 10},
+    monkeypatch.setattr(
+        throughput_matching.baselines_matching,
+        "baselines",
+        lambda: {"match": {"a": too_large, "b": lambda *_: "call", "c": too_large}},
     )
-    row = benchmark.measure("match", "one", calls, settle=0.02)
-    assert row["ours_ms"] == pytest.approx(2)
-    assert row["peers"] == pytest.approx({"a": 9, "b": 6})
-    assert row["methods"] == {"x": None, "y": pytest.approx(3)}
-    assert row["ratio"] == pytest.approx(3)
-    assert row["images_per_s"] == pytest.approx(2000)
-    assert row["gflops"] == pytest.approx(1e-3)
-    assert row["gbytes_per_s"] == pytest.approx(2.5e-4)
-    others = [row | {"ratio": 12.0}, row | {"ratio": None}]
-    summary = throughput.summaries([row, *others])
-    assert summary == {"match": pytest.approx({"geometric_mean": 6, "smallest": 3})}
-    table = throughput.table([row, *others], {"gflops": 1.0, "gbytes_per_s": 1.0})
-    assert len(table) == 4
-    assert len({len(cells) for cells in table}) == 1
+    arrays = throughput_matching.noise(throughput_matching.MatchingCase(1, (4, 4), 1, (2, 2)))
+    calls, skipped = throughput_matching.build_baselines("match", {"a": None, "b": None}, 1, *arrays)
+    assert (calls, skipped) == ({"b": "call"}, {"a": "left out: too large"})
+
+
+def test_only_torch_compile_may_fail(monkeypatch):
+    def fail(module, problem):
+        def call():
+            raise RuntimeError("no compiler\nhere")
+
+        return {"inference": call}
+
+    problem = benchmark_network.Problem(np.zeros((1, 2, 2, 1)), np.zeros(1), (1,), {})
+    baseline = throughput_training.BASELINES["torch"]._replace(build=fail)
+    monkeypatch.setattr(throughput_training, "BASELINES", {"torch.compile": baseline})
+    calls, skipped = throughput_training.build_baselines("inference", {"torch": None}, problem)
+    assert (calls, skipped) == ({}, {"torch.compile": "left out: no compiler here"})
+    monkeypatch.setattr(throughput_training, "BASELINES", {"torch": baseline})
+    with pytest.raises(RuntimeError, match="no compiler"):
+        throughput_training.build_baselines("inference", {"torch": None}, problem)

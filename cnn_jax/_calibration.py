@@ -1,0 +1,108 @@
+"""Population statistics for BatchNorm."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Shaped
+
+from ._layer import Layer, Params
+from ._validation import check_int, check_shape
+
+Path = tuple[str, ...]  # keys from the root of the parameters to those of one layer
+
+
+def calibrate(
+    net: Layer,
+    params: Params,
+    images: Shaped[ArrayLike, "N H W *C"] | Sequence[Shaped[ArrayLike, "H W *C"]],
+    *,
+    batch_size: int = 500,
+) -> Params:
+    """Sets the population statistics of every BatchNorm: the mean and variance of its inputs over all images.
+
+    This is "precise BN" (`update_bn` in PyTorch's SWA utilities). It replaces the running averages that other libraries
+    update during training; here no running averages are kept.
+
+    Args:
+      net: a network. Without a BatchNorm its parameters are returned unchanged.
+      params: its trained parameters.
+      images: (N, H, W, C) or gray (N, H, W), as the network sees them: scaled, if `augment` scales them for `fit`.
+      batch_size: images per call of the network. The result does not depend on it, but for rounding.
+
+    Returns:
+      The parameters with new "mean" and "variance" in each BatchNorm.
+
+    Raises:
+      ValueError: images of a wrong rank or none, a batch_size below 1, a BatchNorm inside a layer without
+        `apply_with_intermediates`, whose input cannot be observed.
+      TypeError: a batch_size that is no int.
+
+    Notes:
+      Layers are calibrated in order, each with the statistics of those before it in place, so that the statistics are
+      exactly those of the trained network. That takes one pass over the images per BatchNorm. Not for use under
+      `jax.jit`.
+
+    Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm" (2021), https://arxiv.org/abs/2105.07576
+
+    >>> from cnn_jax.norms import BatchNorm
+    >>> net = BatchNorm()
+    >>> params = net.init(jax.random.key(0), (1, 1, 1))
+    >>> params = calibrate(net, params, jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1))
+    >>> params["mean"], params["variance"]
+    (Array([2.], dtype=float32), Array([1.], dtype=float32))
+    """
+    # Any: a NumPy array stays on the host, which may hold more images than a device.
+    stored: Any = images if isinstance(images, jax.Array) else np.asarray(images)
+    check_shape("images", stored, "N H W", "N H W C")
+    batch_size = check_int("batch_size", batch_size)
+    if stored.ndim == 3:
+        stored = stored[..., None]
+    paths = _batch_norm_paths(net, params, stored[0])
+
+    @jax.jit
+    def image_statistics(params: Params, images: Array) -> dict[Path, tuple[Array, Array]]:
+        """The mean and the variance of every image at every BatchNorm."""
+        stages = jax.vmap(net.stages, (None, 0))(params, images)
+        return {path: (stages["/".join((*path, "mean"))], stages["/".join((*path, "variance"))]) for path in paths}
+
+    for path in paths:
+        batches = (stored[start : start + batch_size] for start in range(0, len(stored), batch_size))
+        statistics = [image_statistics(params, batch)[path] for batch in batches]
+        means = np.concatenate([mean for mean, _ in statistics]).astype(np.float64)
+        variances = np.concatenate([variance for _, variance in statistics]).astype(np.float64)
+        params = _replace_at(params, path, mean=means.mean(0), variance=variances.mean(0) + means.var(0))
+    return params
+
+
+def _batch_norm_paths(net: Layer, params: Params, image: Shaped[ArrayLike, "H W C"]) -> list[Path]:
+    """Paths to the parameters of every BatchNorm, in the order in which the image passes them."""
+    stage_paths = [name.split("/") for name in jax.eval_shape(net.stages, params, image)]
+    observed = [tuple(path[:-1]) for path in stage_paths if path[-1] == "mean"]
+    with_statistics = list(_paths_to_statistics(params))
+    for path in with_statistics:
+        if path not in observed:
+            keys = "".join(f"[{key!r}]" for key in path)
+            raise ValueError(
+                f"net: the BatchNorm at params{keys} is inside a Layer without `apply_with_intermediates`, so its "
+                "input cannot be observed"
+            )
+    return [path for path in observed if path in with_statistics]
+
+
+def _paths_to_statistics(params: Params, path: Path = ()) -> Iterator[Path]:
+    """Paths to all dicts that hold a mean and a variance."""
+    if {"mean", "variance"} <= params.keys():
+        yield path
+    for name, value in params.items():
+        if isinstance(value, dict):
+            yield from _paths_to_statistics(value, (*path, name))
+
+
+def _replace_at(params: Params, path: Path, **values: np.ndarray) -> Params:
+    """A copy of the parameters with new arrays at a path, in the dtypes of the old ones."""
+    if path:
+        return params | {path[0]: _replace_at(params[path[0]], path[1:], **values)}
+    return params | {name: jnp.asarray(value, params[name].dtype) for name, value in values.items()}

@@ -1,0 +1,236 @@
+"""Layers with learned kernels: convolution, matching and fully connected layers."""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.nn.initializers import Initializer
+from jaxtyping import Array, ArrayLike, Float, Shaped
+
+from . import matching
+from ._dtypes import accumulation_dtype
+from ._layer import Layer, Params, Shape, check_window
+from ._typing import Padding, Pair
+from ._validation import as_floats, as_pair, as_shape, check_int, check_number
+from .convolution import conv
+
+MIN_KERNEL_VARIANCE = 1e-12  # keeps the standardization of constant kernels finite
+he_normal = jax.nn.initializers.he_normal()
+
+
+@runtime_checkable
+class LayerScore(Protocol):
+    """A score that `Match` can compute; learned options are passed by name."""
+
+    def __call__(self, image: Array, feature: Array, /, *, stride: Pair, padding: Padding) -> Array: ...
+
+
+def Conv(
+    features: int,
+    kernel_size: int | Sequence[int] = 3,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    use_bias: bool = True,
+    standardize: bool = False,
+    kernel_init: Initializer = he_normal,
+    method: str = "auto",
+) -> Layer:
+    """Convolution layer: `conv` with learned kernels, plus a bias per feature.
+
+    Args:
+      features: number of kernels, the channels of the output.
+      kernel_size: rows and columns of the kernels, an int or (h, w).
+      stride, padding, dilation, groups, method: as in `conv`. Each kernel has C // groups channels.
+      use_bias: adds a learned bias, initially 0, to each feature map.
+      standardize: standardizes each kernel over its h w C weights, to mean 0 and variance 1, before use (weight
+        standardization); a normalization layer should follow.
+      kernel_init: initializer of the kernels (h, w, C // groups, features).
+
+    Returns:
+      A layer named "conv" with the parameters "kernel" and "bias".
+
+    Raises:
+      ValueError: an int below 1, an unknown padding, groups that do not divide features and channels, `standardize`
+        with kernels of one weight; from `init`, a shape that is not (H, W, C).
+      TypeError: an option that is no int.
+
+    Source: He et al., "Delving Deep into Rectifiers" (2015), https://arxiv.org/abs/1502.01852, for the initial kernels.
+    Qiao et al., "Weight Standardization" (2019), https://arxiv.org/abs/1903.10520
+
+    >>> net = Conv(4, 3)
+    >>> jax.tree.map(jnp.shape, net.init(jax.random.key(0), (8, 8, 1)))
+    {'bias': (4,), 'kernel': (3, 3, 1, 4)}
+    """
+    features = check_int("features", features)
+    groups = check_int("groups", groups)
+    dilation = as_pair("dilation", dilation)
+    kernel_size, stride = check_window("kernel_size", kernel_size, stride, padding)
+    if features % groups:
+        raise ValueError(f"groups: expected a divisor of the {features} features, got {groups}")
+
+    def init(key: Array, shape: Shape) -> Params:
+        channels = _check_image_shape("Conv", shape)[2]
+        if channels % groups:
+            raise ValueError(f"groups: expected a divisor of the {channels} channels, got {groups}")
+        if standardize and math.prod(kernel_size) * channels == groups:
+            raise ValueError("standardize: expected at least two weights per kernel, got one")
+        kernel = kernel_init(key, (*kernel_size, channels // groups, features), jnp.float32)
+        return {"kernel": kernel} | _init_bias(features, use_bias)
+
+    def apply(
+        params: Params, image: Shaped[ArrayLike, "H W C"], *, train: bool = False, key: Array | None = None
+    ) -> Float[Array, "H2 W2 K"]:
+        kernel = _standardize(params["kernel"]) if standardize else params["kernel"]
+        out = conv(image, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, method=method)
+        return out + params["bias"][None, None, :] if use_bias else out
+
+    return Layer(init, apply, "conv")
+
+
+def Match(
+    features: int,
+    kernel_size: int | Sequence[int] = 3,
+    *,
+    score: LayerScore = matching.match,
+    learn: Mapping[str, float] | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    kernel_init: Initializer | None = None,
+) -> Layer:
+    """Matching layer: a score of the image with each of several learned features.
+
+    With `match` and images in [-1, 1], outputs are in [-1, 1] while the features are; with `cosine`, `zncc` and
+    `sharpened_cosine` they always are.
+
+    Args:
+      features: number of features, the channels of the output.
+      kernel_size: rows and columns of the features, an int or (h, w).
+      score: a score of `cnn_jax.matching`, or a function with the same arguments.
+      learn: maps options of the score to their positive initial values. Each is learned per feature, as its logarithm.
+      stride, padding: as in `match`.
+      kernel_init: initializer of the features (h, w, C, features); by default uniform in [-1, 1].
+
+    Returns:
+      A layer named "match" with the parameters "features" and, for each learned option, "log_" and its name.
+
+    Raises:
+      ValueError: an int below 1, an unknown padding, an initial value that is not above 0; from `init`, a shape that is
+        not (H, W, C).
+      TypeError: an option of the wrong type.
+
+    Source: Rohrer, "How Convolutional Neural Networks Work" (2016),
+    https://brohrer.github.io/how_convolutional_neural_networks_work.html
+
+    The sharpened cosine similarity layer:
+
+    >>> net = Match(4, 3, score=matching.sharpened_cosine, learn={"p": 2.0, "q": 0.1})
+    >>> params = net.init(jax.random.key(0), (8, 8, 1))
+    >>> jax.tree.map(jnp.shape, params)
+    {'features': (3, 3, 1, 4), 'log_p': (4,), 'log_q': (4,)}
+    >>> jax.eval_shape(net.apply, params, jnp.ones((8, 8, 1))).shape
+    (6, 6, 4)
+    """
+    features = check_int("features", features)
+    kernel_size, stride = check_window("kernel_size", kernel_size, stride, padding)
+    if not callable(score):
+        raise TypeError(f"score: expected a function such as cnn_jax.match, got {score!r}")
+    initial_values = _check_learn({} if learn is None else learn)
+
+    def init(key: Array, shape: Shape) -> Params:
+        bank_shape = (*kernel_size, _check_image_shape("Match", shape)[2], features)
+        if kernel_init is None:
+            bank = jax.random.uniform(key, bank_shape, jnp.float32, -1, 1)
+        else:
+            bank = kernel_init(key, bank_shape, jnp.float32)
+        logs = {
+            f"log_{name}": jnp.full(features, math.log(value), jnp.float32) for name, value in initial_values.items()
+        }
+        return {"features": bank} | logs
+
+    def apply(
+        params: Params, image: Shaped[ArrayLike, "H W C"], *, train: bool = False, key: Array | None = None
+    ) -> Float[Array, "H2 W2 K"]:
+        def score_map(feature: Array, learned: dict[str, Array]) -> Array:
+            return functools.partial(score, **learned)(jnp.asarray(image), feature, stride=stride, padding=padding)
+
+        learned = {name: jnp.exp(params[f"log_{name}"]) for name in initial_values}
+        return jax.vmap(score_map, in_axes=(-1, 0), out_axes=-1)(params["features"], learned)
+
+    return Layer(init, apply, "match")
+
+
+def Dense(features: int, *, use_bias: bool = True, kernel_init: Initializer = he_normal) -> Layer:
+    """Fully connected layer: each output is a weighted sum of all inputs, plus a bias.
+
+        out[k] = sum over i of vector[i] kernel[i, k] + bias[k]
+
+    Args:
+      features: number of outputs.
+      use_bias: adds a learned bias, initially 0, to each output.
+      kernel_init: initializer of the kernel (inputs, features).
+
+    Returns:
+      A layer named "dense" with the parameters "kernel" and "bias". Its input is a vector.
+
+    Raises:
+      ValueError: `features` below 1; from `init` and `apply`, an input that is no vector or of another length.
+      TypeError: `features` that is no int.
+
+    >>> net = Dense(2)
+    >>> net.apply(net.init(jax.random.key(0), (5,)), jnp.zeros(5))
+    Array([0., 0.], dtype=float32)
+    """
+    features = check_int("features", features)
+
+    def init(key: Array, shape: Shape) -> Params:
+        shape = as_shape(shape)
+        if len(shape) != 1:
+            raise ValueError(f"Dense: expected a vector, got shape {shape}; put Flatten or GlobalAvgPool before it")
+        return {"kernel": kernel_init(key, (*shape, features), jnp.float32)} | _init_bias(features, use_bias)
+
+    def apply(
+        params: Params, vector: Shaped[ArrayLike, " inputs"], *, train: bool = False, key: Array | None = None
+    ) -> Float[Array, " K"]:
+        vector, kernel = as_floats(vector=vector, kernel=params["kernel"])
+        if vector.shape != kernel.shape[:1]:
+            raise ValueError(f"vector: expected shape {kernel.shape[:1]}, got {vector.shape}")
+        out = jnp.dot(vector, kernel, preferred_element_type=accumulation_dtype(kernel.dtype)).astype(kernel.dtype)
+        return out + params["bias"] if use_bias else out
+
+    return Layer(init, apply, "dense")
+
+
+def _check_image_shape(layer: str, shape: Shape) -> Shape:
+    shape = as_shape(shape)
+    if len(shape) != 3 or math.prod(shape) == 0:
+        raise ValueError(f"{layer}: expected an image shape (H, W, C), got {shape}")
+    return shape
+
+
+def _check_learn(learn: Mapping[str, float]) -> dict[str, float]:
+    if not isinstance(learn, Mapping):
+        raise TypeError(f"learn: expected a dict of names and positive numbers, got {learn!r}")
+    return {
+        name: check_number(f"learn[{name!r}]", value, "a finite number above 0", lambda value: value > 0)
+        for name, value in learn.items()
+    }
+
+
+def _init_bias(features: int, use_bias: bool) -> Params:
+    return {"bias": jnp.zeros(features, jnp.float32)} if use_bias else {}
+
+
+def _standardize(kernel: Shaped[ArrayLike, "h w C K"]) -> Float[Array, "h w C K"]:
+    """Each kernel minus its mean, divided by its standard deviation."""
+    kernel = jnp.asarray(kernel)
+    weights = kernel.astype(accumulation_dtype(kernel.dtype))
+    centered = weights - jnp.mean(weights, (0, 1, 2), keepdims=True)
+    variance = jnp.mean(centered * centered, (0, 1, 2), keepdims=True)
+    return (centered * lax.rsqrt(variance + MIN_KERNEL_VARIANCE)).astype(kernel.dtype)

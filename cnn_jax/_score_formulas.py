@@ -1,0 +1,149 @@
+"""The formulas of the scores, on checked inputs.
+
+p is a patch, f the feature and m the mask, 1 everywhere without one; sums run over the pixels of the patch.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ._patch_statistics import (
+    center_feature,
+    is_all_zero_patch,
+    patch_dots,
+    patch_energy,
+    patch_moments,
+    robust_location_and_scale,
+    safe_cosine,
+    scale_to_unit_magnitude,
+    standardize_image,
+    times_squared_mask,
+    total_squared_weight,
+)
+from ._score_inputs import ScoreInputs
+
+
+class ScoreMap(NamedTuple):
+    """A score of every patch, and where it is defined: two maps (H', W')."""
+
+    score: Array
+    defined: Array
+
+
+class CosineMap(NamedTuple):
+    """The cosine of every patch, and the norms that it divides by, 0 where it is not defined."""
+
+    score: Array
+    defined: Array
+    patch_norm: Array
+    feature_norm: Array
+
+
+def match(inputs: ScoreInputs) -> ScoreMap:
+    """Mean product: Σ m² p f / Σ m²."""
+    image, feature, mask, options = inputs.image, inputs.feature, inputs.mask, inputs.options
+    if mask is None:
+        score = patch_dots(image, feature, options, divisor=feature.size)
+        return ScoreMap(score, jnp.broadcast_to(True, score.shape))
+    weight = total_squared_weight(feature, mask)
+    defined = weight > 0
+    dot = patch_dots(image, times_squared_mask(feature, mask), options)
+    score = jnp.where(defined, dot / jnp.where(defined, weight, 1).astype(dot.dtype), 0)
+    return ScoreMap(score, jnp.broadcast_to(defined, score.shape))
+
+
+def cosine(inputs: ScoreInputs) -> CosineMap:
+    """Cosine of the angle between patch and feature: Σ m² p f / sqrt(Σ m² p² Σ m² f²)."""
+    mask, options = inputs.mask, inputs.options
+    location, scale = robust_location_and_scale(inputs.image, centered=False)
+    image = standardize_image(inputs.image, location, scale)
+    feature, magnitude = scale_to_unit_magnitude(inputs.feature, mask)
+    dot = patch_dots(image, times_squared_mask(feature, mask), options)
+    is_zero = is_all_zero_patch(image, mask, options)
+    energy = jnp.where(is_zero, 0, patch_energy(image, mask, inputs.window, options))
+    feature_energy = times_squared_mask(feature**2, mask).sum()
+    score, defined = safe_cosine(dot, energy, feature_energy)
+    patch_norm = _sqrt_where(defined, energy) * scale
+    feature_norm = _sqrt_where(defined, feature_energy) * magnitude
+    return CosineMap(score, defined, patch_norm, feature_norm)
+
+
+def _sqrt_where(defined: Array, energy: Array) -> Array:
+    """sqrt(energy) where defined, 0 with a gradient of 0 elsewhere."""
+    return jnp.where(defined, jnp.sqrt(jnp.where(defined, energy, 1)), 0)
+
+
+def zncc(inputs: ScoreInputs) -> ScoreMap:
+    """Zero-mean normalized cross-correlation: the cosine of patch and feature, each minus its mean."""
+    mask, options = inputs.mask, inputs.options
+    location, scale = robust_location_and_scale(inputs.image, centered=True)
+    image = standardize_image(inputs.image, location, scale)
+    feature, _ = scale_to_unit_magnitude(center_feature(inputs.feature, mask), mask)
+    kernel = times_squared_mask(feature, mask)
+    feature_energy = times_squared_mask(feature**2, mask).sum()
+    dot = patch_dots(image, kernel, options)
+    energy = patch_moments(image, inputs.window, options.stride).squared_deviations
+    if mask is not None:
+        mean, energy = _masked_mean_and_energy(image, mask, energy == 0, inputs)
+        dot = dot - mean * kernel.sum()
+    return ScoreMap(*safe_cosine(dot, energy, feature_energy))
+
+
+def _masked_mean_and_energy(
+    image: Array, mask: Array, is_constant_patch: Array, inputs: ScoreInputs
+) -> tuple[Array, Array]:
+    """p̄ = Σ m p / Σ m and Σ m² (p - p̄)², which is 0 for patches that are constant up to rounding."""
+    options = inputs.options
+    weight = mask.sum()
+    mean = patch_dots(image, mask, options) / jnp.where(weight > 0, weight, 1)
+    squared_mask_dots = mean * weight if inputs.is_binary_mask else patch_dots(image, mask**2, options)
+    energy = patch_energy(image, mask, inputs.window, options)
+    centered_energy = energy - 2 * mean * squared_mask_dots + mean**2 * (mask**2).sum()
+    # A patch that is constant without the mask is so under it too; that test is free of rounding errors.
+    is_constant = is_constant_patch | (centered_energy <= 8 * jnp.finfo(energy.dtype).eps * energy)
+    return mean, jnp.where(is_constant, 0, centered_energy)
+
+
+def squared_difference(inputs: ScoreInputs) -> ScoreMap:
+    """Sum of squared differences: Σ m² (p - f)²."""
+    mask, options = inputs.mask, inputs.options
+    location, _ = robust_location_and_scale(inputs.image, centered=True)
+    image = inputs.image - location
+    feature = inputs.feature - location
+    if mask is None:
+        moments = patch_moments(image, inputs.window, options.stride)
+        feature_mean = feature.mean()
+        centered = feature - feature_mean
+        mean_term = (moments.mean - feature_mean) ** 2 * feature.size
+        dot = patch_dots(image, centered, options)
+        score = mean_term + moments.squared_deviations + (centered**2).sum() - 2 * dot
+    else:
+        dot = patch_dots(image, times_squared_mask(feature, mask), options)
+        energy = patch_energy(image, mask, inputs.window, options)
+        score = energy + times_squared_mask(feature**2, mask).sum() - 2 * dot
+    defined = total_squared_weight(feature, mask) > 0
+    return ScoreMap(jnp.where(defined, jnp.maximum(score, 0), 0), jnp.broadcast_to(defined, score.shape))
+
+
+def normalized_squared_difference(inputs: ScoreInputs) -> ScoreMap:
+    """Squared difference over both norms: ‖p‖ / ‖f‖ + ‖f‖ / ‖p‖ - 2 cosine."""
+    cosines, defined, patch_norm, feature_norm = cosine(inputs)
+    patch_norm = jnp.where(defined, patch_norm, 1)
+    feature_norm = jnp.where(defined, feature_norm, 1)
+    difference = jnp.maximum(patch_norm / feature_norm + feature_norm / patch_norm - 2 * cosines, 0)
+    return ScoreMap(jnp.where(defined, difference, _nan_or_zero(cosines)), defined)
+
+
+def sharpened_cosine(inputs: ScoreInputs, p: Array, q: Array) -> ScoreMap:
+    """Sharpened cosine: sgn(c) |c|^p with c = Σ m² p f / ((‖p‖ + q) ‖f‖)."""
+    cosines, defined, patch_norm, _ = cosine(inputs)
+    is_nonzero = defined & (cosines != 0)  # the power has no finite gradient at 0
+    magnitude = jnp.abs(cosines) * patch_norm / jnp.where(is_nonzero, patch_norm + q, 1)
+    sharpened = jnp.sign(cosines) * jnp.where(is_nonzero, magnitude, 1) ** p
+    return ScoreMap(jnp.where(is_nonzero, sharpened, _nan_or_zero(cosines)), defined)
+
+
+def _nan_or_zero(score: Array) -> Array:
+    """NaN where the score is NaN, 0 elsewhere."""
+    return jnp.where(jnp.isnan(score), score, 0)

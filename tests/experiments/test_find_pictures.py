@@ -1,0 +1,91 @@
+"""experiments._lib.find_pictures: templates and masks are read, pictures are batched by size."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments._lib import find_pictures
+from tests.helpers.cli import png
+
+SMALL = (6, 7)
+LARGE = (8, 9)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Four pictures; the second one has another size, the third is broken."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for name, size in {"a": SMALL, "b": LARGE, "d": SMALL}.items():
+        png(folder / f"{name}.png", rng.integers(0, 256, size, np.uint8))
+    (folder / "c.png").write_bytes(b"no picture")
+    return [folder / f"{name}.png" for name in "abcd"]
+
+
+def names(batches):
+    """The files' names in every batch, without those that cannot be read."""
+    return ["".join(path.stem for path in batch) for batch in batches if isinstance(batch, dict)]
+
+
+def test_pictures_of_one_size_are_searched_together(files, monkeypatch):
+    monkeypatch.setattr(find_pictures, "MAX_BATCH", 2)
+    assert names(find_pictures.batch_by_size(files, False, 1)) == ["ad", "b"]
+
+
+def test_many_devices_search_more_pictures_at_a_time(files, monkeypatch):
+    monkeypatch.setattr(find_pictures, "MAX_BATCH", 1)
+    assert names(find_pictures.batch_by_size(files, False, 1)) == ["a", "b", "d"]
+    assert names(find_pictures.batch_by_size(files, False, 2)) == ["ad", "b"]
+
+
+def test_large_pictures_are_searched_singly(files, monkeypatch):
+    monkeypatch.setattr(find_pictures, "MAX_BATCH_NUMBERS", 1)
+    assert names(find_pictures.batch_by_size(files, False, 1)) == ["a", "b", "d"]
+
+
+def test_pictures_do_not_wait_forever_for_others_of_their_size(files, monkeypatch):
+    monkeypatch.setattr(find_pictures, "MAX_BATCH", 2)
+    monkeypatch.setattr(find_pictures, "MAX_WAITING_NUMBERS", 6 * 7 + 1)
+    assert names(find_pictures.batch_by_size(files, False, 1)) == ["a", "b", "d"]
+
+
+def test_unreadable_files_are_named(files):
+    (unread,) = (batch for batch in find_pictures.batch_by_size(files, False, 1) if not isinstance(batch, dict))
+    assert unread.path == files[2]
+    assert "not a picture" in unread.reason
+
+
+def test_files_and_folders_are_listed(files):
+    folder = files[0].parent
+    (folder / "notes.txt").write_text("no picture")
+    assert list(find_pictures.list_pictures([Path("missing.txt"), folder])) == [Path("missing.txt"), *files]
+
+
+def test_templates_are_compared_in_color_if_one_has_colors(tmp_path):
+    gray = png(tmp_path / "gray.png", np.full((3, 4), 100, np.uint8))
+    colored = png(tmp_path / "colored.png", np.arange(36, dtype=np.uint8).reshape(3, 4, 3) * 7)
+    assert find_pictures.read_templates([gray], [], "match").features[0].shape == (3, 4)
+    templates = find_pictures.read_templates([gray, colored], [], "match")
+    assert [feature.shape for feature in templates.features] == [(3, 4, 3)] * 2
+    assert templates.in_color
+    assert templates.masks == [None, None]
+
+
+def test_masks_and_transparent_pixels_are_combined(tmp_path):
+    picture = np.full((2, 2, 4), 255, np.uint8)
+    picture[0, 0] = 0
+    template = png(tmp_path / "template.png", picture)
+    mask = png(tmp_path / "mask.png", np.array([[255, 255], [255, 0]], np.uint8))
+    (found,) = find_pictures.read_templates([template], [mask], "match").masks
+    np.testing.assert_array_equal(found, [[False, True], [True, False]])
+
+
+def test_templates_of_one_name_are_named_by_their_paths():
+    assert find_pictures.template_names([Path("a/t.png"), Path("b/u.png")]) == ["t.png", "u.png"]
+    assert find_pictures.template_names([Path("a/t.png"), Path("b/t.png")]) == ["a/t.png", "b/t.png"]
+
+
+def test_transparent_pixels_are_white():
+    picture = np.array([[[-1, -1, -1, 0], [-1, -1, -1, 1], [-1, -1, -1, 0.5]]], np.float32)
+    np.testing.assert_allclose(find_pictures.on_white(picture)[0, :, 0], [1, -1, 0])
