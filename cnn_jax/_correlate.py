@@ -6,7 +6,7 @@ tiles and its memory are chosen for the whole batch. Both derivatives are correl
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from ._validation import check_choice
 METHODS = ("auto", "conv", "shift", "im2col", "fft")
 
 
+@runtime_checkable
 class Algorithm(Protocol):
     """A way to compute `correlate`, with the same arguments and the same result."""
 
@@ -182,8 +183,11 @@ def _transpose_method(method: str) -> str:
     return "auto" if method == "shift" else method
 
 
-def _transpose_image(ct: Array, image: ad.UndefinedPrimal, kernel: Array, **params: Any) -> Array:
-    """The cotangent of the image: the cotangent, dilated by the stride, correlated with the rotated kernel."""
+def _transpose_image(ct: Array, image: Any, kernel: Array, **params: Any) -> Array:
+    """The cotangent of the image: the cotangent, dilated by the stride, correlated with the rotated kernel.
+
+    `image` is a placeholder that has an `aval` only; its class depends on JAX's version.
+    """
     aval = image.aval
     ct = jnp.moveaxis(ct, 1, -1) if params["channels_first"] else ct
     spread_size = dilated_size(aval.shape[1:3], params["lhs_dilation"])
@@ -214,8 +218,11 @@ def _transposed_pad(size: int, kernel_size: int, ct_size: int, low: int) -> Pair
     return before, size + kernel_size - 1 - ct_size - before
 
 
-def _transpose_kernel(ct: Array, image: Array, kernel: ad.UndefinedPrimal, **params: Any) -> Array:
-    """The cotangent of the kernel: images correlated with the cotangent. Batch and channels change places."""
+def _transpose_kernel(ct: Array, image: Array, kernel: Any, **params: Any) -> Array:
+    """The cotangent of the kernel: images correlated with the cotangent. Batch and channels change places.
+
+    `kernel` is a placeholder that has an `aval` only; its class depends on JAX's version.
+    """
     aval = kernel.aval
     ct = ct.transpose(2, 3, 0, 1) if params["channels_first"] else ct.transpose(1, 2, 0, 3)
     spread_size = dilated_size(image.shape[1:3], params["lhs_dilation"])

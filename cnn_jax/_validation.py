@@ -1,4 +1,7 @@
-"""Argument checks: each returns the checked value, or raises a ValueError or TypeError that names the argument."""
+"""Argument checks: each returns the checked value, or raises a ValueError or TypeError that names the argument.
+
+Unchecked values are of type Any where callers may pass what a checker must refuse.
+"""
 
 import math
 import operator
@@ -54,7 +57,7 @@ def check_shape(name: str, array: Array, *accepted: str) -> None:
         raise ValueError(f"{name}: expected at least one element, got the empty shape {array.shape}")
 
 
-def check_choice(name: str, value: str, choices: Collection[str]) -> str:
+def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """One of some names."""
     if value not in choices:
         raise ValueError(f"{name}: expected one of {tuple(choices)}, got {value!r}")
@@ -69,7 +72,7 @@ def as_scalar(name: str, value: Scalar) -> Float[Array, ""]:
     return scalar
 
 
-def as_pair(name: str, value: int | Sequence[int]) -> Pair:
+def as_pair(name: str, value: Any) -> Pair:
     """One positive int for both axes, or one for each axis: `as_pair("stride", 2) == (2, 2)`."""
     values = tuple(value) if isinstance(value, Sequence) else (value, value)
     try:
@@ -81,15 +84,15 @@ def as_pair(name: str, value: int | Sequence[int]) -> Pair:
     return rows, columns
 
 
-def check_int(name: str, value: int, *, minimum: int = 1) -> int:
+def check_int(name: str, value: Any, *, minimum: int = 1) -> int:
     """An int of at least `minimum`."""
     try:
-        value = operator.index(value)
+        number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected an int, got {value!r}") from None
-    if value < minimum:
-        raise ValueError(f"{name}: expected at least {minimum}, got {value}")
-    return value
+    if number < minimum:
+        raise ValueError(f"{name}: expected at least {minimum}, got {number}")
+    return number
 
 
 @overload

@@ -87,8 +87,8 @@ def convolve_on_all_cores(convolve: Callable[[Array, Array], Array], image: Arra
     """`convolve(image, kernel)`, (N, H, W, K), followed by the minimum over windows of one number.
 
     The window has two cells, of which one is padding, along an additional axis. XLA:CPU's minimum may drop NaN
-    (https://github.com/openxla/xla/issues/21461). So this path is taken only if the Cauchy-Schwarz bound shows that
-    every output is finite.
+    (https://github.com/openxla/xla/issues/21461, test_xla_drops_nan_in_windowed_minimums). So this path is taken only
+    if the Cauchy-Schwarz bound shows that every output is finite.
     """
 
     def reduced(image: Array, kernel: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Everything compiles for platforms that this machine does not have, and each platform gets its own algorithm."""
+"""Public functions compile for platforms that this machine does not have, and are exported for all of them at once."""
 
 from functools import partial
 
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import cnn_jax as cnn
+from cnn_jax._correlate import METHODS
 from cnn_jax.warping import affine, elastic
 from tests.helpers.oracles import noise
 
-METHODS = ("auto", "conv", "shift", "im2col", "fft")
 PLATFORMS = ("cpu", "cuda", "tpu")
 IMAGES, FEATURES = noise(0, 3, 8, 8), noise(1, 4, 3, 3)
 IMAGE, KERNEL = noise(2, 8, 8, 1), noise(3, 3, 3, 1, 2)
@@ -32,10 +32,6 @@ FUNCTIONS = (
 )
 
 
-def text(function, arguments, platform):
-    return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
-
-
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_one_export_serves_all_platforms(name):
     function, arguments = FUNCTIONS[name]
@@ -51,26 +47,3 @@ def test_gradients_lower_for_every_platform(name):
     for platform in PLATFORMS:
         lowered = traced.lower(lowering_platforms=(platform,)).as_text()
         assert "select_and_scatter" not in lowered  # it would not be the same in every run on GPU
-
-
-def one_channel(image, kernel):
-    return cnn.conv(image, kernel)
-
-
-@pytest.mark.parametrize(("function", "arguments"), [(one_channel, (IMAGE, KERNEL)), (match_all, (IMAGES, FEATURES))])
-def test_auto_shifts_one_channel_on_cpu_alone(function, arguments):
-    convolves = {platform: "stablehlo.convolution" in text(function, arguments, platform) for platform in PLATFORMS}
-    assert convolves == {"cpu": False, "cuda": True, "tpu": True}
-
-
-@pytest.mark.parametrize(("size", "channels", "kernels"), [(8, 64, 2), (14, 16, 32)])
-def test_auto_convolves_many_channels_everywhere(size, channels, kernels):
-    arguments = noise(0, size, size, channels), noise(1, 3, 3, channels, kernels)
-    assert all("stablehlo.convolution" in text(cnn.conv, arguments, platform) for platform in PLATFORMS)
-
-
-@pytest.mark.parametrize(("method", "convolves"), [("conv", True), ("shift", False), ("im2col", False), ("fft", False)])
-@pytest.mark.parametrize("platform", PLATFORMS)
-def test_a_method_that_is_asked_for_is_taken_everywhere(method, convolves, platform):
-    lowered = text(partial(cnn.conv, method=method), (IMAGE, KERNEL), platform)
-    assert ("stablehlo.convolution" in lowered) == convolves

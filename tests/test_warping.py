@@ -32,8 +32,8 @@ def test_resample_reads_pixels_exactly(shape):
     np.testing.assert_array_equal(resample(image, *np.indices(shape[:2])), image)
 
 
-def matrices(seed):
-    """Turns, scales, shears and shifts that move an image by a few pixels."""
+def random_matrix(seed):
+    """A random affine map that moves an image by a few pixels."""
     rng = np.random.default_rng(seed)
     return np.concatenate([np.eye(2) + rng.uniform(-0.3, 0.3, (2, 2)), rng.uniform(-2, 2, (2, 1))], 1)
 
@@ -41,24 +41,24 @@ def matrices(seed):
 @each_shape
 @given(seed=seeds)
 def test_affine_equals_the_reference(shape, seed):
-    image, matrix = noise(seed, *shape), matrices(seed)
+    image, matrix = noise(seed, *shape), random_matrix(seed)
     middle = (np.array(shape[:2]) - 1) / 2
-    places = np.moveaxis(np.indices(shape[:2]), 0, -1) - middle - matrix[:, 2]
-    rows, columns = np.moveaxis(places @ np.linalg.inv(matrix[:, :2]).T + middle, -1, 0)
+    positions = np.moveaxis(np.indices(shape[:2]), 0, -1) - middle - matrix[:, 2]
+    rows, columns = np.moveaxis(positions @ np.linalg.inv(matrix[:, :2]).T + middle, -1, 0)
     got = jit_affine(image, matrix.astype(np.float32))
     np.testing.assert_allclose(got, oracles.resample(image, rows, columns), atol=1e-4)
 
 
 @given(seed=seeds)
 def test_the_inverse_undoes_an_affine_map(seed):
-    # Bilinear reading is exact on a plane, so that nothing but the border is lost on the way there and back.
+    # Bilinear interpolation is exact on a plane, so that only the border is lost.
     image = np.tensordot(np.random.default_rng(seed).normal(size=2), np.indices((21, 21)), 1).astype(np.float32)
-    matrix = matrices(seed)
-    back = np.linalg.inv(matrix[:, :2])
-    inverse = np.concatenate([back, -back @ matrix[:, 2:]], 1)
-    there = jit_affine(image, matrix.astype(np.float32))
-    again = jit_affine(there, inverse.astype(np.float32))
-    np.testing.assert_allclose(again[8:13, 8:13], image[8:13, 8:13], atol=1e-3)
+    matrix = random_matrix(seed)
+    linear = np.linalg.inv(matrix[:, :2])
+    inverse = np.concatenate([linear, -linear @ matrix[:, 2:]], 1)
+    moved = jit_affine(image, matrix.astype(np.float32))
+    restored = jit_affine(moved, inverse.astype(np.float32))
+    np.testing.assert_allclose(restored[8:13, 8:13], image[8:13, 8:13], atol=1e-3)
 
 
 @pytest.mark.parametrize("turns", [-1, 0, 1, 2, 3, 4])
@@ -70,7 +70,7 @@ def test_quarter_turns_equal_rot90(turns, shape):
 
 
 def shifted(image, down, right, fill):
-    """The image rolled, and filled where something came round."""
+    """The image shifted by whole pixels, with `fill` where none came from."""
     out = np.full_like(image, fill)
     height, width = image.shape[:2]
     rows, columns = np.arange(height) - down, np.arange(width) - right
@@ -83,19 +83,20 @@ def shifted(image, down, right, fill):
 @pytest.mark.parametrize("fill", [-1.0, 0.5])
 def test_whole_shifts_equal_roll_and_fill(move, fill):
     image = noise(0, 6, 7, 2)
-    want = shifted(image, *move, fill)
-    np.testing.assert_array_equal(jit_affine(image, affine_matrix(shift=move), fill=fill), want)
+    down, right = move
+    expected = shifted(image, down, right, fill)
+    np.testing.assert_array_equal(jit_affine(image, affine_matrix(shift=move), fill=fill), expected)
     offsets = np.broadcast_to(-np.array(move, np.float32), (3, 4, 2))
-    np.testing.assert_allclose(jit_elastic(image, offsets, fill=fill), want, atol=1e-4)
+    np.testing.assert_allclose(jit_elastic(image, offsets, fill=fill), expected, atol=1e-4)
 
 
 @given(seed=seeds)
 def test_affine_matrix_scales_shears_turns_and_shifts(seed):
     angle, shear, sy, sx, dy, dx = np.random.default_rng(seed).uniform(-2, 2, 6)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    want = np.c_[turn @ [[1, 0], [-shear, 1]] @ np.diag([sy, sx]), [dy, dx]]
+    expected = np.c_[turn @ [[1, 0], [-shear, 1]] @ np.diag([sy, sx]), [dy, dx]]
     got = affine_matrix(angle=angle, shear=shear, scale=(sy, sx), shift=(dy, dx))
-    np.testing.assert_allclose(got, want, atol=1e-5)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_directions_are_as_seen():
@@ -121,15 +122,15 @@ def test_elastic_equals_the_reference(shape, grid):
 @pytest.mark.parametrize("warp", [jit_affine, jit_elastic])
 def test_vmap_equals_a_loop(warp):
     images = noise(0, 3, 6, 5, 2)
-    ways = {jit_affine: np.stack([matrices(seed) for seed in range(3)]), jit_elastic: noise(1, 3, 3, 3, 2)}[warp]
-    ways = ways.astype(np.float32)
-    looped = [warp(image, way) for image, way in zip(images, ways, strict=True)]
-    np.testing.assert_allclose(jax.vmap(warp)(images, ways), jnp.stack(looped), atol=1e-5)
+    matrices = np.stack([random_matrix(seed) for seed in range(3)])
+    warps = {jit_affine: matrices, jit_elastic: noise(1, 3, 3, 3, 2)}[warp].astype(np.float32)
+    looped = [warp(image, argument) for image, argument in zip(images, warps, strict=True)]
+    np.testing.assert_allclose(jax.vmap(warp)(images, warps), jnp.stack(looped), atol=1e-5)
 
 
 def test_gradients_of_resample_agree_with_differences():
     image = noise(0, 4, 5)
-    # Between pixels, because the gradient in the place jumps on them; some of it beyond the border.
+    # Between pixels, as derivatives jump at pixels; some positions are outside of the image.
     rng = np.random.default_rng(1)
     rows, columns = rng.integers(-2, 6, (2, 2, 3)) + rng.uniform(0.2, 0.8, (2, 2, 3))
     with jax.enable_x64(True):
@@ -141,7 +142,7 @@ def test_gradients_of_resample_agree_with_differences():
 def test_gradients_of_affine_agree_with_differences():
     image = noise(0, 4, 5)
     with jax.enable_x64(True):
-        check_grads(jit_affine, (image.astype(np.float64), matrices(5)), order=1, modes=["rev"], rtol=1e-4)
+        check_grads(jit_affine, (image.astype(np.float64), random_matrix(5)), order=1, modes=["rev"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "bool", "int32"])
@@ -161,10 +162,10 @@ def test_float64_stays_float64():
 
 
 @pytest.mark.parametrize("warp", [affine, elastic])
-def test_places_of_a_wide_16_bit_image_are_exact(warp):
+def test_coordinates_of_a_wide_16_bit_image_are_exact(warp):
     image = jnp.asarray(whole(0, 1, 300), jnp.bfloat16)
-    nothing = {affine: jnp.eye(2, 3, dtype=jnp.bfloat16), elastic: jnp.zeros((2, 2, 2), jnp.bfloat16)}[warp]
-    np.testing.assert_array_equal(warp(image, nothing).astype(jnp.float32), image.astype(jnp.float32))
+    identity = {affine: jnp.eye(2, 3, dtype=jnp.bfloat16), elastic: jnp.zeros((2, 2, 2), jnp.bfloat16)}[warp]
+    np.testing.assert_array_equal(warp(image, identity).astype(jnp.float32), image.astype(jnp.float32))
 
 
 def test_a_matrix_without_inverse_gives_nan_or_fill():
@@ -172,14 +173,14 @@ def test_a_matrix_without_inverse_gives_nan_or_fill():
     assert (np.isnan(got) | (got == 7)).all()
 
 
-IMAGE, PLACES = np.ones((4, 5)), np.ones((2, 3))
+IMAGE, POSITIONS = np.ones((4, 5)), np.ones((2, 3))
 ERRORS = [
-    (resample, (IMAGE[0], PLACES, PLACES), ValueError, r"image: .*\(H, W\) or \(H, W, C\), got \(5,\)"),
-    (resample, (IMAGE[:0], PLACES, PLACES), ValueError, "image: .*empty"),
-    (resample, (IMAGE.astype(np.complex64), PLACES, PLACES), TypeError, "image: .*got complex64"),
-    (resample, (IMAGE, PLACES[0], PLACES[0]), ValueError, r"rows: .*\(h, w\), got \(3,\)"),
-    (resample, (IMAGE, PLACES, PLACES[:1]), ValueError, r"columns: .*\(2, 3\), got \(1, 3\)"),
-    (resample, (IMAGE, PLACES, PLACES.astype(np.complex64)), TypeError, "columns: .*got complex64"),
+    (resample, (IMAGE[0], POSITIONS, POSITIONS), ValueError, r"image: .*\(H, W\) or \(H, W, C\), got \(5,\)"),
+    (resample, (IMAGE[:0], POSITIONS, POSITIONS), ValueError, "image: .*empty"),
+    (resample, (IMAGE.astype(np.complex64), POSITIONS, POSITIONS), TypeError, "image: .*got complex64"),
+    (resample, (IMAGE, POSITIONS[0], POSITIONS[0]), ValueError, r"rows: .*\(h, w\), got \(3,\)"),
+    (resample, (IMAGE, POSITIONS, POSITIONS[:1]), ValueError, r"columns: .*\(2, 3\), got \(1, 3\)"),
+    (resample, (IMAGE, POSITIONS, POSITIONS.astype(np.complex64)), TypeError, "columns: .*got complex64"),
     (affine, (IMAGE[0], np.eye(2, 3)), ValueError, "image: expected shape"),
     (affine, (IMAGE, np.eye(3)), ValueError, r"matrix: .*\(2, 3\), got \(3, 3\)"),
     (affine, (IMAGE, "turn"), TypeError, "matrix: .*got str"),

@@ -1,4 +1,4 @@
-"""What the library should compute, in slow and plain NumPy, and the window layouts that the property tests draw."""
+"""What the library should compute, in slow and plain NumPy float64, and the inputs that tests draw."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ NAMES = (
 
 
 def starts(size: int, reach: int, stride: int, padding: str | tuple[int, int]) -> Sequence[int]:
-    """Where the windows begin along one axis; negative where the padding comes before the image."""
+    """The first pixel of every window along one axis; negative in the padding before the image."""
     if padding == "VALID":
         return range(0, size - reach + 1, stride)
     if padding == "CEIL":  # one more window as long as the last one left pixels over
@@ -37,22 +37,23 @@ def starts(size: int, reach: int, stride: int, padding: str | tuple[int, int]) -
 def taps(
     size: int, window: int, stride: int, padding: str | tuple[int, int], dilation: int = 1
 ) -> list[list[tuple[int, int]]]:
-    """For every window along one axis, its cells inside the image, as (place in the window, place in the image)."""
+    """For every window along one axis its pixels inside the image, as (index in the window, index in the image)."""
     reach = (window - 1) * dilation + 1
-    cells = [[(i, start + i * dilation) for i in range(window)] for start in starts(size, reach, stride, padding)]
-    return [[(i, place) for i, place in row if 0 <= place < size] for row in cells]
+    pixels = [[(i, start + i * dilation) for i in range(window)] for start in starts(size, reach, stride, padding)]
+    return [[(i, index) for i, index in row if 0 <= index < size] for row in pixels]
 
 
 def both_axes(shape: Sequence[int], window: Any, stride: Any, padding: Any, dilation: Any = 1) -> list[list]:
-    pairs = (np.broadcast_to(option, 2).tolist() for option in (window, stride, dilation))
-    named = [padding] * 2 if isinstance(padding, str) else padding
-    w, s, d = pairs
-    return [taps(shape[a], w[a], s[a], named[a], d[a]) for a in range(2)]
+    """`taps` of rows and of columns."""
+    windows, strides, dilations = (np.broadcast_to(option, 2).tolist() for option in (window, stride, dilation))
+    paddings = [padding] * 2 if isinstance(padding, str) else padding
+    return [taps(shape[a], windows[a], strides[a], paddings[a], dilations[a]) for a in range(2)]
 
 
 def conv(
     image: Any, kernel: Any, *, stride: Any = 1, padding: Any = "VALID", dilation: Any = 1, groups: int = 1
 ) -> np.ndarray:
+    """`cnn_jax.conv`, every output a sum of its own."""
     image, kernel = np.asarray(image, np.float64), np.asarray(kernel, np.float64)
     *window, channels, kernels = kernel.shape
     rows, columns = both_axes(image.shape, window, stride, padding, dilation)
@@ -134,6 +135,7 @@ def scores(
 
 
 def match(image: Any, feature: Any, **options: Any) -> np.ndarray:
+    """`cnn_jax.match`."""
     return scores("match", image, feature, **options)[0]
 
 
@@ -148,7 +150,7 @@ def intersection_over_union(a: Sequence[float], b: Sequence[float]) -> float:
 def pool(
     image: Any, reduce: Callable[[np.ndarray], Any], *, window: Any = 2, stride: Any = 2, padding: Any = "VALID"
 ) -> np.ndarray:
-    """`reduce` of the pixels of every window in reading order, padded cells left out, each channel by itself."""
+    """`reduce` of the pixels of every window in reading order, without padding, for each channel."""
     image = np.asarray(image, np.float64)
     if image.ndim == 3:
         options = {"window": window, "stride": stride, "padding": padding}
@@ -160,10 +162,19 @@ def pool(
 
 
 def largest_magnitude(pixels: np.ndarray) -> float:
+    """The value of largest magnitude; of a number and its negative, the positive one."""
     return max(pixels, key=lambda value: (abs(value), value))
 
 
+def windows_with(pixel: tuple[int, int], shape: tuple[int, ...], window: int) -> np.ndarray:
+    """Which VALID windows of an image contain a pixel."""
+    marked = np.zeros(shape)
+    marked[pixel] = 1
+    return pool(marked, np.max, window=window, stride=1) == 1
+
+
 def resample(image: Any, rows: Any, columns: Any, fill: float = -1.0) -> np.ndarray:
+    """Bilinear interpolation, pixel by pixel."""
     image = np.asarray(image, np.float64)
     height, width = image.shape[:2]
 
@@ -181,19 +192,33 @@ def resample(image: Any, rows: Any, columns: Any, fill: float = -1.0) -> np.ndar
 
 
 def cubic_weights(size: int, grid: int) -> np.ndarray:
-    """Keys' cubic convolution (a = -1/2) from a coarse grid to `size` pixels, centres spread evenly, as a matrix."""
-    places = (np.arange(size) + 0.5) * grid / size - 0.5
-    x = np.abs(places[:, None] - np.arange(grid))
+    """Keys' cubic convolution (a = -1/2) from a coarse grid to `size` pixels as a matrix; centers are spaced evenly."""
+    positions = (np.arange(size) + 0.5) * grid / size - 0.5
+    x = np.abs(positions[:, None] - np.arange(grid))
     near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
     weights = np.where(x < 1, near, np.where(x < 2, far, 0))
     return weights / weights.sum(1, keepdims=True)
+
+
+# Layouts of windows for fast tests: every padding, even and odd windows, strides below and above the window.
+LAYOUTS: tuple[dict[str, Any], ...] = (
+    {"shape": (6, 7), "window": (3, 2), "stride": (1, 1), "padding": "VALID"},
+    {"shape": (7, 5), "window": (2, 3), "stride": (2, 1), "padding": "SAME"},
+    {"shape": (7, 6), "window": (2, 2), "stride": (2, 2), "padding": "CEIL"},
+    {"shape": (8, 5), "window": (3, 4), "stride": (2, 3), "padding": ((2, 1), (0, 3))},
+)
+
+
+def layout_id(layout: dict[str, Any]) -> str:
+    """For `pytest.mark.parametrize(ids=)`."""
+    return layout["padding"] if isinstance(layout["padding"], str) else "explicit"
 
 
 @st.composite
 def layouts(draw: st.DrawFn, *, dilated: bool = False, wide_border: bool = False) -> dict[str, Any]:
     """A shape and a window that fits it: `shape`, `window`, `stride`, `padding` and, if dilated, `dilation`.
 
-    An explicit border is narrower than the window, so that every window holds a pixel, unless it may be wide.
+    Explicit padding is narrower than the window, so that every window holds a pixel, unless `wide_border`.
     """
     kind = draw(st.sampled_from(["VALID", "SAME", "CEIL", "explicit"]))
     axes = []
@@ -202,10 +227,10 @@ def layouts(draw: st.DrawFn, *, dilated: bool = False, wide_border: bool = False
         dilation = draw(st.integers(1, 2)) if dilated else 1
         reach = (window - 1) * dilation + 1
         size = draw(st.integers(1 if kind in ("SAME", "CEIL") else reach, 9))
-        border = st.integers(0, reach if wide_border else window - 1)
-        axes.append((size, window, draw(st.integers(1, 3)), draw(st.tuples(border, border)), dilation))
-    shape, window, stride, border, dilation = zip(*axes, strict=True)
-    out = {"shape": shape, "window": window, "stride": stride, "padding": border if kind == "explicit" else kind}
+        pad = st.integers(0, reach if wide_border else window - 1)
+        axes.append((size, window, draw(st.integers(1, 3)), draw(st.tuples(pad, pad)), dilation))
+    shape, window, stride, pads, dilation = zip(*axes, strict=True)
+    out = {"shape": shape, "window": window, "stride": stride, "padding": pads if kind == "explicit" else kind}
     return out | {"dilation": dilation} if dilated else out
 
 
@@ -224,11 +249,12 @@ def assert_same(got: Any, expected: Any, method: str) -> None:
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:
+    """Normally distributed numbers."""
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def convolutions(function: Callable[..., Any], *args: Any) -> list[bool]:
-    """The convolutions that a function comes to on a GPU: for each, whether it is dense (not grouped)."""
+    """The convolutions that a function lowers to on a GPU: for each, whether it is dense (not grouped)."""
     text = jax.jit(function).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
-    found = [line for line in text.splitlines() if "stablehlo.convolution" in line]
-    return ["batch_group_count = 1 " in line and "feature_group_count = 1 " in line for line in found]
+    lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    return ["batch_group_count = 1 " in line and "feature_group_count = 1 " in line for line in lines]

@@ -1,0 +1,138 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax._validation import (
+    as_floats,
+    as_pair,
+    as_positive_shape,
+    as_shape,
+    broadcast_mask,
+    check_choice,
+    check_int,
+    check_number,
+    check_shape,
+)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "common"),
+    [
+        (["int8", "bool"], "float32"),
+        (["bfloat16", "uint8"], "float32"),
+        (["float16", "float16"], "float16"),
+        (["bfloat16", "float16"], "float32"),
+        (["float32", "bfloat16"], "float32"),
+    ],
+)
+def test_arrays_become_floats_of_the_widest_dtype(dtypes, common):
+    arrays = {f"array{i}": jnp.zeros(2, dtype) for i, dtype in enumerate(dtypes)}
+    assert [array.dtype for array in as_floats(**arrays)] == [common] * len(dtypes)
+
+
+def test_lists_and_numbers_are_arrays():
+    (numbers,) = as_floats(numbers=[1, 2])
+    (number,) = as_floats(number=3)
+    np.testing.assert_array_equal(numbers, [1.0, 2.0])
+    assert (number.shape, number.dtype) == ((), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [("x", "str"), (None, "NoneType"), (np.ones(2) * 1j, "complex"), (jnp.zeros(2, "float8_e4m3fn"), "float8_e4m3fn")],
+)
+def test_what_is_not_real_is_named(value, got):
+    with pytest.raises(TypeError, match=rf"image: expected a real array \(floats of 16 bits or more, .*, got {got}"):
+        as_floats(image=value)
+
+
+def test_ranks_and_empty_arrays_are_checked():
+    check_shape("image", jnp.ones((2, 3)), "H W", "H W C")
+    with pytest.raises(ValueError, match=r"image: expected shape \(H, W\) or \(H, W, C\), got \(2,\); use jax.vmap"):
+        check_shape("image", jnp.ones(2), "H W", "H W C")
+    with pytest.raises(ValueError, match=r"image: expected at least one element, got the empty shape \(0, 3\)"):
+        check_shape("image", jnp.ones((0, 3)), "H W")
+
+
+@pytest.mark.parametrize("value", [2, np.int64(2), (2, 2), [np.int8(2), 2]])
+def test_one_int_is_meant_for_both_axes(value):
+    assert as_pair("stride", value) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (0, ValueError, "stride: expected at least 1, got 0"),
+        ((1, -2), ValueError, r"stride: expected at least 1, got \(1, -2\)"),
+        (1.0, TypeError, "stride: expected an int or two ints, got 1.0"),
+        ((2,), TypeError, r"stride: expected an int or two ints, got \(2,\)"),
+        ("22", TypeError, "stride: expected an int or two ints, got '22'"),
+    ],
+)
+def test_what_is_no_pair_is_named(value, error, message):
+    with pytest.raises(error, match=message):
+        as_pair("stride", value)
+
+
+def test_ints_have_a_minimum():
+    assert check_int("steps", np.int64(1)) == 1
+    assert check_int("seed", 0, minimum=0) == 0
+    with pytest.raises(ValueError, match="steps: expected at least 1, got 0"):
+        check_int("steps", 0)
+    with pytest.raises(TypeError, match=r"steps: expected an int, got 1\.5"):
+        check_int("steps", 1.5)
+
+
+def test_numbers_are_finite_and_accepted():
+    assert check_number("rate", np.float32(0.5)) == 0.5
+    assert check_number("rate", jnp.asarray(0.5)) == 0.5
+    for wrong in (float("nan"), float("inf"), -1):
+        with pytest.raises(ValueError, match="rate: expected a number of at least 0, got"):
+            check_number("rate", wrong, "a number of at least 0", lambda rate: rate >= 0)
+    not_numbers: list[Any] = ["1", None, np.ones(2)]
+    for wrong in not_numbers:
+        with pytest.raises(TypeError, match="rate: expected a finite number, got"):
+            check_number("rate", wrong)
+
+
+def test_traced_numbers_pass_unchecked():
+    def twice(rate):
+        return 2 * check_number("rate", rate, "no number", lambda rate: False)
+
+    assert jax.eval_shape(twice, jax.ShapeDtypeStruct((), "float32")).shape == ()
+    with pytest.raises(TypeError, match="rate: expected no number"):
+        jax.eval_shape(twice, jax.ShapeDtypeStruct((2,), "float32"))
+
+
+def test_choices_are_named():
+    assert check_choice("fill", "edge", ("edge", "reflect")) == "edge"
+    with pytest.raises(ValueError, match=r"fill: expected one of \('edge', 'reflect'\), got 'wrap'"):
+        check_choice("fill", "wrap", ("edge", "reflect"))
+
+
+def test_shapes_are_ints():
+    assert as_shape((np.int64(3), 4)) == (3, 4)
+    assert as_positive_shape([3, 4]) == (3, 4)
+    assert as_positive_shape(()) == ()
+    with pytest.raises(TypeError, match=r"shape: expected ints such as \(H, W, C\), got 3; init takes \(key, shape\)"):
+        as_shape(3)
+    with pytest.raises(TypeError, match=r"shape: expected ints .*, got \(3, 0.5\)$"):
+        as_positive_shape((3, 0.5))
+    with pytest.raises(ValueError, match=r"shape: expected at least 1 of each, got \(3, 0\)"):
+        as_positive_shape((3, 0))
+
+
+def test_masks_are_broadcast_over_channels():
+    mask = np.array([[1, 0], [2, 1]])
+    spread = broadcast_mask(mask, (2, 2, 3))
+    assert (spread.shape, spread.dtype) == ((2, 2, 3), jnp.bool_)
+    np.testing.assert_array_equal(spread[..., 2], mask != 0)
+    weights = broadcast_mask(mask / 2, (2, 2))
+    np.testing.assert_array_equal(weights, mask / 2)
+    with pytest.raises(
+        ValueError, match=r"mask: expected the shape of the feature, \(2, 3, 1\) or \(2, 3\), got \(2, 2\)"
+    ):
+        broadcast_mask(mask, (2, 3, 1))
