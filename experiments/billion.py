@@ -25,6 +25,7 @@ from PIL import Image
 import cnn_jax
 from cnn_jax import nets
 from cnn_jax.data import image_io, xo
+from cnn_jax.data.pixels import to_uint8
 
 from ._lib import cli, report, runner
 from ._lib.benchmark import Call, compiled_call, median_ms
@@ -113,7 +114,7 @@ def png_files(images: np.ndarray) -> list[io.BytesIO]:
     files = []
     for image in images:
         file = io.BytesIO()
-        Image.fromarray(cli.to_uint8(image)).save(file, "PNG")
+        Image.fromarray(to_uint8(image)).save(file, "PNG")
         files.append(file)
     return files
 

@@ -144,7 +144,7 @@ def make_augment(flip_key: jax.Array) -> Augment:
     def augment_batch(key: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         flip_keys = jax.vmap(jax.random.fold_in, (None, 0))(flip_key, batch.indices)
         keys = jax.random.split(key, len(batch.images))
-        pixels = classification.scaled(batch.images)
+        pixels = classification.to_pixels(batch.images)
         return jax.vmap(augment_image, (0, 0, 0, None))(flip_keys, keys, pixels, batch.epoch), batch.labels
 
     return augment_batch
@@ -191,7 +191,7 @@ def make_trainer(
 
 def whiten(train: LabeledImages) -> Float[Array, "h w C K"]:
     """The kernels of the first layer, which whiten the patches of the first images."""
-    return initializers.whitening(classification.scaled(train.images[:WHITENING_IMAGES]), epsilon=WHITENING_EPSILON)
+    return initializers.whitening(classification.to_pixels(train.images[:WHITENING_IMAGES]), epsilon=WHITENING_EPSILON)
 
 
 def main(config: Cifar10, run: runner.Run) -> dict[str, Any]:

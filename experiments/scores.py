@@ -162,7 +162,7 @@ def choose_learning_rate(
 
 def robustness(predict_images: predict.Predict, test: LabeledImages) -> dict[str, list[float]]:
     """The accuracy at every strength of every corruption."""
-    pixels = classification.scaled(test.images)
+    pixels = classification.to_pixels(test.images)
     accuracies: dict[str, list[float]] = {}
     for name, corruption in CORRUPTIONS.items():
         corrupted = (np.asarray(corruption.apply(pixels, strength)) for strength in corruption.strengths)
@@ -174,7 +174,7 @@ def images_per_second(
     predictors: Mapping[str, predict.Predict], images: np.ndarray, min_seconds: float
 ) -> dict[str, float]:
     """How many images every network classifies in a second: medians of interleaved rounds of timing."""
-    batch = np.asarray(classification.scaled(images[: predict.BATCH_SIZE]))
+    batch = np.asarray(classification.to_pixels(images[: predict.BATCH_SIZE]))
     calls = {kind: functools.partial(predict_images, batch) for kind, predict_images in predictors.items()}
     milliseconds = median_ms(calls, min_seconds=min_seconds)
     return {kind: 1e3 * len(batch) / milliseconds[kind] for kind in predictors}

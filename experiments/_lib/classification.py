@@ -12,16 +12,17 @@ from jaxtyping import Array, Float, Int
 
 import cnn_jax
 from cnn_jax.data.dataset import LabeledImages
+from cnn_jax.data.pixels import from_uint8
 
 from . import runner
 
 CALIBRATION_IMAGES = 5000  # for the statistics of BatchNorm; up to twice as many are taken
 
 
-def scaled(images: Any) -> jax.Array:
+def to_pixels(images: Any) -> jax.Array:
     """Bytes as pixels in [-1, 1], (N, H, W, C); floats are pixels already."""
     images = jnp.asarray(images)
-    pixels = images if jnp.issubdtype(images.dtype, jnp.floating) else images.astype(jnp.float32) / 127.5 - 1
+    pixels = images if jnp.issubdtype(images.dtype, jnp.floating) else from_uint8(images)
     return pixels if pixels.ndim == 4 else pixels[..., None]
 
 
@@ -49,7 +50,7 @@ def augment_each(augment_image: AugmentImage) -> Callable[..., tuple[jax.Array, 
 
     def augment(key: jax.Array, batch: Any) -> tuple[jax.Array, jax.Array]:
         keys = jax.random.split(key, len(batch.images))
-        return jax.vmap(augment_image)(keys, scaled(batch.images)), batch.labels
+        return jax.vmap(augment_image)(keys, to_pixels(batch.images)), batch.labels
 
     return augment
 
@@ -83,7 +84,7 @@ def train(run: runner.Run, name: str, net: cnn_jax.Layer, data: LabeledImages, *
     """Trains a network by `runner.fit_with_checkpoints`, then calibrates its BatchNorm layers on all classes."""
     trained = runner.fit_with_checkpoints(run, name, net, (data.images, data.labels), **options)
     stride = max(len(data.images) // CALIBRATION_IMAGES, 1)  # evenly spaced, since images may be sorted by class
-    pixels = scaled(data.images[::stride])
+    pixels = to_pixels(data.images[::stride])
     return trained._replace(params=cnn_jax.calibrate(net, trained.params, pixels))
 
 

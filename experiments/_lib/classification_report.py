@@ -37,7 +37,7 @@ def draw_mistakes(
     figures.save(figures.confusion(matrix, test.classes, title=title), out / "confusion.png")
     wrong = np.flatnonzero(log_probs.argmax(-1) != test.labels)
     if len(wrong):
-        pixels = np.asarray(classification.scaled(test.images[wrong]))
+        pixels = np.asarray(classification.to_pixels(test.images[wrong]))
         images = dict(zip(wrong.tolist(), pixels, strict=True))
         figures.save(figures.mistakes(images, test.labels, log_probs, test.classes), out / "mistakes.png")
     else:

@@ -134,11 +134,6 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, default=lambda value: np.asarray(value).tolist()) + "\n")
 
 
-def to_uint8(pixels: np.ndarray) -> np.ndarray:
-    """Pixels in [-1, 1] as bytes from 0 to 255; NaN becomes middle gray."""
-    return np.round(np.clip(np.nan_to_num(pixels) * 127.5 + 127.5, 0, 255)).astype(np.uint8)
-
-
 def versions() -> dict[str, str]:
     """The versions of Python and of the libraries, the device and the CPU: what measured numbers depend on."""
     device = jax.devices()[0]

@@ -9,8 +9,8 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 
 from cnn_jax import figures
+from cnn_jax.data.pixels import to_uint8
 
-from .cli import to_uint8
 from .draw_inspect import STRIDE, Inspection
 
 COLUMNS = 16  # activation maps side by side

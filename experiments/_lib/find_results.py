@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import cnn_jax
+from cnn_jax.data.pixels import to_uint8
 from cnn_jax.figures import COLORS
 from cnn_jax.files import atomic_write
 
-from . import cli, report
+from . import report
 from .find_pictures import Templates
 
 Record = dict[str, Any]
@@ -58,7 +59,7 @@ def match_tables(found: Mapping[str, Sequence[Record]]) -> list[str | report.Tab
 
 def draw_matches(picture: np.ndarray, matches: Sequence[Record], templates: Templates) -> np.ndarray:
     """A copy of a picture in [-1, 1], as bytes, with every match's outline and score in the template's color."""
-    copy = Image.fromarray(cli.to_uint8(picture)).convert("RGB")
+    copy = Image.fromarray(to_uint8(picture)).convert("RGB")
     pen = ImageDraw.Draw(copy)
     for match in matches:
         template = templates.names.index(match["template"])
@@ -83,6 +84,6 @@ def outline(match: Record, shape: Sequence[int]) -> list[tuple[float, float]]:
 
 def save_picture(picture: np.ndarray, path: Path) -> None:
     """Writes a picture of bytes, or of floats in [-1, 1]."""
-    pixels = picture if picture.dtype == np.uint8 else cli.to_uint8(picture)
+    pixels = picture if picture.dtype == np.uint8 else to_uint8(picture)
     with atomic_write(path) as temporary:
         Image.fromarray(pixels).save(temporary)

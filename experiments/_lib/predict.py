@@ -14,7 +14,7 @@ import cnn_jax
 from cnn_jax import nets
 
 from . import cli, tta
-from .classification import scaled
+from .classification import to_pixels
 
 BATCH_SIZE = 250  # images in a call of the compiled program
 
@@ -35,7 +35,7 @@ def predictor(
 
     @jax.jit
     def predict_batch(params: Any, images: jax.Array) -> jax.Array:
-        return tta.tta_log_probs(net, params, scaled(images), views, weights)
+        return tta.tta_log_probs(net, params, to_pixels(images), views, weights)
 
     def predict(images: np.ndarray) -> Float[np.ndarray, "N K"]:
         padding = np.zeros((-len(images) % BATCH_SIZE, *images.shape[1:]), images.dtype)

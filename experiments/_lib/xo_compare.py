@@ -127,7 +127,7 @@ def make_is_correct(net: cnn_jax.Layer, params: Any, exemplars: Float[Array, "K 
         scores = (
             jax.vmap(match_exemplars, (0, None))(images, exemplars),
             jax.vmap(lambda image: match_features(image, jnp.asarray(features), feature_labels))(images),
-            tta.tta_log_probs(net, params, classification.scaled(images), TTA_VIEWS),
+            tta.tta_log_probs(net, params, classification.to_pixels(images), TTA_VIEWS),
         )
         return jnp.stack([jnp.argmax(score, axis=-1) == labels for score in scores])
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from cnn_jax.data.pixels import to_uint8
 from experiments._lib import cli
 from tests.helpers.cli import run, run_each
 
@@ -207,7 +208,7 @@ def test_json_files_hold_arrays_as_lists(tmp_path):
 
 def test_pixels_become_bytes():
     pixels = np.array([-1.0, 0.0, 1.0, 2.0, np.nan])
-    assert cli.to_uint8(pixels).tolist() == [0, 128, 255, 255, 128]
+    assert to_uint8(pixels).tolist() == [0, 128, 255, 255, 128]
 
 
 def test_versions_name_libraries_device_and_cpu():
