@@ -107,24 +107,6 @@ def _check_groups(image: Array, kernel: Array, groups: int) -> None:
         raise ValueError(f"groups: expected a divisor of the {kernel.shape[3]} kernels, got {groups}")
 
 
-def wide_conv(
-    image: Array,
-    kernel: Array,
-    *,
-    stride: int | Sequence[int],
-    padding: Padding,
-    divisor: int = 1,
-    method: str,
-    precision: lax.PrecisionLike,
-) -> Array:
-    """`correlate_image` with checks of the options, in the dtype of sums."""
-    strides = as_pair("stride", stride)
-    pads = explicit_padding(padding, image.shape[:2], kernel.shape[:2], strides, names=("image", "kernel"))
-    return correlate_image(
-        image, kernel, stride=strides, padding=pads, divisor=divisor, method=check_method(method), precision=precision
-    )
-
-
 def window_sum(
     image: Shaped[ArrayLike, "H W *C"],
     window: int | Sequence[int],
