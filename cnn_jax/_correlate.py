@@ -1,7 +1,7 @@
 """Correlation as one bilinear primitive that chooses its algorithm when it is compiled.
 
 `jax.vmap` over images or kernels only enlarges the batch or the output channels of the primitive. So the algorithm, its
-tiles and its memory are chosen for the whole batch. Both derivatives are correlations again, with choices of their own.
+tiles and its memory are chosen for the whole batch. Both derivatives are correlations again, which choose separately.
 """
 
 import functools
@@ -219,7 +219,7 @@ def _transposed_pad(size: int, kernel_size: int, ct_size: int, low: int) -> Pair
 
 
 def _transpose_kernel(ct: Array, image: Array, kernel: Any, **params: Any) -> Array:
-    """The cotangent of the kernel: images correlated with the cotangent. Batch and channels change places.
+    """The cotangent of the kernel: images correlated with the cotangent. Batch and channel axes are swapped.
 
     `kernel` is a placeholder that has an `aval` only; its class depends on JAX's version.
     """

@@ -216,7 +216,7 @@ def _im2col_fits(work: _Work, costs: CpuCosts) -> bool:
 
 
 def _im2col_lanes(work: _Work) -> int:
-    """Numbers side by side in a slice: the channels, or the images where these are taken for channels."""
+    """Numbers side by side in a slice: the channels, or the images if there are fewer positions than taps."""
     return work.channels if work.taps <= work.positions else work.images
 
 

@@ -27,8 +27,8 @@ def reduce_windows(image: T, window: Pair, stride: Pair, padding: Pads, init: fl
       stride: steps between windows.
       padding: pads of the image.
       init: the value of padded pixels.
-      op: `op(a, b, count_a, count_b)` combines two operands, which stand for `count_a` and `count_b` pixels. `b` is to
-        the right of `a` or below it.
+      op: `op(a, b, count_a, count_b)` combines two operands, which cover `count_a` and `count_b` pixels. `b` is to the
+        right of `a` or below it.
 
     >>> reduce_windows(jnp.arange(9.0).reshape(3, 3), (2, 2), (1, 1), ((0, 0), (0, 0)), 0, add)
     Array([[ 8., 12.],
@@ -49,7 +49,7 @@ def add(a: Array, b: Array, *_: int) -> Array:
 
 
 def _reduce_runs(x: Any, length: int, stride: int, axis: int, op: Callable[..., Any], count: int) -> Any:
-    """Reduces every run of `length` neighbors along an axis; each element stands for `count` pixels already.
+    """Reduces every run of `length` neighbors along an axis; each element covers `count` pixels already.
 
     All runs of half the length are reduced first (of a quarter, for long runs). Shifted copies of those results are
     combined into runs of the whole length. Elements that the division leaves over are added one by one. So there are

@@ -4,11 +4,12 @@ A work-around says what XLA does, where that is reported, which versions do it, 
 may go: a test in tests/test_xla.py, or rows (task: case) of `python -m experiments.throughput`. Times were measured on
 two cores of an AMD EPYC with AVX-512, jax 0.10.2, in November 2026.
 
-Three work-arounds are algorithms in modules of their own:
+Three work-arounds are algorithms in other modules:
 
 - `_correlate` writes derivatives of convolutions as correlations of channels-last images. XLA:CPU brings gradients of
   convolutions into the layout of its fast code outside of loops only (https://github.com/jax-ml/jax/issues/12868). A
   training step inside of `lax.scan` takes 11.6 ms instead of 361. Row: train_step: 256x28x28x1, 16-32, "jax scan".
+  For networks with `lax.conv_general_dilated`, `training.CPU_STEPS_PER_CALL` is 1.
 - `_reduce_windows` and `pooling` use slices. The gradient of `lax.reduce_window` with `lax.max` is a
   select-and-scatter, which has no deterministic implementation on GPUs (https://github.com/google/flax/issues/4233)
   and takes 20.2 ms instead of 0.92 on the CPU. Row: max_pool's gradient: 256x16x16x32, 64.

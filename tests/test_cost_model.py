@@ -31,7 +31,7 @@ PLAIN: dict[str, Any] = {
 SAME_3X3: dict[str, Any] = PLAIN | {"padding": ((1, 1), (1, 1))}
 
 
-# The choices that the rows of experiments.throughput rest on.
+# The choices in rows of experiments.throughput.
 @pytest.mark.parametrize(
     ("image", "kernel", "options", "chosen"),
     [

@@ -9,6 +9,7 @@ from cnn_jax._validation import (
     as_floats,
     as_pair,
     as_positive_shape,
+    as_scalar,
     as_shape,
     broadcast_mask,
     check_choice,
@@ -75,6 +76,13 @@ def test_one_int_is_meant_for_both_axes(value):
 def test_what_is_no_pair_is_named(value, error, message):
     with pytest.raises(error, match=message):
         as_pair("stride", value)
+
+
+def test_scalars_are_one_number():
+    scalar = as_scalar("p", 2)
+    assert (scalar.shape, scalar.dtype) == ((), jnp.float32)
+    with pytest.raises(ValueError, match=r"p: expected one number, got shape \(2,\); use jax.vmap for several"):
+        as_scalar("p", np.ones(2))
 
 
 def test_ints_have_a_minimum():

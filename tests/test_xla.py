@@ -153,6 +153,6 @@ def test_xla_widens_what_is_broadcast_next():
 
         return entry(gradient, IMAGES, KERNEL, index)
 
-    wide = r"ynn_fusion\S* = f32\[2,8,2,8,2,32\]"
-    assert re.search(wide, program(guard=False))
-    assert not re.search(wide, program(guard=True))
+    widened = r"ynn_fusion\S* = f32\[2,8,2,8,2,32\]"
+    assert re.search(widened, program(guard=False))
+    assert not re.search(widened, program(guard=True))

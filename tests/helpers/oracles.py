@@ -53,7 +53,7 @@ def both_axes(shape: Sequence[int], window: Any, stride: Any, padding: Any, dila
 def conv(
     image: Any, kernel: Any, *, stride: Any = 1, padding: Any = "VALID", dilation: Any = 1, groups: int = 1
 ) -> np.ndarray:
-    """`cnn_jax.conv`, every output a sum of its own."""
+    """`cnn_jax.conv`, output by output."""
     image, kernel = np.asarray(image, np.float64), np.asarray(kernel, np.float64)
     *window, channels, kernels = kernel.shape
     rows, columns = both_axes(image.shape, window, stride, padding, dilation)
