@@ -2,14 +2,13 @@
 
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from experiments import gallery
+from tests.helpers import cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -23,6 +22,7 @@ def test_only_python_and_sh_blocks():
     assert README.count("```") == 2 * len(BLOCKS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", PYTHON)
 def test_python_blocks_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -35,26 +35,23 @@ def test_exactly_two_commands_set_up_and_run():
     assert all(line.startswith("python3 -m venv .venv && .venv/bin/pip install") for line in whole)
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_commands_name_what_there_is(line):
-    """Each part is a venv, an install of extras that exist, or a module that answers to its arguments' help."""
+def test_commands_name_what_exists():
+    """Each part is a venv, an install of extras that exist, or a module whose help has the options that are used."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    for part in line.split("&&"):
-        words = shlex.split(part)
+    scripts = []
+    for words in (shlex.split(part) for line in COMMANDS for part in line.split("&&")):
         if words[0] == ".venv/bin/pip":
             (target,) = (word for word in words[2:] if not word.startswith("-"))
             assert words[1] == "install"
             assert set(target.removeprefix(".[").removesuffix("]").split(",")) <= extras.keys()
+        elif words[1:] == ["-m", "pytest", "-n", "auto"]:
+            assert any(package.startswith("pytest-xdist") for package in extras["test"])
         elif words[1:3] != ["-m", "venv"]:
-            program, flag, module, *arguments = words
-            assert (program, flag) == (".venv/bin/python", "-m")
-            words = [word for word in arguments if word.isalpha()]
-            done = subprocess.run(
-                [sys.executable, "-m", module, *words, "--help"], cwd=ROOT, capture_output=True, text=True
-            )
-            assert done.returncode == 0, done.stderr
-            options = [word for word in arguments if word.startswith("--")]
-            assert all(option in done.stdout for option in options)
+            assert words[:2] == [".venv/bin/python", "-m"]
+            scripts.append(words[2:])
+    helps = [[module, *(word for word in arguments if word.isalpha()), "--help"] for module, *arguments in scripts]
+    for words, (help_text, _) in zip(scripts, cli.run_each(ROOT, helps), strict=True):
+        assert all(word in help_text for word in words if word.startswith("--"))
 
 
 def test_pictures_are_those_that_the_gallery_makes():

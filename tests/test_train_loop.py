@@ -179,9 +179,14 @@ def test_a_signal_stops_after_the_step_and_saves():
 
 def test_without_a_checkpointer_a_signal_has_its_usual_effect():
     loop = loop_of(10)
+    handler = signal.getsignal(signal.SIGINT)  # a shell may have made background processes ignore it
 
     def run_steps(state, stop_at, arrays, key):
-        signal.raise_signal(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.signal(signal.SIGINT, handler)
         return loop.run_steps(state, stop_at, arrays, key)
 
     with pytest.raises(KeyboardInterrupt) as error:

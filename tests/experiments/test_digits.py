@@ -41,6 +41,7 @@ def check_run(folder, net, out):
     return metrics
 
 
+@pytest.mark.slow
 def test_a_smoke_run_writes_everything(tmp_path):
     line = ("experiments.digits", "--smoke", "--net", "compact", "--data", "emnist-letters", "--out", "compact")
     ((out, _),) = run_each(tmp_path, [line])
