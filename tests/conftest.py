@@ -5,7 +5,7 @@
 Most programs here take longer to compile than to run, so LLVM's optimizations are off, also in the scripts that tests
 start. JAX_DISABLE_MOST_OPTIMIZATIONS=0 turns them on: `.ci/run` tests both ways.
 
-`pytest --jaxtyping-packages=cnn_jax,beartype.beartype` checks the annotations of cnn_jax at run time.
+`.ci/run annotations` checks the annotations of cnn_jax at run time.
 """
 
 import contextlib
