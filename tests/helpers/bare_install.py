@@ -1,53 +1,65 @@
 """Checks an environment that has only the wheel: cnn_jax imports, and errors name the extra of each missing package."""
 
+import functools
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import optax
 
 import cnn_jax
 
-NEEDS = {
-    "cnn_jax.figures": ("matplotlib", "figures"),
-    "cnn_jax.data.image_io": ("PIL", "data"),
-    "cnn_jax.data.letters": ("scipy|PIL", "data"),
-    "cnn_jax.data.mnist": ("pooch", "data"),
-    "cnn_jax.data.cifar": ("pooch", "data"),
-    "cnn_jax.data.omniglot": ("pooch|PIL", "data"),
-    "cnn_jax.data.image_folder": ("pooch|PIL", "data"),
-    "cnn_jax.data.stream": ("grain|PIL|absl|pooch", "stream|data"),
-}
+NET = cnn_jax.Chain(cnn_jax.Flatten(), cnn_jax.Dense(2))
+PARAMS = NET.init(jax.random.key(0), (2, 2, 1))
+IMAGES = jnp.zeros((4, 2, 2)), jnp.arange(4) % 2
+fit = functools.partial(cnn_jax.fit, NET, IMAGES, optimizer=optax.sgd(0.1), steps=1, batch_size=2, progress=False)
 
 
-def missing(work) -> str:
-    try:
-        work()
-    except ImportError as error:
-        return str(error)
-    raise AssertionError("expected an ImportError that names an extra")
+class Source:
+    """Images for a stream."""
+
+    size = 2
+    classes = ("a", "b")
+
+    def __len__(self) -> int:
+        return 4
+
+
+def stream() -> object:
+    return importlib.import_module("cnn_jax.data.stream").Stream(Source())
+
+
+# What needs a package that is missing here: (call, package, extra).
+CALLS: list[tuple[Callable[[], object], str, str]] = [
+    (lambda: cnn_jax.save_params("model.safetensors", PARAMS), "safetensors", "io"),
+    (lambda: cnn_jax.load_params("model.safetensors"), "safetensors", "io"),
+    (lambda: cnn_jax.export(NET, PARAMS, (2, 2, 1)), "flatbuffers", "io"),
+    (lambda: fit(key=jax.random.key(0), checkpoint_dir="run"), "orbax", "train"),
+    (lambda: importlib.import_module("cnn_jax.figures"), "matplotlib", "figures"),
+    (lambda: importlib.import_module("cnn_jax.data.image_io"), "PIL", "data"),
+    (lambda: importlib.import_module("cnn_jax.data.mnist"), "pooch", "data"),
+    (lambda: importlib.import_module("cnn_jax.data.cifar"), "pooch", "data"),
+    (stream, "grain", "stream"),
+]
 
 
 def main() -> None:
     print(f"cnn_jax {cnn_jax.__version__} from {Path(cnn_jax.__file__).parent}")
     assert cnn_jax.match(jnp.ones((4, 4)), jnp.ones((2, 2))).shape == (3, 3)
-    net = cnn_jax.Chain(cnn_jax.Flatten(), cnn_jax.Dense(2))
-    params = net.init(jax.random.key(0), (2, 2, 1))
-    errors = {
-        name: missing(lambda name=name: importlib.import_module(name))
-        for name in NEEDS
-        if name != "cnn_jax.data.stream"
-    }
-    errors["save_params"] = missing(lambda: cnn_jax.save_params("model.safetensors", params))
-    errors["load_params"] = missing(lambda: cnn_jax.load_params("model.safetensors"))
-    errors["export"] = missing(lambda: cnn_jax.export(net, params, (2, 2, 1)))
-    for name, message in errors.items():
-        print(f"{name}: {message}")
-        assert "pip install 'cnn_jax[" in message, message
-    for name, (packages, extras) in NEEDS.items():
-        if name in errors:
-            assert any(f"needs {package}" in errors[name] for package in packages.split("|")), errors[name]
-            assert any(f"cnn_jax[{extra}]" in errors[name] for extra in extras.split("|")), errors[name]
+    params, history = fit(key=jax.random.key(0))
+    assert history["loss"].shape == (1,)
+    for call, package, extra in CALLS:
+        try:
+            call()
+        except ImportError as error:
+            message = str(error)
+        else:
+            raise AssertionError(f"expected an ImportError that names {package}")
+        print(message)
+        assert f"needs {package}: pip install 'cnn_jax[{extra}]'" in message, message
+    print(f"{len(CALLS)} passed, 0 failed")
 
 
 if __name__ == "__main__":
