@@ -143,7 +143,7 @@ def overlay(
 ) -> Figure:
     """Maps over their image: orange where positive, purple where negative, opacity proportional to magnitude.
 
-    Each map has its own scale, from 0 where no value is negative.
+    Each map has its own scale, which starts at 0 if no value is negative.
 
     Args:
       image: (H, W), (H, W, 1) or (H, W, 3), shown with reduced contrast.

@@ -132,7 +132,7 @@ def _value_indices(atoms: Sequence[Var | Literal], values: dict[Var, int]) -> li
 
 
 def _called_function(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """The function that an equation only calls, as those of jit, checkpoint and custom derivatives do, else None."""
+    """The function that an equation merely calls (jit, checkpoint, custom derivatives); None for other equations."""
     inner = list(_inner_programs(equation))
     if len(inner) != 1 or equation.primitive is scan_p:
         return None

@@ -1,6 +1,6 @@
-"""Argument checks: each returns the checked value, or raises a ValueError or TypeError that names the argument.
+"""Argument validation: each check returns the value, or raises a ValueError or TypeError that names the argument.
 
-Unchecked values are of type Any where callers may pass what a checker must refuse.
+A parameter has type Any where callers may pass a wrong type, which the check rejects.
 """
 
 import math

@@ -184,8 +184,8 @@ def _first_max(a: Array, b: Array, *_: int) -> Array:
     return jnp.where(_is_first_max(a, b), a, b)
 
 
-# Windows that do not overlap are two axes of a reshaped image. Values come from slices, which XLA fuses into one pass.
-# Derivatives come from those axes, whose transpose is one pass too: every pixel looks up whether it was the maximum.
+# Reshaping puts the pixels of non-overlapping windows on two axes. Values use slices instead, which XLA fuses into one
+# pass. Derivatives use the axes; their transpose is one pass too: each pixel checks whether it was the maximum.
 
 
 def _is_tiled(window: Pair, stride: Pair) -> bool:

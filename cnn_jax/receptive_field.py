@@ -124,7 +124,7 @@ def _check_no_nan(names: Sequence[str], is_nan: np.ndarray) -> None:
 
 
 def _extent(size: int, nan_reaches: Callable[[int, int], bool]) -> int:
-    """How many of an axis' `size` pixels lie between the widest NaN borders, before and after, that reach nothing."""
+    """Pixels of an axis left between the widest NaN borders, before and after, that do not reach the output."""
     widths = range(1, size + 1)
     before = bisect.bisect_left(widths, True, key=lambda width: nan_reaches(width, 0))
     after = bisect.bisect_left(widths, True, key=lambda width: nan_reaches(0, width))

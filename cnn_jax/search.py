@@ -68,8 +68,8 @@ def find(
     """Finds features in an image at all given scales and angles: the best matches after non-maximum suppression.
 
     Each feature is scaled and rotated (bilinearly, smoothed before it shrinks) and scored at every position, under a
-    mask if rotation leaves corners empty. Only the best pose per feature and pixel is kept. The best local maximum of
-    these maps is a match, those whose boxes overlap it are dropped, and so on.
+    mask if rotation leaves corners empty. Only the best pose per feature and pixel is kept. The best local maximum is
+    a match, maxima whose boxes overlap it too much are dropped, and this repeats.
 
     Args:
       image: (H, W) or (H, W, C).

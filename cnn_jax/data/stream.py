@@ -1,4 +1,4 @@
-"""Endless shuffled batches of images that do not fit into memory, read by Grain while a network is trained."""
+"""Data loader: endless shuffled batches of images that do not fit into memory, read by Grain during training."""
 
 import contextlib
 import itertools
@@ -198,7 +198,7 @@ class Stream:
 
 @contextlib.contextmanager
 def _readable_grain_flags() -> Iterator[None]:
-    """Lets Grain read its Abseil flags, which are parsed only in programs that Abseil starts; they have their defaults.
+    """Marks Grain's Abseil flags as parsed, with their defaults. Abseil parses flags only in programs that it starts.
 
     Without this, starting worker processes raises an UnparsedFlagAccessError (Grain 0.2.18).
     """
