@@ -203,7 +203,7 @@ class RunCheckpointer:
         if positions and len(positions) != jax.process_count():
             raise IncompatibleCheckpoint(
                 f"checkpoint_dir: expected checkpoints of {jax.process_count()} processes, got those of "
-                f"{len(positions)} in {self.directory}; use as many processes"
+                f"{len(positions)} in {self.directory}; use {len(positions)} processes"
             )
 
     def _read_loss(self, step: int) -> float:

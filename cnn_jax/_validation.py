@@ -137,7 +137,7 @@ def as_positive_shape(shape: Any) -> tuple[int, ...]:
     """A shape as ints of at least 1."""
     sizes = as_shape(shape, hint="")
     if min(sizes, default=1) < 1:
-        raise ValueError(f"shape: expected at least 1 of each, got {shape!r}")
+        raise ValueError(f"shape: expected sizes of at least 1, got {shape!r}")
     return sizes
 
 

@@ -97,7 +97,7 @@ def crop(key: Array, image: Shaped[ArrayLike, "H W *C"], *, border: int = 4) -> 
     image = _as_image(image)
     border = check_int("border", border)
     if border >= min(image.shape[:2]):
-        raise ValueError(f"border: expected less than the image of {image.shape[:2]}, got {border}")
+        raise ValueError(f"border: expected less than both sides of the image {image.shape[:2]}, got {border}")
     padded = jnp.pad(image, _pad_widths(image, border), mode="reflect")
     return _random_window(key, padded, image.shape, border)
 

@@ -81,7 +81,7 @@ def whitening(
     rows, columns = as_pair("size", size)
     epsilon = check_number("epsilon", epsilon, "a finite number above 0", lambda epsilon: epsilon > 0)
     if images.shape[1] < rows or images.shape[2] < columns:
-        raise ValueError(f"size: expected at most the images' {images.shape[1:3]}, got {(rows, columns)}")
+        raise ValueError(f"size: expected at most the size of the images {images.shape[1:3]}, got {(rows, columns)}")
 
     patches = _all_patches(images.astype(accumulation_dtype(images.dtype)), rows, columns)
     centered = patches - jnp.mean(patches, 0, keepdims=True)

@@ -168,7 +168,10 @@ def group_by_shape(features: Any, mask: Any, rank: int) -> list[TemplateGroup]:
         mask = [mask] if is_single and mask is not None else mask
     masks = [None] * len(features) if mask is None else list(mask)
     if len(features) == 0 or len(masks) != len(features):
-        raise ValueError(f"features: expected at least one and a mask for each, got {len(features)}, {len(masks)}")
+        raise ValueError(
+            "features: expected at least one feature and one mask per feature, "
+            f"got {len(features)} features and {len(masks)} masks"
+        )
     groups = collections.defaultdict(list)
     for index, (feature, weights) in enumerate(zip(features, masks, strict=True)):
         (template,) = as_floats(features=feature)
