@@ -14,7 +14,7 @@ from ._geometry import correlation_extents
 from ._typing import Pads, Pair
 from ._xla import CONVOLUTION_ON_ONE_CORE
 
-Shape = tuple[int, ...]
+ArrayShape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +123,8 @@ class FftPlan(NamedTuple):
 
 
 def best_methods(
-    image: Shape,
-    kernel: Shape,
+    image: ArrayShape,
+    kernel: ArrayShape,
     *,
     stride: Pair,
     padding: Pads,
@@ -228,7 +228,7 @@ def _im2col_ns(work: _Work, costs: CpuCosts) -> float:
 
 
 @functools.cache
-def fft_plan(image: Shape, kernel: Shape, costs: FftCosts = FFT_COSTS) -> FftPlan:
+def fft_plan(image: ArrayShape, kernel: ArrayShape, costs: FftCosts = FFT_COSTS) -> FftPlan:
     """The fastest way to cut images (N, H, W, C) for kernels (h, w, C, K) of these shapes.
 
     Tiles at which the transforms of all kernels take more than `max_spectrum_numbers` are left out. If all tiles do,
@@ -246,7 +246,7 @@ def fft_plan(image: Shape, kernel: Shape, costs: FftCosts = FFT_COSTS) -> FftPla
     return min(fitting, key=lambda plan: plan.cost_ns)
 
 
-def _fft_plan(image: Shape, kernel: Shape, tile: Pair, costs: FftCosts) -> FftPlan:
+def _fft_plan(image: ArrayShape, kernel: ArrayShape, tile: Pair, costs: FftCosts) -> FftPlan:
     """The plan with tiles of this size."""
     n, *_, channels = image
     kernels = kernel[3]
@@ -260,7 +260,7 @@ def _fft_plan(image: Shape, kernel: Shape, tile: Pair, costs: FftCosts) -> FftPl
     return FftPlan(tile, images, transforms_ns + costs.product_pixel_ns * pixels * channels * kernels)
 
 
-def tile_counts(image: Shape, kernel: Shape, tile: Pair) -> Pair:
+def tile_counts(image: ArrayShape, kernel: ArrayShape, tile: Pair) -> Pair:
     """The tiles that cover an image, down and across; neighbors overlap by the kernel's size less one."""
     down, across = (-(-(n - k + 1) // (t - k + 1)) for n, k, t in zip(image[1:3], kernel[:2], tile, strict=True))
     return down, across

@@ -118,10 +118,10 @@ def _net_cost(net: Layer, shape: tuple[int, ...]) -> Cost:
     leaves = jax.tree.leaves(params)
     uncounted = {value: leaf.size for value, leaf in zip(graph.inputs[: len(leaves)], leaves, strict=True)}
     parameters = sum(uncounted.values())
-    done = set()
+    counted = set()
     costs = {}
     for (name, stage), output in zip(stages.items(), graph.outputs, strict=True):
-        work = needed_work(graph, [output], done)
+        work = needed_work(graph, [output], counted)
         costs[name] = Cost(
             parameters=sum(uncounted.pop(value, 0) for value in work.read),
             multiply_adds=work.multiply_adds,

@@ -12,9 +12,9 @@ from ._dtypes import accumulation_dtype
 from ._layer import Intercept, Layer, Params, Shape, Stages, identity, init_without_params
 from ._validation import as_floats, as_shape, check_int, check_number
 
-__all__ = ["BATCH", "BatchNorm", "GroupNorm", "LayerNorm", "LocalResponseNorm", "calibrate"]
+__all__ = ["BATCH_AXIS", "BatchNorm", "GroupNorm", "LayerNorm", "LocalResponseNorm", "calibrate"]
 
-BATCH = "batch"  # name of the vmapped axis over which BatchNorm takes statistics
+BATCH_AXIS = "batch"  # name of the vmapped axis over which BatchNorm takes statistics
 
 
 def BatchNorm(*, use_scale: bool = True, use_bias: bool = True, epsilon: float = 1e-5) -> Layer:
@@ -223,10 +223,11 @@ def _square(x: Array) -> Array:
 def _pmean_over_batch(value: Array) -> Array:
     """The mean over the vmapped axis named "batch"."""
     try:
-        return lax.pmean(value, BATCH)
+        return lax.pmean(value, BATCH_AXIS)
     except NameError as error:
         raise ValueError(
-            f"BatchNorm: training needs images mapped by jax.vmap(..., axis_name={BATCH!r}), got no axis of that name"
+            f"BatchNorm: training needs images mapped by jax.vmap(..., axis_name={BATCH_AXIS!r}), "
+            "got no axis of that name"
         ) from error
 
 

@@ -77,15 +77,15 @@ def receptive_field(function_or_net: Callable[[Array], Array] | Layer, shape: Se
         return jnp.stack([_center_is_nan(output) for output in outputs_by_name(image).values()])
 
     @functools.cache
-    def hidden_border(axis: int, before: int, after: int) -> np.ndarray:
+    def nan_flags(axis: int, before: int, after: int) -> np.ndarray:
         """Which outputs are NaN in their center when the first and last rows, or columns, of the image are NaN."""
         with jax.ensure_compile_time_eval():
             return np.asarray(nan_reaches(_with_nan_border(image, axis, before, after)))
 
-    _check_no_nan(names, hidden_border(0, 0, 0))
+    _check_no_nan(names, nan_flags(0, 0, 0))
 
     def extent(axis: int, output: int) -> int:
-        return _extent(shape[axis], lambda before, after: bool(hidden_border(axis, before, after)[output]))
+        return _extent(shape[axis], lambda before, after: bool(nan_flags(axis, before, after)[output]))
 
     fields = {name: (extent(0, output), extent(1, output)) for output, name in enumerate(names)}
     return fields if isinstance(function_or_net, Layer) else fields[""]

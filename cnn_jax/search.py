@@ -235,6 +235,7 @@ def suppress_overlaps(candidates: Sequence[Matches], min_score: Array, max_overl
     merged = Matches(*(jnp.concatenate(fields) for fields in zip(*candidates, strict=True)))
     boxes = Boxes(merged.y, merged.x, merged.height, merged.width)
     scores = jnp.where(merged.score >= min_score.astype(merged.score.dtype), merged.score, -jnp.inf)
-    kept = non_max_suppression(boxes, scores, max_overlap=max_overlap, top_k=top_k)
-    matches = Matches(*(jnp.where(kept >= 0, field[kept], jnp.zeros_like(field[kept])) for field in merged))
+    match_indices = non_max_suppression(boxes, scores, max_overlap=max_overlap, top_k=top_k)
+    best = [field[match_indices] for field in merged]
+    matches = Matches(*(jnp.where(match_indices >= 0, field, jnp.zeros_like(field)) for field in best))
     return matches._replace(feature=jnp.where(matches.valid, matches.feature, -1))

@@ -95,10 +95,10 @@ def segment_letters(images: np.ndarray) -> Float[np.ndarray, "N H W"]:
 def main() -> None:
     """Runs the command that the arguments name."""
     commands = {"classify": (Classify, classify), "evaluate": (Evaluate, evaluate)}
-    word = sys.argv[1] if len(sys.argv) > 1 else ""
-    if word in commands:
-        options, command = commands[word]
-        command(cli.parse_options(options, f"xo {word}", options.__doc__, sys.argv[2:]))
+    command_name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if command_name in commands:
+        options, command = commands[command_name]
+        command(cli.parse_options(options, f"xo {command_name}", options.__doc__, sys.argv[2:]))
     else:
         runner.run_experiment(cli.parse_options(Train, "xo", __doc__), train)
 

@@ -143,15 +143,15 @@ class Stream:
           TypeError: batch_size is not an int.
         """
         batch_size = check_int("batch_size", batch_size)
-        kept: list[_Example] = []
+        readable_examples: list[_Example] = []
         for example in self._examples(batch_size, start):
             if not example.readable:
                 self._leave_out(example.source_index)
                 continue
-            kept.append(example)
-            if len(kept) == batch_size:
-                yield self._stack(kept)
-                kept = []
+            readable_examples.append(example)
+            if len(readable_examples) == batch_size:
+                yield self._stack(readable_examples)
+                readable_examples = []
 
     def _examples(self, chunk_size: int, start: int) -> Iterator[_Example]:
         """The examples from `start` on, unreadable ones included, read in chunks."""
