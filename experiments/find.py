@@ -1,4 +1,4 @@
-"""Where in these pictures is this template, however it is scaled and turned?
+"""Where in these pictures is this template, at any scale and angle?
 
 Claim: in a picture of 40 shapes at 3 scales and 8 angles, with noise of standard deviation 0.3 (black is -1, white 1),
 all shapes are found with the right scale and angle, and there is no false alarm. With seed 0, all are within 0.1 pixels

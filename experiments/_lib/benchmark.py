@@ -20,7 +20,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 TOLERANCE = 1e-3  # of the largest magnitude
 ROUNDS = 7
-SLOW_SECONDS = 2.0  # of a call whose warm-up counts as a round
+SLOW_SECONDS = 2.0  # seconds per call; the warm-up of a slower call counts as a round
 FEW_ROUNDS = 3
 WARM_UP_FACTOR = 3  # how much longer a call is warmed up than it is timed
 
@@ -31,7 +31,7 @@ class BenchmarkCase(NamedTuple):
     ours: Call
     baselines: Mapping[str, Call]
     cost: cnn_jax.Cost
-    """Of the direct algorithm."""
+    """Cost of the direct algorithm."""
     images: int
     """Images per call."""
     methods: Mapping[str, Call | None] = {}
@@ -83,7 +83,7 @@ def median_ms(
       calls: the calls by name.
       min_seconds: how long a call is repeated each time, see `time_call`.
       rounds: number of rounds. The warm-up counts as one for calls that take longer than SLOW_SECONDS.
-      few_rounds: calls that take part in FEW_ROUNDS rounds only if they take longer than SLOW_SECONDS.
+      few_rounds: calls that are limited to FEW_ROUNDS rounds if they take longer than SLOW_SECONDS.
       title: title of a progress display; by default there is none.
     """
     seconds: dict[Key, list[float]] = {}

@@ -50,7 +50,7 @@ class Run(NamedTuple):
     """A script's run."""
 
     out: Path
-    """Where this process writes its results: the folder asked for, or in all but the first process a temporary one."""
+    """Folder for this process's results: `--out` in the first process, a temporary folder in all others."""
     checkpoint_dir: Path
     mesh: Mesh | None
 
