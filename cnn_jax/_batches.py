@@ -49,7 +49,7 @@ class BatchStream(Protocol):
 
     @property
     def fingerprint(self) -> Mapping[str, object]:
-        """What tells this stream from streams with other examples or another order, as JSON can hold it."""
+        """JSON-serializable identification of the examples and their order, compared on resume."""
         ...
 
     def batches(self, batch_size: int, start: int = 0) -> Generator[StreamBatch]:
@@ -66,8 +66,8 @@ Data = ArrayData | Sample | BatchStream
 class BatchSource(Protocol):
     """Where the batches of a training run come from.
 
-    For every call of the compiled program `next_arrays` provides the device arrays that its steps read. Within the
-    program, `load` makes one step's batch of them.
+    `next_arrays` provides the device arrays for one call of the compiled program. In the program, `load` builds the
+    batch of each step from them.
     """
 
     initial_data_state: DataState = None
@@ -86,7 +86,7 @@ class BatchSource(Protocol):
 
     @property
     def fingerprint(self) -> Mapping[str, object] | None:
-        """What tells the data from other data, as JSON can hold it; None if nothing is compared."""
+        """JSON-serializable identification of the data, compared on resume; None if it is not compared."""
         return None
 
     def next_arrays(self) -> PyTree:

@@ -38,7 +38,7 @@ def calibrate(
     Raises:
       ValueError: images of a wrong rank or none, a batch_size below 1, a BatchNorm inside a layer without
         `apply_with_intermediates`, whose input cannot be observed.
-      TypeError: a batch_size that is no int.
+      TypeError: a batch_size that is not an int.
 
     Notes:
       Layers are calibrated in order, each with the statistics of those before it in place, so that the statistics are

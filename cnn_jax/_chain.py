@@ -25,7 +25,7 @@ def Chain(*layers: Layer) -> Layer:
 
     Raises:
       ValueError: no layers; from `apply`, parameters of another network.
-      TypeError: an argument that is no Layer; from `apply`, parameters that are no dict.
+      TypeError: an argument that is not a Layer; from `apply`, parameters that are not a dict.
 
     >>> from cnn_jax.layers import Activation, Conv, Dense, Flatten, MaxPool
     >>> net = Chain(Conv(2), Activation(jax.nn.relu), MaxPool(), Flatten(), Dense(2))
@@ -87,7 +87,7 @@ def Residual(*layers: Layer) -> Layer:
 
     Raises:
       ValueError: no layers; from `apply`, layers that change the shape.
-      TypeError: an argument that is no Layer.
+      TypeError: an argument that is not a Layer.
 
     Source: He et al., "Deep Residual Learning for Image Recognition" (2016), https://arxiv.org/abs/1512.03385
 

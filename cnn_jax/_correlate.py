@@ -135,8 +135,8 @@ def check_method(method: str) -> str:
 def dispatch(image: Array, kernel: Array, *, method: str, all_cores: bool = True, **options: Any) -> Array:
     """`correlate` in terms of JAX's own operations, by one of ALGORITHMS or the fastest of them on each platform.
 
-    `options` are those of `Algorithm`. Without `all_cores`, XLA's convolution has no branches, as an outer `jax.vmap`
-    would take both.
+    `options` are those of `Algorithm`. `all_cores=False` keeps branches out of XLA's convolution: under an outer
+    `jax.vmap` both would run.
     """
     algorithms = ALGORITHMS
     if not all_cores:
@@ -162,7 +162,7 @@ def _abstract_eval(image: ShapedArray, kernel: ShapedArray, **params: Any) -> Sh
 
 
 def _batch(args: tuple[Array, Array], axes: tuple[int | None, int | None], **params: Any) -> tuple[Array, int]:
-    """`jax.vmap` over images extends the batch, over kernels the output channels. Over both it is a batched call."""
+    """`jax.vmap` over images enlarges the batch; over kernels it adds output channels; over both it maps `dispatch`."""
     image, kernel = args
     image_axis, kernel_axis = axes
     if image_axis is not None and kernel_axis is None:

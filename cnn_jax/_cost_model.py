@@ -1,4 +1,4 @@
-"""Cost model: which algorithm correlates images and kernels of given shapes in the least time.
+"""Cost model: which convolution algorithm correlates images and kernels of given shapes in the least time.
 
 Times were fitted on two cores of an AMD EPYC with AVX-512, jax 0.10.2, from 22 to 24 November 2026. The comment of a
 constant names rows (task: case) of `python -m experiments.throughput` whose time it predicts.
@@ -14,14 +14,14 @@ from ._geometry import correlation_extents
 from ._typing import Pads, Pair
 from ._xla import CONVOLUTION_ON_ONE_CORE
 
-Shape = tuple[int, ...]
+ArrayShape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class CpuCosts:
     """What "shift", "conv" and "im2col" cost on the CPU, and where they are considered."""
 
-    # float32 numbers in the vector registers that XLA:CPU uses, of 256 bits.
+    # float32 elements in a vector register of 256 bits, as XLA:CPU uses them.
     register_lanes: int = 8
 
     # A multiply-add of "shift", all lanes filled. match: 16x256x256, 8x9x9.
@@ -30,7 +30,7 @@ class CpuCosts:
     shift_max_products: int = 400
     # Products of one fused loop. More do not stay in registers. match: 16x256x256, 8x9x9 takes three loops.
     shift_fused_products: int = 27
-    # A number of an image whose channels are split first. train_step: 256x32x32x3, 32-64-128.
+    # An element of an image whose channels are split first. train_step: 256x32x32x3, 32-64-128.
     shift_split_channel_ns: float = 0.5
 
     # A multiply-add of "conv" on one core. conv: 256x28x28x1, 16 by that method.
@@ -39,28 +39,28 @@ class CpuCosts:
     conv_mac_all_cores_ns: float = 0.0052
     # Fewer kernels take the time of this many. its images' gradient: 256x28x28x1, 16.
     conv_min_kernels: int = 16
-    # A position, images with fewer channels than register lanes. conv: 256x28x28x1, 16 by that method.
+    # Overhead per output position, for images with fewer channels than register lanes. conv: 256x28x28x1, 16 by "conv".
     conv_position_few_channels_ns: float = 14.0
-    # A position, images with more channels. conv: 256x16x16x32, 64.
+    # Overhead per output position, for images with more channels. conv: 256x16x16x32, 64.
     conv_position_many_channels_ns: float = 5.0
-    # How much longer kernels with more pixels than positions take. its kernels' gradient: 256x16x16x32, 64 by "conv".
+    # Slowdown of kernels with more pixels than output positions. its kernels' gradient: 256x16x16x32, 64 by "conv".
     conv_large_kernel_factor: float = 4.0
-    # Numbers of results that are small enough for this factor. its kernels' gradient: 256x28x28x1, 16 by "conv".
+    # The slowdown applies to results with fewer elements than this. its kernels' gradient: 256x28x28x1, 16 by "conv".
     conv_large_kernel_max_outputs: int = 2**16
-    # Channels from which all cores pay. conv: 256x16x16x32, 64.
+    # Fewest channels for which using all cores is faster. conv: 256x16x16x32, 64.
     conv_all_cores_min_channels: int = 32
-    # Numbers of one image's result up to which all cores pay. train_step: 256x32x32x3, 32-64-128.
+    # Most output elements per image for which using all cores is faster. train_step: 256x32x32x3, 32-64-128.
     conv_all_cores_max_outputs: int = 2**18
 
     # A multiply-add of "im2col". its kernels' gradient: 256x16x16x32, 64.
     im2col_mac_ns: float = 0.0055
-    # A number copied into patches, fewer channels than register lanes. its kernels' gradient: 256x28x28x1, 16.
+    # An element copied into patches, fewer channels than register lanes. its kernels' gradient: 256x28x28x1, 16.
     im2col_copy_few_channels_ns: float = 0.5
-    # A number copied into patches, more channels. its kernels' gradient: 256x16x16x32, 64.
+    # An element copied into patches, more channels. its kernels' gradient: 256x16x16x32, 64.
     im2col_copy_many_channels_ns: float = 0.25
-    # Numbers of patches that stay in the cache while they are multiplied. its kernels' gradient: 256x16x16x32, 64.
+    # Elements of patches that stay in the cache while they are multiplied. its kernels' gradient: 256x16x16x32, 64.
     im2col_chunk_numbers: int = 2**20
-    # Numbers of patches of one image, or one channel. More take too much memory. match: 4x512x512, 8x33x33.
+    # Elements of patches of one image, or one channel. More take too much memory. match: 4x512x512, 8x33x33.
     im2col_max_numbers: int = 2**22
     # Slices that patches are made of. More take seconds to compile. match: 64x64x64, 16x5x5 has 25.
     im2col_max_slices: int = 64
@@ -83,12 +83,12 @@ class FftCosts:
     transform_pixel_ns: float = 1.2
     # A pixel's product with a kernel. match: 1x2448x3264, 4x31x31.
     product_pixel_ns: float = 0.4
-    # Pixels of one transform between which it is fast. match: 1x2048x2048, 1x64x64.
+    # A transform is fast if its number of pixels is between these limits. match: 1x2048x2048, 1x64x64.
     fast_min_pixels: float = 1.5e5
     fast_max_pixels: float = 5e5
-    # How much longer other transforms take. match: 1x2048x2048, 1x64x64 with other tiles.
+    # Slowdown of other transforms. match: 1x2048x2048, 1x64x64 with other tiles.
     slow_transform_factor: float = 1.4
-    # How much longer a single piece takes, beside which one core is idle. match: 1x2048x2048, 1x64x64 as one tile.
+    # Slowdown of a single piece: the other core is idle. match: 1x2048x2048, 1x64x64 as one tile.
     single_piece_factor: float = 1.4
 
 
@@ -123,8 +123,8 @@ class FftPlan(NamedTuple):
 
 
 def best_methods(
-    image: Shape,
-    kernel: Shape,
+    image: ArrayShape,
+    kernel: ArrayShape,
     *,
     stride: Pair,
     padding: Pads,
@@ -191,7 +191,7 @@ def _conv_ns(work: _Work, lhs_dilation: Pair, costs: CpuCosts) -> float:
 
 
 def all_cores_pay(channels: int, outputs: int, lhs_dilation: Pair, costs: CpuCosts = CPU_COSTS) -> bool:
-    """Whether a convolution gains by `convolve_on_all_cores`; `outputs` counts the numbers of one image's result."""
+    """Whether `convolve_on_all_cores` is faster; `outputs` is the number of output elements per image."""
     return (
         CONVOLUTION_ON_ONE_CORE
         and channels >= costs.conv_all_cores_min_channels
@@ -211,12 +211,12 @@ def _shift_ns(work: _Work, channels_first: bool, costs: CpuCosts) -> float:
 
 
 def _im2col_fits(work: _Work, costs: CpuCosts) -> bool:
-    numbers = work.positions * work.taps * _im2col_lanes(work)
-    return min(work.taps, work.positions) <= costs.im2col_max_slices and numbers <= costs.im2col_max_numbers
+    elements = work.positions * work.taps * _im2col_lanes(work)
+    return min(work.taps, work.positions) <= costs.im2col_max_slices and elements <= costs.im2col_max_numbers
 
 
 def _im2col_lanes(work: _Work) -> int:
-    """Numbers side by side in a slice: the channels, or the images if there are fewer positions than taps."""
+    """Elements side by side in a slice: the channels, or the images if there are fewer positions than taps."""
     return work.channels if work.taps <= work.positions else work.images
 
 
@@ -228,7 +228,7 @@ def _im2col_ns(work: _Work, costs: CpuCosts) -> float:
 
 
 @functools.cache
-def fft_plan(image: Shape, kernel: Shape, costs: FftCosts = FFT_COSTS) -> FftPlan:
+def fft_plan(image: ArrayShape, kernel: ArrayShape, costs: FftCosts = FFT_COSTS) -> FftPlan:
     """The fastest way to cut images (N, H, W, C) for kernels (h, w, C, K) of these shapes.
 
     Tiles at which the transforms of all kernels take more than `max_spectrum_numbers` are left out. If all tiles do,
@@ -246,7 +246,7 @@ def fft_plan(image: Shape, kernel: Shape, costs: FftCosts = FFT_COSTS) -> FftPla
     return min(fitting, key=lambda plan: plan.cost_ns)
 
 
-def _fft_plan(image: Shape, kernel: Shape, tile: Pair, costs: FftCosts) -> FftPlan:
+def _fft_plan(image: ArrayShape, kernel: ArrayShape, tile: Pair, costs: FftCosts) -> FftPlan:
     """The plan with tiles of this size."""
     n, *_, channels = image
     kernels = kernel[3]
@@ -260,7 +260,7 @@ def _fft_plan(image: Shape, kernel: Shape, tile: Pair, costs: FftCosts) -> FftPl
     return FftPlan(tile, images, transforms_ns + costs.product_pixel_ns * pixels * channels * kernels)
 
 
-def tile_counts(image: Shape, kernel: Shape, tile: Pair) -> Pair:
+def tile_counts(image: ArrayShape, kernel: ArrayShape, tile: Pair) -> Pair:
     """The tiles that cover an image, down and across; neighbors overlap by the kernel's size less one."""
     down, across = (-(-(n - k + 1) // (t - k + 1)) for n, k, t in zip(image[1:3], kernel[:2], tile, strict=True))
     return down, across

@@ -11,5 +11,5 @@ def accumulation_dtype(dtype: DTypeLike) -> np.dtype:
     >>> accumulation_dtype("bfloat16")
     dtype('float32')
     """
-    given = jnp.dtype(dtype)
-    return jnp.dtype(jnp.float32) if given.itemsize < 4 else given
+    input_dtype = jnp.dtype(dtype)
+    return jnp.dtype(jnp.float32) if input_dtype.itemsize < 4 else input_dtype

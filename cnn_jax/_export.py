@@ -28,8 +28,8 @@ def export(net: Layer, params: Params, shape: tuple[int, ...]) -> bytes:
       ImportError: FlatBuffers is not installed.
 
     Notes:
-      Convolutions are those of XLA in it. JAX guarantees to read it for six months; keep the parameters in a file of
-      `save_params` too.
+      The program uses XLA's convolutions. JAX guarantees that it stays readable for six months, so also save the
+      parameters with `save_params`.
 
     Example:
 

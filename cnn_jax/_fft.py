@@ -26,16 +26,17 @@ def fft_correlate(
     precision: lax.PrecisionLike,
     costs: FftCosts = FFT_COSTS,
 ) -> Array:
-    """The algorithm "fft" of `_correlate.Algorithm`. Positions between the strides are computed and left out.
+    """The algorithm "fft" of `_correlate.Algorithm`.
 
-    A window that holds a pixel that is not finite becomes NaN. `precision` has no effect on Fourier transforms.
+    All positions are computed; those that the stride skips are dropped. A window that holds a pixel that is not finite
+    becomes NaN. `precision` has no effect on Fourier transforms.
     """
     image = pad_and_dilate(image, padding, lhs_dilation)
     gaps = [(0, 0, d - 1) for d in dilation]
     weights = kernel.astype(image.dtype)
     spaced = lax.pad(weights, jnp.zeros((), weights.dtype), [*gaps, (0, 0, 0), (0, 0, 0)])
     out = correlate_tiles(jnp.where(jnp.isfinite(image), image, 0), spaced, costs)
-    # Added and not selected, so that it fuses with what comes next.
+    # NaN is added, not selected, so that XLA fuses it with the next operation.
     out = out + _nan_windows(image, out, kernel.shape[:2], dilation)[:, None]
     out = out[:, :, :: stride[0], :: stride[1]]
     out = out if channels_first else jnp.moveaxis(out, 1, -1)

@@ -1,8 +1,8 @@
 """Correlation as a matrix product of image patches: fast on the CPU for many kernels and few channels or positions.
 
-A matrix product does several times as many multiply-adds a second as XLA:CPU's convolution where there are few channels
-or few positions, as in the gradient of kernels. Patches are written for some images at a time, so that they stay in the
-cache.
+A matrix product does several times as many multiply-adds per second as XLA:CPU's convolution where there are few
+channels or few positions, as in the gradient of kernels. Patches are written for some images at a time, so that they
+stay in the cache.
 """
 
 import itertools
@@ -116,7 +116,7 @@ def im2col_over_channels(
 
 
 def chunk_size(count: int, numbers: int, chunk_numbers: int) -> int:
-    """Of `count` images with this many numbers each, those in one chunk: chunks are equal and as full as possible."""
+    """Images per chunk, for `count` images of `numbers` elements each; chunks are equal and as full as possible."""
     chunks = -(-count * numbers // chunk_numbers)
     return max(count, 1) if chunks <= 2 else -(-count // min(chunks, count))
 
@@ -136,7 +136,7 @@ def _concatenated(image: Array, slices: Slices) -> Array:
 
 
 def _in_chunks(array: Array, chunk: int) -> Array:
-    """(N, ...) as (N / chunk, chunk, ...), zeros at the end where N is no multiple of the chunk."""
+    """(N, ...) as (N / chunk, chunk, ...), zeros at the end where N is not a multiple of the chunk."""
     missing = -len(array) % chunk
     if missing:
         array = jnp.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))

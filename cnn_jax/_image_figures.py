@@ -143,7 +143,7 @@ def overlay(
 ) -> Figure:
     """Maps over their image: orange where positive, purple where negative, opacity proportional to magnitude.
 
-    Each map has its own scale, from 0 where no value is negative.
+    Each map has its own scale, which starts at 0 if no value is negative.
 
     Args:
       image: (H, W), (H, W, 1) or (H, W, 3), shown with reduced contrast.
@@ -259,7 +259,7 @@ def mistakes(
     if not len(wrong):
         raise ValueError("logits: expected at least one mistake, got none")
     confidence = logits[wrong, predictions[wrong]]
-    shown = wrong[np.argsort(-confidence, kind="stable")][:max_images].tolist()
-    titles = [f"{i}: {classes[int(labels[i])]}\nread {classes[int(predictions[i])]}" for i in shown]
-    title = title or f"The {len(shown)} surest of {len(wrong)} mistakes"
-    return image_grid([images[i] for i in shown], titles, columns=8, title=title)
+    shown_indices = wrong[np.argsort(-confidence, kind="stable")][:max_images].tolist()
+    titles = [f"{i}: {classes[int(labels[i])]}\nread {classes[int(predictions[i])]}" for i in shown_indices]
+    title = title or f"The {len(shown_indices)} surest of {len(wrong)} mistakes"
+    return image_grid([images[i] for i in shown_indices], titles, columns=8, title=title)

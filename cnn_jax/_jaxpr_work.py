@@ -59,8 +59,8 @@ def graph_of(closed: ClosedJaxpr) -> Graph:
     return Graph(builder.value_bytes, builder.equations, inputs, outputs)
 
 
-def needed_work(graph: Graph, outputs: Sequence[int], done: set[int]) -> Work:
-    """Work of the equations that the outputs need and that are not `done` yet; adds them to `done`.
+def needed_work(graph: Graph, outputs: Sequence[int], counted: set[int]) -> Work:
+    """Work of the equations that the outputs need and that are not `counted` yet; adds them to `counted`.
 
     An output that no such equation computes is passed on and moves no bytes.
     """
@@ -70,9 +70,9 @@ def needed_work(graph: Graph, outputs: Sequence[int], done: set[int]) -> Work:
     multiply_adds = 0
     for index in reversed(range(len(graph.equations))):
         equation = graph.equations[index]
-        if index in done or needed.isdisjoint(equation.outputs):
+        if index in counted or needed.isdisjoint(equation.outputs):
             continue
-        done.add(index)
+        counted.add(index)
         multiply_adds += equation.multiply_adds
         needed |= equation.inputs
         read |= equation.inputs
@@ -132,7 +132,7 @@ def _value_indices(atoms: Sequence[Var | Literal], values: dict[Var, int]) -> li
 
 
 def _called_function(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """The function that an equation only calls, as those of jit, checkpoint and custom derivatives do, else None."""
+    """The function that an equation merely calls (jit, checkpoint, custom derivatives); None for other equations."""
     inner = list(_inner_programs(equation))
     if len(inner) != 1 or equation.primitive is scan_p:
         return None

@@ -59,7 +59,7 @@ def Conv(
     Raises:
       ValueError: an int below 1, an unknown padding, groups that do not divide features and channels, `standardize`
         with kernels of one weight; from `init`, a shape that is not (H, W, C).
-      TypeError: an option that is no int.
+      TypeError: an option that is not an int.
 
     Source: He et al., "Delving Deep into Rectifiers" (2015), https://arxiv.org/abs/1502.01852, for the initial kernels.
     Qiao et al., "Weight Standardization" (2019), https://arxiv.org/abs/1903.10520
@@ -106,8 +106,8 @@ def Match(
 ) -> Layer:
     """Matching layer: a score of the image with each of several learned features.
 
-    With `match` and images in [-1, 1], outputs are in [-1, 1] while the features are; with `cosine`, `zncc` and
-    `sharpened_cosine` they always are.
+    With `match`, outputs are in [-1, 1] as long as images and features are. With `cosine`, `zncc` and
+    `sharpened_cosine`, outputs are always in [-1, 1].
 
     Args:
       features: number of features, the channels of the output.
@@ -180,8 +180,8 @@ def Dense(features: int, *, use_bias: bool = True, kernel_init: Initializer = he
       A layer named "dense" with the parameters "kernel" and "bias". Its input is a vector.
 
     Raises:
-      ValueError: `features` below 1; from `init` and `apply`, an input that is no vector or of another length.
-      TypeError: `features` that is no int.
+      ValueError: `features` below 1; from `init` and `apply`, an input that is not a vector or of another length.
+      TypeError: `features` that is not an int.
 
     >>> net = Dense(2)
     >>> net.apply(net.init(jax.random.key(0), (5,)), jnp.zeros(5))

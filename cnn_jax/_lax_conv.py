@@ -26,7 +26,7 @@ def conv_correlate(
     precision: lax.PrecisionLike,
     all_cores: bool = True,
 ) -> Array:
-    """The algorithm "conv" of `_correlate.Algorithm`; on the CPU on all cores where that pays."""
+    """The algorithm "conv" of `_correlate.Algorithm`; on the CPU on all cores where that is faster."""
     convolve = functools.partial(
         lax_conv, stride=stride, padding=padding, dilation=dilation, lhs_dilation=lhs_dilation, precision=precision
     )

@@ -35,7 +35,7 @@ class Apply(Protocol):
 
 @runtime_checkable
 class Intercept(Protocol):
-    """Sees an intermediate activation by name and returns the one to go on with."""
+    """Receives an intermediate activation and its name; returns its replacement."""
 
     def __call__(self, name: str, value: Array, /) -> Array: ...
 
@@ -63,13 +63,13 @@ class ApplyWithIntermediates(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A layer or a whole network: two pure functions and the name of the output.
+    """A layer or a whole network: the pure functions `init` and `apply`, and its kind.
 
     Args:
       init: `init(key, shape)` makes the parameters for inputs of that shape: a nested dict of float32 arrays, empty for
         a layer without parameters.
       apply: `apply(params, image, *, train=False, key=None)` computes the output for one input, a JAX or a NumPy array;
-        `jax.vmap` gives batches. `train` and `key` are passed by name. `key` makes the random draws of training.
+        `jax.vmap` gives batches. `train` and `key` are passed by name. `key` is the random key for training.
       name: the kind of layer; `Chain` numbers layers of one kind: "conv1", "conv2".
       apply_with_intermediates: for a layer with inner layers, `apply` that returns all intermediate activations by
         name, the output last. It gets `intercept`, as in `stages`, only when the caller of `stages` passes one.

@@ -25,12 +25,13 @@ def mixup(key: Array, first: Example, second: Example, *, alpha: float | Shaped[
 
     Raises:
       ValueError: images or labels of different shapes or of a wrong rank, alpha that is not finite and above 0.
-      TypeError: images or labels that are not of real numbers, alpha that is no number.
+      TypeError: images or labels that are not of real numbers, alpha that is not a number.
 
     Source: Zhang, Cisse, Dauphin and Lopez-Paz, "mixup: Beyond Empirical Risk Minimization" (2018),
     https://arxiv.org/abs/1710.09412
 
-    >>> white, black = (jnp.ones((1, 1)), jnp.array([1.0, 0.0])), (-jnp.ones((1, 1)), jnp.array([0.0, 1.0]))
+    >>> white = (jnp.ones((1, 1)), jnp.array([1.0, 0.0]))
+    >>> black = (-jnp.ones((1, 1)), jnp.array([0.0, 1.0]))
     >>> image, label = mixup(jax.random.key(0), white, black, alpha=1.0)
     >>> bool(jnp.allclose(image, label[0] - label[1]))
     True
@@ -54,12 +55,13 @@ def cutmix(key: Array, first: Example, second: Example, *, alpha: float | Shaped
 
     Raises:
       ValueError: images or labels of different shapes or of a wrong rank, alpha that is not finite and above 0.
-      TypeError: images or labels that are not of real numbers, alpha that is no number.
+      TypeError: images or labels that are not of real numbers, alpha that is not a number.
 
     Source: Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features" (2019),
     https://arxiv.org/abs/1905.04899
 
-    >>> white, black = (jnp.ones((8, 8)), jnp.array([1.0, 0.0])), (-jnp.ones((8, 8)), jnp.array([0.0, 1.0]))
+    >>> white = (jnp.ones((8, 8)), jnp.array([1.0, 0.0]))
+    >>> black = (-jnp.ones((8, 8)), jnp.array([0.0, 1.0]))
     >>> image, label = cutmix(jax.random.key(0), white, black)
     >>> bool(jnp.allclose(image.mean(), label[0] - label[1]))
     True

@@ -1,4 +1,4 @@
-"""Non-maximum suppression of overlapping boxes."""
+"""Non-maximum suppression (NMS) of overlapping boxes."""
 
 from typing import NamedTuple
 

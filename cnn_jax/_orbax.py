@@ -30,12 +30,12 @@ def make_manager(directory: Path) -> Any:  # Orbax is imported only here, so its
     """
     orbax = import_orbax()
     policy = orbax.checkpoint_managers.preservation_policy
-    kept = [
+    policies = [
         policy.LatestN(NEWEST_KEPT),
         policy.BestN(get_metric_fn=_loss_of, reverse=True, n=1),
     ]
     options = orbax.CheckpointManagerOptions(
-        preservation_policy=policy.AnyPreservationPolicy(kept),
+        preservation_policy=policy.AnyPreservationPolicy(policies),
         cleanup_tmp_directories=True,
         best_fn=_loss_of,
         best_mode="min",

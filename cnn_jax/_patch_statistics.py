@@ -1,7 +1,7 @@
 """Statistics of every patch of an image, on plain arrays.
 
-An image is (H, W, C). A feature, a mask or a kernel is (h, w, C). A map has one number a patch, (H', W'). A mask holds
-weights m; the mask None is 1 everywhere. No argument is checked here: `_score_inputs` has done that.
+An image is (H, W, C). A feature, a mask or a kernel is (h, w, C). A map has one number per patch, (H', W'). A mask
+holds weights m; the mask None is 1 everywhere. No argument is checked here: `_score_inputs` has done that.
 """
 
 from typing import NamedTuple
@@ -112,7 +112,7 @@ def is_all_zero_patch(image: Array, mask: Array | None, options: CorrelateOption
 
 def safe_cosine(dot: Array, patch_energy: Array, feature_energy: Array) -> tuple[Array, Array]:
     """The map dot / sqrt(patch_energy feature_energy) in [-1, 1], 0 where an energy is 0; and where neither is 0."""
-    # Not fused, so that a bank of features does not compute it once a feature.
+    # Not fused, so that a bank of features does not compute it once per feature.
     patch_factor = no_fusion(_inverse_sqrt, patch_energy)
     score = jnp.clip(dot * patch_factor * _inverse_sqrt(feature_energy), -1, 1)
     return score, (patch_energy > 0) & (feature_energy > 0)

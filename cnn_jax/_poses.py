@@ -1,4 +1,4 @@
-"""Poses of a template: `search` compares templates scaled and rotated."""
+"""Poses of a template: the scales and angles at which `search` compares it."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from jaxtyping import Array
 from ._typing import Pair
 from .warping import resample
 
-# Scaled sides are cut off here, before they are rounded to ints: larger than any image.
+# Upper limit of a scaled side before rounding to an int: larger than any image.
 LARGEST_SIDE_PIXELS = 2**31
 # Decimals that grid coordinates are rounded to, so that multiples of 90 degrees hit pixels exactly.
 GRID_DECIMALS = 6

@@ -67,11 +67,11 @@ def _reduce_runs(x: Any, length: int, stride: int, axis: int, op: Callable[..., 
     part = length // (4 if length >= QUARTERED_LENGTH else 2)
     parts = _reduce_runs(x, part, 1, axis, op, count) if part > 1 else x
     reduced = op(shifted(parts, 0), shifted(parts, part), part * count, part * count)
-    done = 2 * part
+    combined_length = 2 * part
     if length >= QUARTERED_LENGTH:
         second_half = op(shifted(parts, 2 * part), shifted(parts, 3 * part), part * count, part * count)
-        reduced = op(reduced, second_half, done * count, done * count)
-        done = 4 * part
-    for last in range(done, length):
+        reduced = op(reduced, second_half, combined_length * count, combined_length * count)
+        combined_length = 4 * part
+    for last in range(combined_length, length):
         reduced = op(reduced, shifted(x, last), last * count, count)
     return reduced

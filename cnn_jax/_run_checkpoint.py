@@ -53,7 +53,7 @@ class RunCheckpointer:
 
     Args:
       directory: where the checkpoints are, each in a directory named after its step; created if needed.
-      run: what identifies the run, as JSON can hold it. Checkpoints of another run are refused.
+      run: JSON-serializable identification of the run. Checkpoints of another run are refused.
 
     Example:
 
@@ -163,7 +163,7 @@ class RunCheckpointer:
 
     @functools.cached_property
     def _manager(self) -> Any:  # of Orbax
-        """Made after damaged checkpoints are out of the way, on which its constructor fails."""
+        """Created only after damaged checkpoints are moved away, because its constructor fails on them."""
         return make_manager(self.directory)
 
     def _saved_steps(self) -> list[int]:
@@ -203,14 +203,14 @@ class RunCheckpointer:
         if positions and len(positions) != jax.process_count():
             raise IncompatibleCheckpoint(
                 f"checkpoint_dir: expected checkpoints of {jax.process_count()} processes, got those of "
-                f"{len(positions)} in {self.directory}; use as many processes"
+                f"{len(positions)} in {self.directory}; use {len(positions)} processes"
             )
 
     def _read_loss(self, step: int) -> float:
         return float(json.loads((self.directory / str(step) / "metrics" / "metrics").read_text())["loss"])
 
     def _unreadable_losses(self, before: int) -> dict[int, Exception]:
-        """The older checkpoints whose loss, which Orbax must read, is damaged, with the reasons."""
+        """Older checkpoints whose loss cannot be read, by step, with the reasons. Orbax needs to read every loss."""
         damaged: dict[int, Exception] = {}
         for step in self._saved_steps():
             if step >= before:

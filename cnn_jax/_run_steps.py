@@ -25,7 +25,7 @@ class RunSteps(Protocol):
 
 @runtime_checkable
 class SourceStep(Protocol):
-    """One step on the next batch of a source, whose arrays it is given."""
+    """One training step on a source's next batch, loaded from the given arrays."""
 
     def __call__(self, state: TrainState, arrays: PyTree, key: Array) -> tuple[TrainState, Metrics]: ...
 

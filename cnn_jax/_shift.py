@@ -35,7 +35,7 @@ def shift_correlate(
     """
     image = pad_and_dilate(image, padding, lhs_dilation)
     kernel = kernel.astype(accumulation_dtype(kernel.dtype))
-    # Either the columns of whole maps fill the registers, or the kernels side by side.
+    # Registers are filled either with columns of whole maps or with kernels stored side by side.
     maps_first = channels_first or kernel.shape[3] < costs.register_lanes
     kernel_axis = 1 if maps_first else 3
     # Channels are split here and not within every loop.

@@ -49,7 +49,7 @@ def stop_on_signal() -> Iterator[StopSignal]:
 
 
 def _preempted(step: int) -> signal.Signals | None:
-    """SIGTERM if JAX chose this step as the one after which all processes stop; asked once a step."""
+    """SIGTERM if JAX chose this step as the one after which all processes stop; asked once per step."""
     return signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else None
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree, Shaped
 from ._dtypes import accumulation_dtype
 from ._train_state import TrainState, strip_weak_types
 from .layers import Layer, Params
-from .norms import BATCH
+from .norms import BATCH_AXIS
 
 Metrics = dict[str, Array]
 """Values by name: "loss", and "accuracy" where there is one integer label per image."""
@@ -98,7 +98,7 @@ def _batch_loss(
     def logits_of(image: Array, key: Array) -> Array:
         return net.apply(params, image, train=True, key=key)
 
-    logits = jax.vmap(logits_of, axis_name=BATCH)(images, keys)
+    logits = jax.vmap(logits_of, axis_name=BATCH_AXIS)(images, keys)
     if compute_dtype is not None:
         logits = jax.tree.map(lambda leaf: leaf.astype(accumulation_dtype(leaf.dtype)), logits)
     mean_loss = jnp.mean(jax.vmap(loss)(logits, labels))

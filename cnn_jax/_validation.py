@@ -1,6 +1,6 @@
-"""Argument checks: each returns the checked value, or raises a ValueError or TypeError that names the argument.
+"""Argument validation: each check returns the value, or raises a ValueError or TypeError that names the argument.
 
-Unchecked values are of type Any where callers may pass what a checker must refuse.
+A parameter has type Any where callers may pass a wrong type, which the check rejects.
 """
 
 import math
@@ -137,7 +137,7 @@ def as_positive_shape(shape: Any) -> tuple[int, ...]:
     """A shape as ints of at least 1."""
     sizes = as_shape(shape, hint="")
     if min(sizes, default=1) < 1:
-        raise ValueError(f"shape: expected at least 1 of each, got {shape!r}")
+        raise ValueError(f"shape: expected sizes of at least 1, got {shape!r}")
     return sizes
 
 

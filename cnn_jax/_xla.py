@@ -9,7 +9,7 @@ Three work-arounds are algorithms in other modules:
 - `_correlate` writes derivatives of convolutions as correlations of channels-last images. XLA:CPU brings gradients of
   convolutions into the layout of its fast code outside of loops only (https://github.com/jax-ml/jax/issues/12868). A
   training step inside of `lax.scan` takes 11.6 ms instead of 361. Row: train_step: 256x28x28x1, 16-32, "jax scan".
-  For networks with `lax.conv_general_dilated`, `training.CPU_STEPS_PER_CALL` is 1.
+  `training.CPU_STEPS_PER_CALL` is 1 because a network may contain `lax.conv_general_dilated`.
 - `_reduce_windows` and `pooling` use slices. The gradient of `lax.reduce_window` with `lax.max` is a
   select-and-scatter, which has no deterministic implementation on GPUs (https://github.com/google/flax/issues/4233)
   and takes 20.2 ms instead of 0.92 on the CPU. Row: max_pool's gradient: 256x16x16x32, 64.
@@ -70,8 +70,8 @@ CONCURRENT_TRANSFORMS = 2  # pieces
 def order_after(*arrays: Array) -> Array:
     """Zero, computed from finite arrays: an operation that adds it comes after all of them.
 
-    The arrays are inputs or outputs of operations that XLA does not fuse, such as transforms. Of others XLA would
-    compute the first number separately.
+    The arrays must be inputs or outputs of operations that XLA does not fuse, such as transforms. Of a fused array XLA
+    would compute only the first element, separately.
     """
     return 0 * functools.reduce(operator.add, [array[(0,) * array.ndim].real for array in arrays])
 
@@ -85,7 +85,7 @@ CONVOLUTION_ON_ONE_CORE = tuple(map(int, jaxlib_version.split(".")[:2])) < (0, 1
 
 
 def convolve_on_all_cores(convolve: Callable[[Array, Array], Array], image: Array, kernel: Array) -> Array:
-    """`convolve(image, kernel)`, (N, H, W, K), followed by the minimum over windows of one number.
+    """`convolve(image, kernel)`, (N, H, W, K), followed by the minimum over windows of one element.
 
     The window has two cells, of which one is padding, along an additional axis. XLA:CPU's minimum may drop NaN
     (https://github.com/openxla/xla/issues/21461, test_xla_drops_nan_in_windowed_minimums). So this path is taken only
@@ -103,9 +103,9 @@ def convolve_on_all_cores(convolve: Callable[[Array, Array], Array], image: Arra
     return lax.cond(jnp.isfinite(squared_bound), reduced, convolve, image, kernel)
 
 
-# XLA:CPU computes cheap operations again for every number of a larger consumer. The gradient of pooling needs the index
-# of a window's maximum, a comparison per pixel, at each of these pixels. A square root is not cheap for XLA, so it
-# computes the squared index and its root once per window.
+# XLA:CPU computes cheap operations again for every element of a larger consumer. The gradient of pooling needs the
+# index of a window's maximum, computed by one comparison per pixel, at every pixel of the window. XLA does not count a
+# square root as cheap. Taking the index as a root makes XLA compute it once per window.
 # Report: none known.
 # Versions: seen in jaxlib 0.10.2.
 # Ends: when test_xla_repeats_cheap_indices_for_every_pixel fails. Row: max_pool's gradient: 256x16x16x32, 64.
@@ -115,7 +115,7 @@ def index_computed_once(squared_index: Array) -> Array:
 
 
 # XLA:CPU's YNNPACK fusion of a windowed reduction also takes the broadcast that follows it, as in the gradient of
-# pooling, and writes every number once per pixel of the window. A selection that XLA cannot evaluate prevents that.
+# pooling, and writes every element once per pixel of the window. A selection that XLA cannot evaluate prevents that.
 # Report: none known.
 # Versions: seen in jaxlib 0.10.2.
 # Ends: when test_xla_widens_what_is_broadcast_next fails. Row: train_step: 256x32x32x3, 32-64-128.

@@ -63,7 +63,8 @@ def alternating_flip(
 
     Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024), https://arxiv.org/abs/2404.00498
 
-    >>> image, key = jnp.array([[0.0, 1.0]]), jax.random.key(0)
+    >>> key = jax.random.key(0)
+    >>> image = jnp.array([[0.0, 1.0]])
     >>> jnp.concatenate([alternating_flip(key, image, epoch=epoch) for epoch in range(3)])
     Array([[0., 1.],
            [1., 0.],
@@ -87,7 +88,7 @@ def crop(key: Array, image: Shaped[ArrayLike, "H W *C"], *, border: int = 4) -> 
 
     Raises:
       ValueError: an image of another rank or an empty one; a border below 1 or not less than the image.
-      TypeError: an image that is not of real numbers, or a border that is no int.
+      TypeError: an image that is not of real numbers, or a border that is not an int.
 
     >>> crop(jax.random.key(1), jnp.arange(4.0)[None].repeat(2, 0), border=1)
     Array([[1., 2., 3., 2.],
@@ -96,7 +97,7 @@ def crop(key: Array, image: Shaped[ArrayLike, "H W *C"], *, border: int = 4) -> 
     image = _as_image(image)
     border = check_int("border", border)
     if border >= min(image.shape[:2]):
-        raise ValueError(f"border: expected less than the image of {image.shape[:2]}, got {border}")
+        raise ValueError(f"border: expected less than both sides of the image {image.shape[:2]}, got {border}")
     padded = jnp.pad(image, _pad_widths(image, border), mode="reflect")
     return _random_window(key, padded, image.shape, border)
 
@@ -117,7 +118,7 @@ def shift(
 
     Raises:
       ValueError: an image of another rank or an empty one; `max_shift` below 1.
-      TypeError: an image that is not of real numbers, or `max_shift` that is no int.
+      TypeError: an image that is not of real numbers, or `max_shift` that is not an int.
 
     >>> shift(jax.random.key(1), jnp.ones((2, 3)), max_shift=1)
     Array([[ 1.,  1., -1.],
@@ -155,7 +156,7 @@ def affine(
 
     Raises:
       ValueError: an image of another rank or an empty one; limits that are not finite, a negative scale.
-      TypeError: an image that is not of real numbers, or limits that are no numbers.
+      TypeError: an image that is not of real numbers, or limits that are not numbers.
 
     >>> affine(jax.random.key(0), jnp.ones((4, 4)), angle=0.5).shape
     (4, 4)
@@ -201,10 +202,10 @@ def elastic(
 
     Raises:
       ValueError: an image of another rank or an empty one; a strength that is not finite, a grid below 1 or too fine.
-      TypeError: an image that is not of real numbers, or a strength that is no number.
+      TypeError: an image that is not of real numbers, or a strength that is not a number.
 
-    Source: after Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural Networks" (2003),
-    https://doi.org/10.1109/ICDAR.2003.1227801
+    Source: after Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural Networks Applied to Visual
+    Document Analysis" (2003), https://doi.org/10.1109/ICDAR.2003.1227801
 
     >>> elastic(jax.random.key(0), jnp.ones((8, 8))).shape
     (8, 8)
@@ -233,7 +234,7 @@ def cutout(key: Array, image: Shaped[ArrayLike, "H W *C"], *, size: int, fill: f
 
     Raises:
       ValueError: an image of another rank or an empty one; `size` below 1.
-      TypeError: an image that is not of real numbers, or `size` that is no int.
+      TypeError: an image that is not of real numbers, or `size` that is not an int.
 
     Source: DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout" (2017),
     https://arxiv.org/abs/1708.04552

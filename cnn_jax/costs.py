@@ -2,7 +2,7 @@
 
 A multiply-add is one multiplication whose product is added up. Three operations make them: `lax.dot_general`,
 `lax.conv_general_dilated`, and the sliding dot product of `conv` and of all scores. The sliding dot product counts by
-its definition, whichever algorithm computes it.
+its definition, whichever algorithm computes it. FLOPs are about twice the multiply-adds.
 """
 
 from collections.abc import Callable
@@ -53,9 +53,8 @@ def cost(function_or_net: Callable[..., object] | Layer, *args: PyTree) -> Cost:
         `functools.partial`. For a network, the shape (H, W, C) of its float32 image.
 
     Returns:
-      A `Cost`. A stage of a network has the work and the parameters not already counted for an earlier stage, so that
-      both add up to the network's. Its bytes are those that the stage alone would move; 0 where it returns an earlier
-      value.
+      A `Cost`. Each stage counts only work and parameters that no earlier stage counted, so that the stages add up to
+      the network. A stage's bytes are those that it would move on its own; 0 if it returns an earlier value.
 
     Raises:
       TypeError: `function_or_net` is neither a function nor a `Layer`, an argument is not an array, or the shape is not
@@ -119,10 +118,10 @@ def _net_cost(net: Layer, shape: tuple[int, ...]) -> Cost:
     leaves = jax.tree.leaves(params)
     uncounted = {value: leaf.size for value, leaf in zip(graph.inputs[: len(leaves)], leaves, strict=True)}
     parameters = sum(uncounted.values())
-    done = set()
+    counted = set()
     costs = {}
     for (name, stage), output in zip(stages.items(), graph.outputs, strict=True):
-        work = needed_work(graph, [output], done)
+        work = needed_work(graph, [output], counted)
         costs[name] = Cost(
             parameters=sum(uncounted.pop(value, 0) for value in work.read),
             multiply_adds=work.multiply_adds,

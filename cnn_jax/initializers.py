@@ -69,8 +69,9 @@ def whitening(
       ValueError: a wrong rank, images smaller than the kernels, an epsilon that is not above 0.
       TypeError: images that are not real numbers, an option of the wrong type.
 
-    Source: Page, "How to Train Your ResNet" (2019), https://myrtle.ai/learn/how-to-train-your-resnet/. There epsilon is
-    5e-4 for pixels of variance 1. Pixels in [-1, 1] have a variance of about 1/4, so a quarter of it does the same.
+    Source: Page, "How to Train Your ResNet" (2019), https://myrtle.ai/learn/how-to-train-your-resnet/. The source
+    uses epsilon = 5e-4 for pixels of variance 1. Pixels in [-1, 1] have a variance of about 1/4, so a quarter of that
+    epsilon has the same effect.
 
     >>> whitening(jax.random.normal(jax.random.key(0), (10, 8, 8, 3)), 2).shape
     (2, 2, 3, 24)
@@ -80,7 +81,7 @@ def whitening(
     rows, columns = as_pair("size", size)
     epsilon = check_number("epsilon", epsilon, "a finite number above 0", lambda epsilon: epsilon > 0)
     if images.shape[1] < rows or images.shape[2] < columns:
-        raise ValueError(f"size: expected at most the images' {images.shape[1:3]}, got {(rows, columns)}")
+        raise ValueError(f"size: expected at most the size of the images {images.shape[1:3]}, got {(rows, columns)}")
 
     patches = _all_patches(images.astype(accumulation_dtype(images.dtype)), rows, columns)
     centered = patches - jnp.mean(patches, 0, keepdims=True)

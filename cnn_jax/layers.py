@@ -122,7 +122,7 @@ def GlobalAvgPool() -> Layer:
     Returns:
       A layer named "global_avg_pool" without parameters.
 
-    Source: Lin, Chen and Yan, "Network In Network" (2014), https://arxiv.org/abs/1312.4400
+    Source: Lin, Chen and Yan, "Network In Network" (2013), https://arxiv.org/abs/1312.4400
 
     >>> GlobalAvgPool().apply({}, jnp.arange(4.0).reshape(2, 2, 1))
     Array([1.5], dtype=float32)
@@ -173,7 +173,7 @@ def Dropout(rate: float) -> Layer:
 
     Raises:
       ValueError: a rate out of range; from `apply`, training without a key.
-      TypeError: a rate that is no number.
+      TypeError: a rate that is not a number.
 
     Source: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting" (2014),
     https://jmlr.org/papers/v15/srivastava14a.html

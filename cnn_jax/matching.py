@@ -154,8 +154,8 @@ def zncc(
 
     Notes:
       In float32 the error is about 1e-6. It is at most 1e-5 on an image whose brightness is a thousand times its
-      contrast, and at most 1e-4 where the brightness steps by that much; with a mask 1e-7 times the step's square.
-      Sums of squared deviations are merged from halves, so that no large numbers are subtracted.
+      contrast, and at most 1e-4 next to a brightness step of that size. With a mask, the error is 1e-7 times the
+      square of the step. Sums of squared deviations are merged from halves, so that no large numbers are subtracted.
 
     Source: Lewis, "Fast Normalized Cross-Correlation" (1995), http://scribblethink.org/Work/nvisionInterface/nip.html;
     TM_CCOEFF_NORMED of OpenCV's matchTemplate, https://docs.opencv.org/4.x/df/dfb/group__imgproc__object.html
@@ -272,12 +272,12 @@ def is_defined(
 ) -> Bool[Array, "H2 W2"]:
     """Whether a score of this module is defined at every position.
 
-    It is not where the patch or the feature is degenerate (constant for zncc, all zero for the scores with norms, fully
-    masked), where it is 0 by convention, nor where the patch or the feature has a pixel that is not finite. Arguments
-    and errors are those of `match`.
+    A score is undefined where the patch or the feature has a pixel that is not finite, and where either is degenerate:
+    constant for zncc, all zero for the scores with norms, or fully masked. Degenerate scores are 0 by convention.
+    Arguments and errors are those of `match`.
 
     Args:
-      score: a function of this module that scores patches, else a ValueError.
+      score: one of this module's scores; any other function raises a ValueError.
 
     >>> import jax.numpy as jnp
     >>> is_defined(jnp.array([[0.0, 0.0, 1.0]]), jnp.array([[1.0, 2.0]]), cosine)

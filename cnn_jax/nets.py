@@ -32,7 +32,7 @@ def xo_net(*, features: Sequence[int] = (16, 32, 32, 64), classes: int = 2) -> L
 
     Raises:
       ValueError: no features, a number below 1.
-      TypeError: numbers that are no ints.
+      TypeError: numbers that are not ints.
 
     >>> net = xo_net()
     >>> params = jax.eval_shape(lambda key: net.init(key, (28, 28, 1)), jax.random.key(0))
@@ -56,7 +56,7 @@ def lenet5(*, classes: int = 10) -> Layer:
 
     Raises:
       ValueError: `classes` below 1.
-      TypeError: `classes` that is no int.
+      TypeError: `classes` that is not an int.
 
     Source: LeCun, Bottou, Bengio and Haffner, "Gradient-based learning applied to document recognition" (1998),
     https://doi.org/10.1109/5.726791
@@ -83,7 +83,7 @@ def digit_net(*, features: Sequence[Sequence[int]] = ((8, 16), (16, 16)), classe
 
     Raises:
       ValueError: no groups, an empty group, a number below 1.
-      TypeError: numbers that are no ints.
+      TypeError: numbers that are not ints.
 
     >>> params = jax.eval_shape(lambda key: digit_net().init(key, (28, 28, 1)), jax.random.key(0))
     >>> sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -111,7 +111,7 @@ def cosine_net(*, features: Sequence[int] = (5, 8, 5), classes: int = 10) -> Lay
 
     Raises:
       ValueError: no features, a number below 1.
-      TypeError: numbers that are no ints.
+      TypeError: numbers that are not ints.
 
     Source: Rohrer, "Sharpened Cosine Similarity", https://github.com/brohrer/sharpened-cosine-similarity
 
@@ -151,7 +151,7 @@ def resnet9(*, features: int = 64, classes: int = 10) -> Layer:
 
     Raises:
       ValueError: a number below 1.
-      TypeError: numbers that are no ints.
+      TypeError: numbers that are not ints.
 
     Source: Page, "How to Train Your ResNet" (2019), https://myrtle.ai/learn/how-to-train-your-resnet/
 
@@ -188,7 +188,7 @@ def airbench_net(*, features: Sequence[int] = (64, 256, 256), classes: int = 10)
 
     Raises:
       ValueError: no features, a number below 1.
-      TypeError: numbers that are no ints.
+      TypeError: numbers that are not ints.
 
     Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024), https://arxiv.org/abs/2404.00498, and its
     later version with Muon, https://github.com/KellerJordan/cifar10-airbench. There GELU is the exact one, and kernels

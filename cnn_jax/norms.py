@@ -12,9 +12,9 @@ from ._dtypes import accumulation_dtype
 from ._layer import Intercept, Layer, Params, Shape, Stages, identity, init_without_params
 from ._validation import as_floats, as_shape, check_int, check_number
 
-__all__ = ["BATCH", "BatchNorm", "GroupNorm", "LayerNorm", "LocalResponseNorm", "calibrate"]
+__all__ = ["BATCH_AXIS", "BatchNorm", "GroupNorm", "LayerNorm", "LocalResponseNorm", "calibrate"]
 
-BATCH = "batch"  # name of the vmapped axis over which BatchNorm takes statistics
+BATCH_AXIS = "batch"  # name of the vmapped axis over which BatchNorm takes statistics
 
 
 def BatchNorm(*, use_scale: bool = True, use_bias: bool = True, epsilon: float = 1e-5) -> Layer:
@@ -42,7 +42,7 @@ def BatchNorm(*, use_scale: bool = True, use_bias: bool = True, epsilon: float =
     Raises:
       ValueError: an epsilon out of range; from `apply`, training without an axis named "batch", or an image with other
         channels than the parameters.
-      TypeError: an epsilon that is no number.
+      TypeError: an epsilon that is not a number.
 
     Source: Ioffe and Szegedy, "Batch Normalization" (2015), https://arxiv.org/abs/1502.03167. Wu and Johnson,
     "Rethinking 'Batch' in BatchNorm" (2021), https://arxiv.org/abs/2105.07576, for precise BN.
@@ -146,7 +146,7 @@ def LayerNorm(*, use_scale: bool = True, use_bias: bool = True, epsilon: float =
 
     Raises:
       ValueError: an epsilon out of range.
-      TypeError: an epsilon that is no number.
+      TypeError: an epsilon that is not a number.
 
     Source: Ba, Kiros and Hinton, "Layer Normalization" (2016), https://arxiv.org/abs/1607.06450
 
@@ -184,7 +184,7 @@ def LocalResponseNorm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75,
 
     Raises:
       ValueError: `size` below 1.
-      TypeError: `size` that is no int.
+      TypeError: `size` that is not an int.
 
     Source: Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks" (2012),
     https://doi.org/10.1145/3065386. There alpha is not divided by the size.
@@ -223,10 +223,11 @@ def _square(x: Array) -> Array:
 def _pmean_over_batch(value: Array) -> Array:
     """The mean over the vmapped axis named "batch"."""
     try:
-        return lax.pmean(value, BATCH)
+        return lax.pmean(value, BATCH_AXIS)
     except NameError as error:
         raise ValueError(
-            f"BatchNorm: training needs images mapped by jax.vmap(..., axis_name={BATCH!r}), got no axis of that name"
+            f"BatchNorm: training needs images mapped by jax.vmap(..., axis_name={BATCH_AXIS!r}), "
+            "got no axis of that name"
         ) from error
 
 

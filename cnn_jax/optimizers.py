@@ -88,7 +88,9 @@ def with_ema(
 def lookahead(
     optimizer: optax.GradientTransformation, *, sync_period: int = 5, slow_step_size: float = 0.5
 ) -> optax.GradientTransformationExtraArgs:
-    """Lookahead: every `sync_period` steps the slow weights move towards the fast ones, which are reset to them.
+    """Lookahead: adds slow weights, which follow the optimizer's fast weights.
+
+    Every `sync_period` steps, slow weights move towards the fast ones; then the fast weights are set to the slow ones.
 
         slow <- slow + slow_step_size (parameters - slow),  parameters <- slow
 

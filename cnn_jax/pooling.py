@@ -60,7 +60,7 @@ def max_pool(
     Array([[4., 5.],
            [7., 8.]], dtype=float32)
     """
-    return _max(*_checked(image, window, stride, padding))
+    return _max(*_check_arguments(image, window, stride, padding))
 
 
 def min_pool(
@@ -78,7 +78,7 @@ def min_pool(
     Array([[0., 2.],
            [6., 8.]], dtype=float32)
     """
-    image, window_size, strides, pads = _checked(image, window, stride, padding)
+    image, window_size, strides, pads = _check_arguments(image, window, stride, padding)
     return -_max(-image, window_size, strides, pads)
 
 
@@ -99,7 +99,7 @@ def max_abs_pool(
     >>> max_abs_pool(jnp.array([[1.0, -3.0], [2.0, 0.0]]))
     Array([[-3.]], dtype=float32)
     """
-    image, window_size, strides, pads = _checked(image, window, stride, padding)
+    image, window_size, strides, pads = _check_arguments(image, window, stride, padding)
     largest = _max(image, window_size, strides, pads)
     smallest = -_max(-image, window_size, strides, pads)
     return jnp.where(largest < -smallest, smallest, largest)
@@ -120,7 +120,7 @@ def avg_pool(
     Array([[2. , 3.5],
            [6.5, 8. ]], dtype=float32)
     """
-    image, window_size, strides, pads = _checked(image, window, stride, padding)
+    image, window_size, strides, pads = _check_arguments(image, window, stride, padding)
     terms = image.astype(accumulation_dtype(image.dtype))
     if _is_tiled(window_size, strides):
         total = _tiled_sum(_whole_tiles(terms, window_size, pads, 0), window_size)
@@ -153,7 +153,7 @@ def global_avg_pool(image: Shaped[ArrayLike, "H W *C"]) -> Float[Array, "*C"]:
     return jnp.mean(image, axis=(0, 1))
 
 
-def _checked(
+def _check_arguments(
     image: Shaped[ArrayLike, "..."], window: int | Sequence[int], stride: int | Sequence[int], padding: Padding
 ) -> tuple[Array, Pair, Pair, Pads]:
     """The image as floats, the window's size, the strides and the pads."""
@@ -184,8 +184,8 @@ def _first_max(a: Array, b: Array, *_: int) -> Array:
     return jnp.where(_is_first_max(a, b), a, b)
 
 
-# Windows that do not overlap are two axes of a reshaped image. Values come from slices, which XLA fuses into one pass.
-# Derivatives come from those axes, whose transpose is one pass too: every pixel looks up whether it was the maximum.
+# Reshaping puts the pixels of non-overlapping windows on two axes. Values use slices instead, which XLA fuses into one
+# pass. Derivatives use the axes; their transpose is one pass too: each pixel checks whether it was the maximum.
 
 
 def _is_tiled(window: Pair, stride: Pair) -> bool:
@@ -223,12 +223,12 @@ def _tiled_max(image: Array, window: Pair) -> Array:
 def _tiled_max_jvp(window: Pair, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (image,) = primals
     (tangent,) = tangents
-    first, *others = _pixels_of_tiles(image, window)
-    largest = first
-    squared_index = jnp.zeros(first.shape, jnp.float32)
-    for i, other in enumerate(others, 1):
-        stays = _is_first_max(largest, other)
-        largest = jnp.where(stays, largest, other)
+    first_pixels, *other_pixels = _pixels_of_tiles(image, window)
+    largest = first_pixels
+    squared_index = jnp.zeros(first_pixels.shape, jnp.float32)
+    for i, pixels in enumerate(other_pixels, 1):
+        stays = _is_first_max(largest, pixels)
+        largest = jnp.where(stays, largest, pixels)
         squared_index = jnp.where(stays, squared_index, float(i * i))
     index = index_computed_once(squared_index)
     order = jnp.arange(window[0] * window[1], dtype=jnp.int8).reshape(window)

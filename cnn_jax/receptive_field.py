@@ -77,15 +77,15 @@ def receptive_field(function_or_net: Callable[[Array], Array] | Layer, shape: Se
         return jnp.stack([_center_is_nan(output) for output in outputs_by_name(image).values()])
 
     @functools.cache
-    def hidden_border(axis: int, before: int, after: int) -> np.ndarray:
+    def nan_flags(axis: int, before: int, after: int) -> np.ndarray:
         """Which outputs are NaN in their center when the first and last rows, or columns, of the image are NaN."""
         with jax.ensure_compile_time_eval():
             return np.asarray(nan_reaches(_with_nan_border(image, axis, before, after)))
 
-    _check_no_nan(names, hidden_border(0, 0, 0))
+    _check_no_nan(names, nan_flags(0, 0, 0))
 
     def extent(axis: int, output: int) -> int:
-        return _extent(shape[axis], lambda before, after: bool(hidden_border(axis, before, after)[output]))
+        return _extent(shape[axis], lambda before, after: bool(nan_flags(axis, before, after)[output]))
 
     fields = {name: (extent(0, output), extent(1, output)) for output, name in enumerate(names)}
     return fields if isinstance(function_or_net, Layer) else fields[""]
@@ -124,7 +124,7 @@ def _check_no_nan(names: Sequence[str], is_nan: np.ndarray) -> None:
 
 
 def _extent(size: int, nan_reaches: Callable[[int, int], bool]) -> int:
-    """How many of an axis' `size` pixels lie between the widest NaN borders, before and after, that reach nothing."""
+    """Pixels of an axis left between the widest NaN borders, before and after, that do not reach the output."""
     widths = range(1, size + 1)
     before = bisect.bisect_left(widths, True, key=lambda width: nan_reaches(width, 0))
     after = bisect.bisect_left(widths, True, key=lambda width: nan_reaches(0, width))

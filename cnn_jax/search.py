@@ -68,8 +68,8 @@ def find(
     """Finds features in an image at all given scales and angles: the best matches after non-maximum suppression.
 
     Each feature is scaled and rotated (bilinearly, smoothed before it shrinks) and scored at every position, under a
-    mask if rotation leaves corners empty. Only the best pose per feature and pixel is kept. The best local maximum of
-    these maps is a match, those whose boxes overlap it are dropped, and so on.
+    mask if rotation leaves corners empty. Only the best pose per feature and pixel is kept. The best local maximum is
+    a match, maxima whose boxes overlap it too much are dropped, and this repeats.
 
     Args:
       image: (H, W) or (H, W, C).
@@ -168,7 +168,10 @@ def group_by_shape(features: Any, mask: Any, rank: int) -> list[TemplateGroup]:
         mask = [mask] if is_single and mask is not None else mask
     masks = [None] * len(features) if mask is None else list(mask)
     if len(features) == 0 or len(masks) != len(features):
-        raise ValueError(f"features: expected at least one and a mask for each, got {len(features)}, {len(masks)}")
+        raise ValueError(
+            "features: expected at least one feature and one mask per feature, "
+            f"got {len(features)} features and {len(masks)} masks"
+        )
     groups = collections.defaultdict(list)
     for index, (feature, weights) in enumerate(zip(features, masks, strict=True)):
         (template,) = as_floats(features=feature)
@@ -232,6 +235,7 @@ def suppress_overlaps(candidates: Sequence[Matches], min_score: Array, max_overl
     merged = Matches(*(jnp.concatenate(fields) for fields in zip(*candidates, strict=True)))
     boxes = Boxes(merged.y, merged.x, merged.height, merged.width)
     scores = jnp.where(merged.score >= min_score.astype(merged.score.dtype), merged.score, -jnp.inf)
-    kept = non_max_suppression(boxes, scores, max_overlap=max_overlap, top_k=top_k)
-    matches = Matches(*(jnp.where(kept >= 0, field[kept], jnp.zeros_like(field[kept])) for field in merged))
+    match_indices = non_max_suppression(boxes, scores, max_overlap=max_overlap, top_k=top_k)
+    best = [field[match_indices] for field in merged]
+    matches = Matches(*(jnp.where(match_indices >= 0, field, jnp.zeros_like(field)) for field in best))
     return matches._replace(feature=jnp.where(matches.valid, matches.feature, -1))

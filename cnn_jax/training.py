@@ -190,7 +190,7 @@ def _check_labels(labels: np.ndarray, classes: int) -> None:
 
 
 def _describe_run(key: Array, batch_size: int, source: BatchSource) -> dict[str, object]:
-    """What tells a run from others whose checkpoints it must not continue, as JSON can hold it."""
+    """JSON-serializable identification of a run, compared on resume."""
     return {
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "batch_size": batch_size,

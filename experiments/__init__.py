@@ -1,1 +1,1 @@
-"""Scripts, one a question: `python -m experiments.NAME --help`."""
+"""Scripts, one per question: `python -m experiments.NAME --help`."""

@@ -1,9 +1,10 @@
-"""What would 1, 8 and 1,000 accelerators do for a billion images, and what would they wait for?
+"""How long would a billion pictures take on many devices?
 
-An estimate from rates measured on this machine: images of 28x28 pixels per second through the X/O network and through
-the matcher (16 features of 3x3, zncc), images per second in training (1,024 per step), and PNG files per second that a
-CPU core decodes. Options give the speed of disks, networks and buses. `--times` says how much faster a device is than
-the one measured here. All steps work at the same time, so the slowest one limits the rate.
+An estimate for 1, 8 and 1,000 devices from rates measured on this machine: images of 28x28 pixels per second through
+the X/O network and through the matcher (16 features of 3x3, zncc), images per second in training (1,024 per step), and
+PNG files per second that a CPU core decodes. Options give the speed of disks, networks and buses. `--times` says
+how much faster a device is than the one measured here. All steps work at the same time, so the slowest one limits the
+rate.
 
     python -m experiments.billion                 devices as fast as the one here
     python -m experiments.billion --times 100     devices a hundred times as fast

@@ -1,4 +1,4 @@
-"""How soon does a network tell ten kinds of color pictures apart as well as people do?
+"""How soon does a network classify ten kinds of color pictures as well as people do?
 
 Claim: an accuracy of 94.62 % on the test set after 46 minutes on 2 CPU cores and 0.57 PFLOP (one seed), with test-time
 augmentation by six views. One person reached about 94 % (Karpathy, "Lessons learned from manually classifying

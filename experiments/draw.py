@@ -1,4 +1,4 @@
-"""What does the network see in what you draw? A page for your own browser, served to this machine alone.
+"""What does the network see in your drawing? A page for your own browser, served to this machine alone.
 
 Draw an X or an O with the mouse or a finger, or drop a picture. The page shows the letter, its class and probability,
 the votes, the pixels that count, and every filtered and pooled image. A second tab matches a feature of 3x3 or 5x5

@@ -1,4 +1,4 @@
-"""Where in these pictures is this template, however it is scaled and turned?
+"""Where in these pictures is this template, at any scale and angle?
 
 Claim: in a picture of 40 shapes at 3 scales and 8 angles, with noise of standard deviation 0.3 (black is -1, white 1),
 all shapes are found with the right scale and angle, and there is no false alarm. With seed 0, all are within 0.1 pixels
@@ -136,15 +136,15 @@ def search_and_draw(
     copies: dict[Path, str] = {}
     with Progress("searching", len(files), show=len(files) > 1) as progress:
         for path, result in search_all(files):
-            done = len(matches) + len(unread) + 1
+            searched_count = len(matches) + len(unread) + 1
             if isinstance(result, str):
                 unread[path] = result
             else:
                 matches[path] = result
-                copies[path] = f"{done:04d}_{path.stem[:MAX_STEM_CHARACTERS]}.png"
+                copies[path] = f"{searched_count:04d}_{path.stem[:MAX_STEM_CHARACTERS]}.png"
                 picture = on_white(image_io.read_color(path))
                 save_picture(draw_matches(picture, result, templates), config.out / copies[path])
-            progress.update(done)
+            progress.update(searched_count)
     ordered = {str(path): matches[path] for path in files if path in matches}
     metrics = {"found": ordered, "unread": {str(path): reason for path, reason in unread.items()}}
     figures = {copies[path]: f"{path}: {len(matches[path])} found" for path in files if path in matches}
@@ -161,10 +161,12 @@ def file_results(config: Find, metrics: Mapping[str, Any]) -> report.Results:
     """The report's tables: the first pictures' matches, and the files that could not be searched."""
     matches = metrics["found"]
     blocks = match_tables(dict(list(matches.items())[:MAX_REPORTED_PICTURES]))
-    shown = min(len(matches), MAX_REPORTED_PICTURES)
-    omitted = len(matches) - shown
-    if omitted:
-        blocks.append(f"These are the first {shown} of {len(matches)} pictures; {omitted} more are in {config.out}.")
+    shown_count = min(len(matches), MAX_REPORTED_PICTURES)
+    omitted_count = len(matches) - shown_count
+    if omitted_count:
+        blocks.append(
+            f"These are the first {shown_count} of {len(matches)} pictures; {omitted_count} more are in {config.out}."
+        )
     if metrics["unread"]:
         rows = [[reason] for reason in metrics["unread"].values()]
         blocks.append([["pictures that could not be searched"], *rows])
@@ -198,13 +200,15 @@ def demonstrate(config: Find) -> dict[str, Any]:
     config = dataclasses.replace(config, scales=find_demo.SCALES, angles=find_demo.ANGLES, top_k=2 * len(placed))
     search = make_search(templates, **find_arguments(config))
     matches = match_records(search(picture[None])[0], templates.names)
-    errors, false = find_demo.evaluate(matches, placed)
+    errors, false_alarms = find_demo.evaluate(matches, placed)
     save_picture(picture, out / "picture.png")
     save_picture(draw_matches(picture, matches, templates), out / "found.png")
     precision = {"median": np.median(errors), "largest": max(errors)} if errors else {}
-    metrics = {"placed": len(placed), "right": len(errors), "false": false, "error_pixels": precision}
+    metrics = {"placed": len(placed), "right": len(errors), "false": false_alarms, "error_pixels": precision}
     metrics |= {"found": {"demonstration": matches}}
-    summary = [f"{len(errors)} of {len(placed)} found with the right shape, scale and angle; {false} false alarms"]
+    summary = [
+        f"{len(errors)} of {len(placed)} found with the right shape, scale and angle; {false_alarms} false alarms"
+    ]
     if errors:
         summary.append(f"Position error: {precision['median']:.3f} pixels (median), {precision['largest']:.3f} at most")
     write_results(config, metrics, [*summary, *match_tables(metrics["found"])], DEMONSTRATION_FIGURES)

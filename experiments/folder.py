@@ -1,4 +1,4 @@
-"""What does it take to tell your own pictures apart? A folder for each class, and a minute or so.
+"""What does it take to classify your own pictures? A folder for each class, and a minute or so.
 
 A residual network (ResNet-9) is trained on pictures that are randomly flipped, rotated, scaled and cropped. Predictions
 use test-time augmentation: the mean over each picture and its mirror image.

@@ -1,4 +1,4 @@
-"""Which pictures do the READMEs show? Those that the scripts draw; this script runs them and updates the pictures.
+"""Which pictures do the READMEs show? Those drawn by other scripts; this one runs them and copies the pictures.
 
 Screenshots of the draw page and of a report need the `draw` and `test` extras and Chromium. Without these the old
 screenshots stay.
@@ -34,7 +34,7 @@ PICTURES = {
 }
 SCREENSHOTS = ("draw.png", "draw_feature.png", "report.png")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# No sandbox, GPU or network requests of its own: neither tests nor pictures need them.
+# Chromium runs without sandbox, GPU and background requests, which nothing here needs.
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 PICTURES_DIR = Path(__file__).parent / "_lib" / "pictures"
 

@@ -5,9 +5,9 @@ features; pooling reduces the next layer's work to a quarter. The multiply-adds 
 `cnn_jax.cost`, follow the law exactly. How closely the time follows depends on the method.
 
 Evidence: median times of a bank of features under vmap and jit, while one of the three sizes grows and the others stay
-fixed. All methods are timed in the same rounds. Exponents are least-squares fits on logarithms, over the calls that
-take at least ten times as long as a call that does nothing. An exponent of 1 is the law. The time of Fourier
-transforms hardly depends on the size of the feature.
+fixed. All methods are timed in the same rounds. Exponents are least-squares fits of log time to log size. Calls shorter
+than ten empty calls are left out. The law predicts an exponent of 1. The time of Fourier transforms hardly depends on
+the size of the feature.
 
 Source: Rohrer, "How Convolutional Neural Networks Work" (2016), for the law.
 
@@ -65,7 +65,7 @@ class Fit(NamedTuple):
 
     exponent: float | None
     standard_error: float | None
-    """Of the exponent."""
+    """Standard error of the exponent."""
     r_squared: float | None
     factor: float | None
     points: int

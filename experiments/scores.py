@@ -1,4 +1,4 @@
-"""Which kind of layer withstands a change of light? Networks of two stages, with convolutions and with each score.
+"""Which kind of layer is robust to a change of light? Networks of two stages, with convolutions and with each score.
 
 Each network has two layers of 3x3 features with pooling, and a dense layer. The kinds of layers are: convolution with
 ReLU and max-pooling; convolution with max-abs-pooling alone; and the scores match, cosine, zncc and sharpened cosine
@@ -9,9 +9,9 @@ test images are then made brighter, lower in contrast, and noisier.
 Claim: on MNIST sharpened cosine similarity has the highest accuracy on unchanged images (98.72 %; convolution with ReLU
 98.61 %) and under Gaussian noise (standard deviation 0.5, with white at 1 and black at -1: 96.81 %, match 89.99, cosine
 89.95, convolution 79.17, with ReLU 75.18, zncc 44.95 %). The accuracy of zncc does not depend on brightness and
-contrast (97.31 %). Match and convolution differ only in scale; still, match is more robust to noise: the scale of the
-features at the start and the size of their steps count for much. All numbers are means of three seeds, after four
-epochs, with 12,762 to 12,858 parameters; for all kinds but the convolutions the largest learning rate tried was chosen.
+contrast (97.31 %). Match and convolution differ only in scale, yet match is more robust to noise: the initial scale of
+the features and the size of their updates matter. All numbers are means of three seeds, after four epochs, with 12,762
+to 12,858 parameters; for all kinds but the convolutions the largest learning rate tried was chosen.
 Evidence: the metrics.json of the first command below, run on an AMD EPYC.
 
     python -m experiments.scores                       choose rates and train three networks of each kind on MNIST
@@ -184,7 +184,7 @@ class KindResult(NamedTuple):
     """The networks of one kind of layers."""
 
     predict: predict.Predict
-    """Of the first seed."""
+    """The prediction function of the first seed's network."""
     metrics: dict[str, Any]
 
 

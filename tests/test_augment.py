@@ -218,7 +218,7 @@ def test_64_bits_change_no_dtype(dtype):
 @pytest.mark.parametrize(
     ("function", "options", "message"),
     [
-        (augment.crop, {"border": 8}, r"border: expected less than the image of \(8, 10\), got 8"),
+        (augment.crop, {"border": 8}, r"border: expected less than both sides of the image \(8, 10\), got 8"),
         (augment.crop, {"border": 0}, "border: expected at least 1, got 0"),
         (augment.shift, {"max_shift": 0}, "max_shift: expected at least 1, got 0"),
         (augment.cutout, {"size": 0}, "size: expected at least 1, got 0"),

@@ -66,7 +66,7 @@ def test_whitening_takes_sizes_of_two_numbers():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match=r"size: expected at most the images' \(4, 5\), got \(5, 5\)"):
+    with pytest.raises(ValueError, match=r"size: expected at most the size of the images \(4, 5\), got \(5, 5\)"):
         whitening(jnp.zeros((1, 4, 5, 1)), 5)
     with pytest.raises(ValueError, match="images: expected shape"):
         whitening(jnp.zeros((4, 5, 1)))

@@ -200,13 +200,13 @@ def test_features_that_fit_at_some_scales_only():
 FEATURE = noise(1, 5, 6)
 ERRORS = [
     ({"features": noise(0, 41, 6)}, ValueError, "features: expected one that fits into the image"),
-    ({"features": []}, ValueError, "features: expected at least one"),
+    ({"features": []}, ValueError, "features: expected at least one feature and one mask per feature, got 0"),
     ({"features": noise(0, 5, 6, 3, 2)}, ValueError, "features: expected shape"),
     ({"image": IMAGE[0]}, ValueError, "image: expected shape"),
     ({"mask": np.ones((5, 5))}, ValueError, "mask: expected the shape of the feature"),
     ({"score": "zncc"}, TypeError, "score: expected a function such as zncc, got 'zncc'"),
     ({"score": partial(cnn.match, stride=2)}, ValueError, "score: expected maps of all positions"),
-    ({"features": [FEATURE], "mask": []}, ValueError, "a mask for each"),
+    ({"features": [FEATURE], "mask": []}, ValueError, "one mask per feature, got 1 features and 0 masks"),
     ({"scales": ()}, ValueError, "scales: expected at least one number"),
     ({"scales": (0.0,)}, ValueError, "scales: expected numbers above 0"),
     ({"scales": 2.0}, TypeError, "scales: expected a sequence of Python numbers"),

@@ -129,7 +129,7 @@ def test_shapes_are_ints():
         as_shape(3)
     with pytest.raises(TypeError, match=r"shape: expected ints .*, got \(3, 0.5\)$"):
         as_positive_shape((3, 0.5))
-    with pytest.raises(ValueError, match=r"shape: expected at least 1 of each, got \(3, 0\)"):
+    with pytest.raises(ValueError, match=r"shape: expected sizes of at least 1, got \(3, 0\)"):
         as_positive_shape((3, 0))
 
 

@@ -40,11 +40,11 @@ class CatalogEntry(NamedTuple):
     """A published data set."""
 
     url: str
-    """Of the folder that holds its files."""
+    """URL of the folder that holds its files."""
     classes: tuple[str, ...]
     """The meaning of each label."""
     checksums: dict[str, str]
-    """Of each file, by its name."""
+    """Checksum of each file, by its name."""
 
 
 CATALOG = {

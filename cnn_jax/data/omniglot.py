@@ -36,7 +36,7 @@ def load_xo(
 
     Raises:
       ValueError: the folder does not exist, or the archive has another checksum than the published one.
-      ConnectionError: the archive is unavailable: neither on this machine nor to download.
+      ConnectionError: the archive is not on this machine and cannot be downloaded.
 
     >>> load_xo("missing")
     Traceback (most recent call last):

@@ -1,4 +1,4 @@
-"""Endless shuffled batches of images that do not fit into memory, read by Grain while a network is trained."""
+"""Data loader: endless shuffled batches of images that do not fit into memory, read by Grain during training."""
 
 import contextlib
 import itertools
@@ -143,15 +143,15 @@ class Stream:
           TypeError: batch_size is not an int.
         """
         batch_size = check_int("batch_size", batch_size)
-        kept: list[_Example] = []
+        readable_examples: list[_Example] = []
         for example in self._examples(batch_size, start):
             if not example.readable:
                 self._leave_out(example.source_index)
                 continue
-            kept.append(example)
-            if len(kept) == batch_size:
-                yield self._stack(kept)
-                kept = []
+            readable_examples.append(example)
+            if len(readable_examples) == batch_size:
+                yield self._stack(readable_examples)
+                readable_examples = []
 
     def _examples(self, chunk_size: int, start: int) -> Iterator[_Example]:
         """The examples from `start` on, unreadable ones included, read in chunks."""
@@ -198,7 +198,7 @@ class Stream:
 
 @contextlib.contextmanager
 def _readable_grain_flags() -> Iterator[None]:
-    """Lets Grain read its Abseil flags, which are parsed only in programs that Abseil starts; they have their defaults.
+    """Marks Grain's Abseil flags as parsed, with their defaults. Abseil parses flags only in programs that it starts.
 
     Without this, starting worker processes raises an UnparsedFlagAccessError (Grain 0.2.18).
     """

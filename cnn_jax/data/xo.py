@@ -42,8 +42,8 @@ def draw(
 ) -> tuple[Float[Array, "size size"], Int[Array, ""]]:
     """Draws one random X (label 0) or O (label 1), white on black.
 
-    A letter is a set of line segments. The ink of a pixel is its distance to the nearest segment, minus the pen's
-    radius, through an antialiased edge:
+    A letter is a set of line segments. A pixel's ink is its depth inside the stroke (the pen's radius minus the
+    distance to the nearest segment), through an antialiased edge:
 
         ink[y, x] = clip(1/2 + max over segments (radius - distance) / edge, 0, 1)
 
@@ -263,7 +263,7 @@ def _fit_into_image(
 
 
 def _ink(segments: Array, radius: Array, edge_pixels: Array, size: int) -> Float[Array, "size size"]:
-    """The ink of each pixel, 0 to 1: its distance to the nearest segment, through the antialiased edge of the pen."""
+    """The ink of each pixel, 0 to 1: its depth inside the stroke, through an antialiased edge."""
     centers = (jnp.arange(size, dtype=segments.dtype) + 0.5) / size * 2 - 1
 
     def depth(segment: Array, radius: Array) -> Array:

@@ -20,7 +20,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 TOLERANCE = 1e-3  # of the largest magnitude
 ROUNDS = 7
-SLOW_SECONDS = 2.0  # of a call whose warm-up counts as a round
+SLOW_SECONDS = 2.0  # seconds per call; the warm-up of a slower call counts as a round
 FEW_ROUNDS = 3
 WARM_UP_FACTOR = 3  # how much longer a call is warmed up than it is timed
 
@@ -31,7 +31,7 @@ class BenchmarkCase(NamedTuple):
     ours: Call
     baselines: Mapping[str, Call]
     cost: cnn_jax.Cost
-    """Of the direct algorithm."""
+    """Cost of the direct algorithm."""
     images: int
     """Images per call."""
     methods: Mapping[str, Call | None] = {}
@@ -61,9 +61,9 @@ def time_call(call: Call, min_seconds: float) -> float:
     needed = 2
     start = time.perf_counter()
     while len(seconds) < needed or time.perf_counter() - start < min_seconds:
-        before = time.perf_counter()
+        call_start = time.perf_counter()
         call()
-        seconds.append(time.perf_counter() - before)
+        seconds.append(time.perf_counter() - call_start)
         if seconds[0] > SLOW_SECONDS:
             needed = 1
     return statistics.median(seconds[len(seconds) // 2 :])
@@ -83,7 +83,7 @@ def median_ms(
       calls: the calls by name.
       min_seconds: how long a call is repeated each time, see `time_call`.
       rounds: number of rounds. The warm-up counts as one for calls that take longer than SLOW_SECONDS.
-      few_rounds: calls that take part in FEW_ROUNDS rounds only if they take longer than SLOW_SECONDS.
+      few_rounds: calls that are limited to FEW_ROUNDS rounds if they take longer than SLOW_SECONDS.
       title: title of a progress display; by default there is none.
     """
     seconds: dict[Key, list[float]] = {}
@@ -128,14 +128,14 @@ def to_numpy(result: Any) -> np.ndarray:
 def run_case(task: str, name: str, case: BenchmarkCase, min_seconds: float) -> dict[str, Any]:
     """One row of throughput.json: compares all results with ours, then times all calls."""
     methods = {method: call for method, call in case.methods.items() if call}
-    others = {**methods, **case.baselines}
-    before = time.perf_counter()
+    alternatives = {**methods, **case.baselines}
+    start = time.perf_counter()
     expected = to_numpy(case.ours())
-    first_call_seconds = time.perf_counter() - before
-    for other, call in others.items():
-        if other not in case.repeats:
-            check_equal_results(f"{task} {name}: {other}", call(), expected)
-    milliseconds = median_ms({"ours": case.ours, **others}, min_seconds=min_seconds, few_rounds=methods)
+    first_call_seconds = time.perf_counter() - start
+    for alternative, call in alternatives.items():
+        if alternative not in case.repeats:
+            check_equal_results(f"{task} {name}: {alternative}", call(), expected)
+    milliseconds = median_ms({"ours": case.ours, **alternatives}, min_seconds=min_seconds, few_rounds=methods)
     milliseconds = {call: value / case.repeats.get(call, 1) for call, value in milliseconds.items()}
     ours = milliseconds["ours"]
     baselines = {baseline: milliseconds[baseline] for baseline in case.baselines}

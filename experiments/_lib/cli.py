@@ -56,7 +56,10 @@ def parse_options(
 
 
 def paragraphs(docstring: str) -> list[str]:
-    """A docstring's paragraphs, each on one line but for blocks of commands; "Claim:" and the like begin one."""
+    """A docstring's paragraphs, joined to one line each, except command blocks.
+
+    "Claim:" and similar words start a paragraph.
+    """
     blocks = PARAGRAPH_BREAK.split(docstring.strip())
     return [block if block.startswith(" ") else " ".join(block.split("\n")) for block in blocks]
 

@@ -22,13 +22,13 @@ class Inspection(NamedTuple):
     """The outputs of a network and its explanation for a letter."""
 
     probabilities: Float[Array | np.ndarray, " K"]
-    """Of the classes, with test-time augmentation."""
+    """Probabilities of the classes, with test-time augmentation."""
     votes: Float[Array | np.ndarray, " K"]
     """The logits of the letter as drawn, without test-time augmentation."""
     stages: Mapping[str, Shaped[Array | np.ndarray, "..."]]
     """The intermediate activations of the letter as drawn."""
     vote_falls: Float[Array | np.ndarray, "_ _"]
-    """How far the predicted class's vote falls when a square around every second pixel is covered."""
+    """For every second pixel, how far the predicted class's vote falls when the square around it is covered."""
 
 
 class Inspect(Protocol):

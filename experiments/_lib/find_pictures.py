@@ -14,8 +14,8 @@ from cnn_jax.data import image_io
 from . import cli
 
 MAX_BATCH = 8  # pictures per device searched at a time
-MAX_BATCH_NUMBERS = 4_000_000  # numbers in these pictures
-MAX_WAITING_NUMBERS = 50_000_000  # numbers in pictures that wait for others of their size
+MAX_BATCH_NUMBERS = 4_000_000  # elements of these pictures' arrays
+MAX_WAITING_NUMBERS = 50_000_000  # elements of the arrays of pictures that wait for others of their size
 MIN_COLOR_RANGE = 0.02  # between the channels of a pixel that counts as colored
 MIN_OPACITY = 0.5  # of pixels that count
 GRAY_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue in ITU-R BT.601
@@ -28,7 +28,7 @@ class Templates(NamedTuple):
     features: list[np.ndarray]
     """(h, w) without colors, or (h, w, 3)."""
     masks: list[np.ndarray | None]
-    """Of the features' shapes, True where a pixel counts; None if all do."""
+    """Masks of the features' shapes, True where a pixel counts; None if all do."""
 
     @property
     def in_color(self) -> bool:
@@ -133,8 +133,8 @@ def read_picture(path: Path, in_color: bool) -> np.ndarray | Unread:
 def batch_by_size(files: Iterable[Path], in_color: bool, devices: int) -> Iterator[dict[Path, np.ndarray] | Unread]:
     """Reads files and yields batches of pictures of one size, and the files that cannot be read.
 
-    For every size there are full batches and single pictures, so at most two programs are compiled. Pictures come
-    singly at the end, and when too many of other sizes come in between.
+    Pictures of each size come in full batches or one by one, so at most two programs are compiled per size. They come
+    one by one at the end, or when too many pictures of other sizes are waiting.
     """
     waiting: dict[tuple[int, ...], dict[Path, np.ndarray]] = collections.defaultdict(dict)
     for path in files:

@@ -46,10 +46,10 @@ def center(match: Record) -> tuple[float, float]:
     return match["y"] + (match["height"] - 1) / 2, match["x"] + (match["width"] - 1) / 2
 
 
-def match_tables(found: Mapping[str, Sequence[Record]]) -> list[str | report.Table]:
+def match_tables(records_by_picture: Mapping[str, Sequence[Record]]) -> list[str | report.Table]:
     """For every picture the number of its matches, and a table of them."""
     blocks: list[str | report.Table] = []
-    for picture, matches in found.items():
+    for picture, matches in records_by_picture.items():
         blocks.append(f"{picture}: {len(matches)} found")
         if matches:
             rows = [[format(value, FORMATS.get(name, "")) for name, value in match.items()] for match in matches]

@@ -67,8 +67,8 @@ def load_classifier(path: Path, name: str, shape: tuple[int, int, int], classes:
         expected = jax.eval_shape(lambda key: net.init(key, shape), jax.random.key(0))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected options of {name}, got {options} ({error})") from error
-    fit = _shapes_and_dtypes(params) == _shapes_and_dtypes(expected)
-    if not fit or jax.eval_shape(net.apply, expected, jnp.zeros(shape)).shape != (classes,):
+    shapes_match = _shapes_and_dtypes(params) == _shapes_and_dtypes(expected)
+    if not shapes_match or jax.eval_shape(net.apply, expected, jnp.zeros(shape)).shape != (classes,):
         raise ValueError(f"{path}: the parameters do not fit {name} with {classes} classes and the options {options}")
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
         raise ValueError(f"{path}: expected finite parameters, got infinity or NaN")

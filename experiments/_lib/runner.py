@@ -50,7 +50,7 @@ class Run(NamedTuple):
     """A script's run."""
 
     out: Path
-    """Where this process writes its results: the folder asked for, or in all but the first process a temporary one."""
+    """Folder for this process's results: `--out` in the first process, a temporary folder in all others."""
     checkpoint_dir: Path
     mesh: Mesh | None
 
@@ -132,14 +132,15 @@ def claim_dir(checkpoint_dir: Path, config: RunOptions) -> None:
     refuse_other_options(f"{checkpoint_dir}: holds an unfinished run", recorded, identity)
 
 
-def refuse_other_options(what: str, recorded: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
-    """Raises ValueError, beginning with `what`, if recorded options differ from the requested ones."""
+def refuse_other_options(subject: str, recorded: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
+    """Raises ValueError, beginning with `subject`, if recorded options differ from the requested ones."""
     for name in {**recorded, **requested}:
-        before = recorded.get(name)
-        now = requested.get(name)
-        if before != now:
+        recorded_value = recorded.get(name)
+        requested_value = requested.get(name)
+        if recorded_value != requested_value:
             raise ValueError(
-                f"{what} with {name}={before}, this one has {name}={now}; choose another --out, or pass --no-resume"
+                f"{subject} with {name}={recorded_value}, this one has {name}={requested_value}; "
+                "choose another --out, or pass --no-resume"
             )
 
 
@@ -150,11 +151,11 @@ def has_checkpoints(checkpoint_dir: Path) -> bool:
 
 def delete_checkpoints(checkpoint_dir: Path) -> None:
     """Deletes a folder of checkpoints. It is renamed first, so an interrupted deletion leaves no valid checkpoint."""
-    doomed = checkpoint_dir.with_name(f"{checkpoint_dir.name}.done")
-    shutil.rmtree(doomed, ignore_errors=True)
+    renamed_dir = checkpoint_dir.with_name(f"{checkpoint_dir.name}.done")
+    shutil.rmtree(renamed_dir, ignore_errors=True)
     if checkpoint_dir.exists():
-        checkpoint_dir.rename(doomed)
-        shutil.rmtree(doomed)
+        checkpoint_dir.rename(renamed_dir)
+        shutil.rmtree(renamed_dir)
 
 
 def fit_with_checkpoints(
@@ -203,12 +204,12 @@ def connect_devices(devices: int | None, distributed: tuple[str, ...]) -> Mesh |
     if distributed:
         connect_processes(distributed)
     available = len(jax.local_devices())
-    wanted = devices or (available if distributed else 1)
-    if wanted > available:
+    devices_per_process = devices or (available if distributed else 1)
+    if devices_per_process > available:
         raise ValueError(f"--devices: expected at most {available} (available), got {devices}")
-    if wanted == 1 and not distributed:
+    if devices_per_process == 1 and not distributed:
         return None
-    chosen = [device for i in range(jax.process_count()) for device in jax.local_devices(i)[:wanted]]
+    chosen = [device for i in range(jax.process_count()) for device in jax.local_devices(i)[:devices_per_process]]
     return Mesh(np.array(chosen), ("batch",))
 
 
@@ -221,9 +222,9 @@ def connect_processes(distributed: tuple[str, ...]) -> None:
             address = {"coordinator_address": coordinator, "num_processes": int(count), "process_id": int(index)}
         jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECONDS, **address)
     except (ValueError, RuntimeError) as error:
-        given = " ".join(distributed)
+        option_value = " ".join(distributed)
         expected = "auto, or HOST:PORT COUNT INDEX"
-        raise ValueError(f"--distributed: expected {expected}, got {given!r} ({error})") from error
+        raise ValueError(f"--distributed: expected {expected}, got {option_value!r} ({error})") from error
 
 
 def barrier(name: str) -> None:

@@ -17,7 +17,10 @@ BLACK = -1.0
 
 
 class OcclusionCase(NamedTuple):
-    """A network of `cnn_jax.nets` and a square image, one square of which is covered around every pixel."""
+    """A network of `cnn_jax.nets` and a square image.
+
+    For each pixel, there is a copy of the image in which the square around it is covered.
+    """
 
     network: str
     side: int

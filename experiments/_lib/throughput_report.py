@@ -12,7 +12,7 @@ BUSY_LOAD = 1.0  # load average, over the last minute, above which other program
 BASELINE_GROUPS = {
     "PyTorch": ("torch", "torch channels last", "torch.compile"),
     "Flax and Equinox": ("flax", "equinox"),
-    "JAX alone": ("jax",),
+    "plain JAX": ("jax",),
 }
 GROUPED_TASKS = ("train_step", "inference")
 
@@ -77,7 +77,7 @@ def results(content: Mapping[str, Any], kinds: Mapping[str, Any]) -> report.Resu
 def notes(peaks: Mapping[str, float]) -> list[str]:
     """What the tables' columns mean."""
     return [
-        f"scan: a step of cnn_jax, in one lax.scan of {OURS_SCAN_STEPS}. jax: JAX alone. jax scan: its step, in a scan "
+        f"scan: a step of cnn_jax, in one lax.scan of {OURS_SCAN_STEPS}. jax: plain JAX. jax scan: its step, in a scan "
         f"of {PLAIN_JAX_SCAN_STEPS}. jax loop: one covered image after the other.",
         "GFLOP/s are those of the direct algorithm; Fourier transforms need fewer. GB/s count inputs and outputs once. "
         f"In brackets: share of this machine's peaks, {peaks['gflops']:.0f} GFLOP/s (matrix product) and "

@@ -84,7 +84,7 @@ def tta_log_probs(
       params: its parameters.
       pixels: images in [-1, 1].
       views: the variants of every image.
-      weights: one positive number a view; by default all are equal.
+      weights: one positive number per view; by default all are equal.
 
     >>> net = cnn_jax.Flatten()
     >>> pixels = jnp.array([[3.0, 0.0], [0.0, 0.0]]).reshape(2, 1, 2, 1)

@@ -88,7 +88,7 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def answers(pictures):
     """What the script answers to several command lines, by name."""
-    scales = ("--scales", 1, 5000)  # a scale that fits nowhere is no error
+    scales = ("--scales", 1, 5000)  # a scale that fits nowhere is not an error
     lines = {
         "folder": (["shots", *TEMPLATE, *scales, "--out", "searched"], 2),
         "transparent": (["colored.png", "--template", "transparent.png", "--json"], 0),

@@ -48,9 +48,7 @@ def test_whatever_is_written_is_escaped_and_valid(tmp_path):
 def test_a_docstring_is_shown_whole(tmp_path):
     report.write_html(tmp_path, "xo", Config(), [])
     texts = check_report(tmp_path, figures=0)
-    assert texts["h1"] == [
-        "Can a small network tell X from O however it is drawn, having seen only letters that a program drew?"
-    ]
+    assert texts["h1"] == ["Can a small network tell X from O, however the letter is drawn?"]
     assert texts["b"] == ["Claim:", "Evidence:"]
     assert "python -m experiments.xo" in texts["code"]
     assert [line.split()[:4] for line in texts["pre"][0].splitlines()][1:] == [

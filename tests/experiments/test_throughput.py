@@ -97,7 +97,7 @@ def test_a_run_with_what_is_installed(tmp_path):
         assert (f"{name}: not installed" in out) == (name not in content["libraries"])
     assert out.count("| zncc ") == 2
     cli.check_report(tmp_path / "runs/throughput", figures=0)
-    assert "train_step, JAX alone: the fastest baseline takes" in out
+    assert "train_step, plain JAX: the fastest baseline takes" in out
     assert "the first step, compiled or read from the cache, took" in out
 
 
