@@ -48,7 +48,7 @@ CALLS: list[tuple[Callable[[], object], str, str]] = [
 def main() -> None:
     print(f"cnn_jax {cnn_jax.__version__} from {Path(cnn_jax.__file__).parent}")
     assert cnn_jax.match(jnp.ones((4, 4)), jnp.ones((2, 2))).shape == (3, 3)
-    params, history = fit(key=jax.random.key(0))
+    _, history = fit(key=jax.random.key(0))
     assert history["loss"].shape == (1,)
     for call, package, extra in CALLS:
         try:
