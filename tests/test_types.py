@@ -15,7 +15,7 @@ MISTAKES = {
     "cnn_jax.match(image, None)": '"None" is not assignable',
     "cnn_jax.zncc(image, image, striped=2)": 'No parameter named "striped"',
     "cnn_jax.find(image, image, score=len)": "is not assignable to",
-    "cnn_jax.fit(net, (image, image), optimizer=0.1, steps=1, key=params)": '"float" is not assignable',
+    "cnn_jax.fit(net, (image, image), optimizer=0.1, steps=1, key=jax.random.key(0))": '"float" is not assignable',
     "cnn_jax.is_defined(image, image).scores": 'Cannot access attribute "scores"',
 }
 START = """
