@@ -21,6 +21,7 @@ from ._checksums import json_checksum, leaves_by_path, tree_checksums
 from ._errors import one_line
 from ._orbax import import_orbax, make_manager, restore_numpy, silence_abandoned_tasks
 from ._sharding import is_prng_key, key_data, put_on_sharding, to_host
+from ._typing import JsonObject
 
 STATE = "state"  # names of a checkpoint's items
 RECORD = "record"
@@ -162,7 +163,7 @@ class RunCheckpointer:
         return None
 
     @functools.cached_property
-    def _manager(self) -> Any:  # of Orbax
+    def _manager(self) -> Any:  # the type of `make_manager`
         """Made after damaged checkpoints are out of the way, on which its constructor fails."""
         return make_manager(self.directory)
 
@@ -189,7 +190,7 @@ class RunCheckpointer:
             position=positions[jax.process_index()] if positions else None,
         )
 
-    def _check_compatible(self, record: dict[str, Any], like: PyTree) -> None:  # Any: JSON
+    def _check_compatible(self, record: JsonObject, like: PyTree) -> None:
         """Raises IncompatibleCheckpoint for a record of another run or of a state with other arrays."""
         expected = self._run | _describe(like)
         saved = record["run"] | record["state"]
