@@ -47,6 +47,7 @@ from ._typing import Padding, Scalar, Score
 from ._validation import as_scalar
 
 __all__ = [
+    "Score",
     "cosine",
     "is_defined",
     "match",

@@ -15,6 +15,8 @@ from ._typing import JsonObject
 from .files import atomic_write
 from .layers import Params
 
+__all__ = ["SavedModel", "load_params", "save_params"]
+
 FORMAT = "cnn_jax 1"
 SEPARATOR = "/"  # between the keys of nested dicts in a file
 # Dtypes that NumPy reads from a file. Safetensors can hold some of float8 too, but NumPy reads none of them.

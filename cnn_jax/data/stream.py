@@ -15,6 +15,8 @@ from .._errors import one_line
 from .._optional import optional_import
 from .._validation import check_int
 
+__all__ = ["Source", "Stream", "StreamBatch"]
+
 MAX_EPOCHS = 2**30  # Grain repeats a data set a finite number of times; no run reaches the last epoch
 NAMED_IN_ERROR = 3  # corrupt images that an error names
 log = logging.getLogger(__name__)
