@@ -13,6 +13,9 @@ Every function takes one image; `jax.vmap` adds the batch. By topic:
 - Data: `cnn_jax.data`.
 """
 
+import importlib
+from types import ModuleType
+
 from . import augment, explain, initializers, nets, optimizers
 from ._export import export
 from ._malloc import keep_freed_memory
@@ -101,3 +104,10 @@ __all__ = [
     "window_sum",
     "zncc",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Imports `figures`, which needs matplotlib, and `data` when they are first used."""
+    if name in ("data", "figures"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

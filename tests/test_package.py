@@ -198,3 +198,14 @@ def test_every_public_module_lists_its_names(path):
     assert listed == sorted(set(listed))
     assert not [name for name in listed if name.startswith("_")]
     assert set(listed) <= set(top_level_names(tree))
+
+
+def test_figures_and_data_are_imported_when_they_are_used():
+    code = """
+import sys, cnn_jax
+print("cnn_jax.figures" in sys.modules, "matplotlib" in sys.modules)
+print(cnn_jax.figures.__name__, cnn_jax.data.__name__)
+print(getattr(cnn_jax, "figure", "no figure"))
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert answer.stdout.splitlines() == ["False False", "cnn_jax.figures cnn_jax.data", "no figure"]
