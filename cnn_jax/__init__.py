@@ -15,6 +15,7 @@ Every function takes one image; `jax.vmap` adds the batch. By topic:
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from . import augment, explain, initializers, nets, optimizers
 from ._export import export
@@ -105,9 +106,13 @@ __all__ = [
     "zncc",
 ]
 
+if TYPE_CHECKING:
+    from . import data as data
+    from . import figures as figures
+else:  # hidden from type checkers, for which a module with __getattr__ has every attribute
 
-def __getattr__(name: str) -> ModuleType:
-    """Imports `figures`, which needs matplotlib, and `data` when they are first used."""
-    if name in ("data", "figures"):
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> ModuleType:
+        """Imports `figures`, which needs matplotlib, and `data` when they are first used."""
+        if name in ("data", "figures"):
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
