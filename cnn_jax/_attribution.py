@@ -13,11 +13,11 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, Shaped
 
 from ._activations import check_image, find_stage
+from ._typing import Scalar
 from ._validation import as_floats, as_pair, check_int, check_number
 from .layers import Layer, Params
 
 Label = Int[ArrayLike, ""] | None
-Scalar = float | Shaped[ArrayLike, ""]
 
 
 def saliency(

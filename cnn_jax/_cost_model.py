@@ -11,10 +11,8 @@ import math
 from typing import NamedTuple
 
 from ._geometry import correlation_extents
-from ._typing import Pads, Pair
+from ._typing import Pads, Pair, Shape
 from ._xla import CONVOLUTION_ON_ONE_CORE
-
-Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)

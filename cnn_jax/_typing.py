@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Array, ArrayLike, Shaped
 
 Pair = tuple[int, int]  # (rows, columns)
+Shape = tuple[int, ...]
 Pads = tuple[Pair, Pair]  # ((top, bottom), (left, right))
 Padding = str | Sequence[Sequence[int]]  # "VALID", "SAME", "CEIL", or pads
 Scalar = float | Shaped[ArrayLike, ""]  # a number that may be traced
