@@ -13,6 +13,10 @@ Every function takes one image; `jax.vmap` adds the batch. By topic:
 - Data: `cnn_jax.data`.
 """
 
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from . import augment, explain, initializers, nets, optimizers
 from ._export import export
 from ._malloc import keep_freed_memory
@@ -101,3 +105,14 @@ __all__ = [
     "window_sum",
     "zncc",
 ]
+
+if TYPE_CHECKING:
+    from . import data as data
+    from . import figures as figures
+else:  # hidden from type checkers, for which a module with __getattr__ has every attribute
+
+    def __getattr__(name: str) -> ModuleType:
+        """Imports `figures`, which needs matplotlib, and `data` when they are first used."""
+        if name in ("data", "figures"):
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

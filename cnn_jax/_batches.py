@@ -1,5 +1,6 @@
 """Sources of training batches: arrays in memory, a function that samples examples, or a stream."""
 
+import abc
 import contextlib
 from collections.abc import Generator, Iterator, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -62,8 +63,7 @@ ArrayData = tuple[Shaped[ArrayLike, "N H W *C"], Shaped[ArrayLike, "N ..."]]
 Data = ArrayData | Sample | BatchStream
 
 
-@runtime_checkable
-class BatchSource(Protocol):
+class BatchSource(abc.ABC):
     """Where the batches of a training run come from.
 
     `next_arrays` provides the device arrays for one call of the compiled program. In the program, `load` builds the
@@ -80,28 +80,28 @@ class BatchSource(Protocol):
     """Where this process continues to read, for sources with a position on the host."""
 
     @property
+    @abc.abstractmethod
     def example_arrays(self) -> PyTree:
         """Arrays of the shapes and dtypes that `next_arrays` returns."""
-        ...
 
     @property
     def fingerprint(self) -> Mapping[str, object] | None:
         """JSON-serializable identification of the data, compared on resume; None if it is not compared."""
         return None
 
+    @abc.abstractmethod
     def next_arrays(self) -> PyTree:
         """The device arrays that the next call of the program reads."""
-        ...
 
+    @abc.abstractmethod
     def load(self, arrays: PyTree, data_state: DataState, step: Array) -> tuple[Array, Array, DataState]:
         """The images (N, H, W, C), the labels and the next data state of the step after `step` steps; traced."""
-        ...
 
-    def seek(self, position: int) -> None:
-        """Continues at an earlier `position`."""
+    def seek(self, position: int) -> None:  # noqa: B027
+        """Continues at an earlier `position`; nothing to do for a source without one."""
 
-    def close(self) -> None:
-        """Ends the reading."""
+    def close(self) -> None:  # noqa: B027
+        """Ends the reading; nothing to do for a source that holds nothing open."""
 
 
 @contextlib.contextmanager

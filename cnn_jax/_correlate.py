@@ -6,7 +6,7 @@ tiles and its memory are chosen for the whole batch. Both derivatives are correl
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, TypedDict, Unpack, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,32 @@ from ._typing import Pads, Pair
 from ._validation import check_choice
 
 METHODS = ("auto", "conv", "shift", "im2col", "fft")
+
+
+class AlgorithmOptions(TypedDict):
+    """The keyword arguments of `Algorithm`."""
+
+    stride: Pair
+    padding: Pads
+    dilation: Pair
+    lhs_dilation: Pair
+    channels_first: bool
+    divisor: int
+    precision: lax.PrecisionLike
+
+
+class CorrelateParams(AlgorithmOptions):
+    """The parameters of the primitive."""
+
+    method: str
+
+
+@runtime_checkable
+class Placeholder(Protocol):
+    """The operand whose cotangent a transposition computes; its class depends on JAX's version."""
+
+    @property
+    def aval(self) -> ShapedArray: ...
 
 
 @runtime_checkable
@@ -132,7 +158,9 @@ def check_method(method: str) -> str:
     return check_choice("method", method, METHODS)
 
 
-def dispatch(image: Array, kernel: Array, *, method: str, all_cores: bool = True, **options: Any) -> Array:
+def dispatch(
+    image: Array, kernel: Array, *, method: str, all_cores: bool = True, **options: Unpack[AlgorithmOptions]
+) -> Array:
     """`correlate` in terms of JAX's own operations, by one of ALGORITHMS or the fastest of them on each platform.
 
     `options` are those of `Algorithm`. `all_cores=False` keeps branches out of XLA's convolution: under an outer
@@ -145,8 +173,15 @@ def dispatch(image: Array, kernel: Array, *, method: str, all_cores: bool = True
         method = "conv"  # the symbolic batch size of jax.export
     if method != "auto":
         return algorithms[method](image, kernel, **options)
-    window = {name: value for name, value in options.items() if name not in ("divisor", "precision")}
-    best = best_methods(image.shape, kernel.shape, **window)
+    best = best_methods(
+        image.shape,
+        kernel.shape,
+        stride=options["stride"],
+        padding=options["padding"],
+        dilation=options["dilation"],
+        lhs_dilation=options["lhs_dilation"],
+        channels_first=options["channels_first"],
+    )
     on_cpu = functools.partial(algorithms[best.cpu], **options)
     if best.cpu == best.accelerator:
         return on_cpu(image, kernel)
@@ -155,13 +190,15 @@ def dispatch(image: Array, kernel: Array, *, method: str, all_cores: bool = True
     )
 
 
-def _abstract_eval(image: ShapedArray, kernel: ShapedArray, **params: Any) -> ShapedArray:
+def _abstract_eval(image: ShapedArray, kernel: ShapedArray, **params: Unpack[CorrelateParams]) -> ShapedArray:
     convolve = functools.partial(dispatch, **params | {"method": "conv", "all_cores": False})
     out = jax.eval_shape(convolve, image, kernel)
     return ShapedArray(out.shape, out.dtype)
 
 
-def _batch(args: tuple[Array, Array], axes: tuple[int | None, int | None], **params: Any) -> tuple[Array, int]:
+def _batch(
+    args: tuple[Array, Array], axes: tuple[int | None, int | None], **params: Unpack[CorrelateParams]
+) -> tuple[Array, int]:
     """`jax.vmap` over images enlarges the batch; over kernels it adds output channels; over both it maps `dispatch`."""
     image, kernel = args
     image_axis, kernel_axis = axes
@@ -183,11 +220,8 @@ def _transpose_method(method: str) -> str:
     return "auto" if method == "shift" else method
 
 
-def _transpose_image(ct: Array, image: Any, kernel: Array, **params: Any) -> Array:
-    """The cotangent of the image: the cotangent, dilated by the stride, correlated with the rotated kernel.
-
-    `image` is a placeholder that has an `aval` only; its class depends on JAX's version.
-    """
+def _transpose_image(ct: Array, image: Placeholder, kernel: Array, **params: Unpack[CorrelateParams]) -> Array:
+    """The cotangent of the image: the cotangent, dilated by the stride, correlated with the rotated kernel."""
     aval = image.aval
     ct = jnp.moveaxis(ct, 1, -1) if params["channels_first"] else ct
     spread_size = dilated_size(aval.shape[1:3], params["lhs_dilation"])
@@ -218,11 +252,8 @@ def _transposed_pad(size: int, kernel_size: int, ct_size: int, low: int) -> Pair
     return before, size + kernel_size - 1 - ct_size - before
 
 
-def _transpose_kernel(ct: Array, image: Array, kernel: Any, **params: Any) -> Array:
-    """The cotangent of the kernel: images correlated with the cotangent. Batch and channel axes are swapped.
-
-    `kernel` is a placeholder that has an `aval` only; its class depends on JAX's version.
-    """
+def _transpose_kernel(ct: Array, image: Array, kernel: Placeholder, **params: Unpack[CorrelateParams]) -> Array:
+    """The cotangent of the kernel: images correlated with the cotangent. Batch and channel axes are swapped."""
     aval = kernel.aval
     ct = ct.transpose(2, 3, 0, 1) if params["channels_first"] else ct.transpose(1, 2, 0, 3)
     spread_size = dilated_size(image.shape[1:3], params["lhs_dilation"])

@@ -11,10 +11,8 @@ import math
 from typing import NamedTuple
 
 from ._geometry import correlation_extents
-from ._typing import Pads, Pair
+from ._typing import Pads, Pair, Shape
 from ._xla import CONVOLUTION_ON_ONE_CORE
-
-ArrayShape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +121,8 @@ class FftPlan(NamedTuple):
 
 
 def best_methods(
-    image: ArrayShape,
-    kernel: ArrayShape,
+    image: Shape,
+    kernel: Shape,
     *,
     stride: Pair,
     padding: Pads,
@@ -228,7 +226,7 @@ def _im2col_ns(work: _Work, costs: CpuCosts) -> float:
 
 
 @functools.cache
-def fft_plan(image: ArrayShape, kernel: ArrayShape, costs: FftCosts = FFT_COSTS) -> FftPlan:
+def fft_plan(image: Shape, kernel: Shape, costs: FftCosts = FFT_COSTS) -> FftPlan:
     """The fastest way to cut images (N, H, W, C) for kernels (h, w, C, K) of these shapes.
 
     Tiles at which the transforms of all kernels take more than `max_spectrum_numbers` are left out. If all tiles do,
@@ -246,7 +244,7 @@ def fft_plan(image: ArrayShape, kernel: ArrayShape, costs: FftCosts = FFT_COSTS)
     return min(fitting, key=lambda plan: plan.cost_ns)
 
 
-def _fft_plan(image: ArrayShape, kernel: ArrayShape, tile: Pair, costs: FftCosts) -> FftPlan:
+def _fft_plan(image: Shape, kernel: Shape, tile: Pair, costs: FftCosts) -> FftPlan:
     """The plan with tiles of this size."""
     n, *_, channels = image
     kernels = kernel[3]
@@ -260,7 +258,7 @@ def _fft_plan(image: ArrayShape, kernel: ArrayShape, tile: Pair, costs: FftCosts
     return FftPlan(tile, images, transforms_ns + costs.product_pixel_ns * pixels * channels * kernels)
 
 
-def tile_counts(image: ArrayShape, kernel: ArrayShape, tile: Pair) -> Pair:
+def tile_counts(image: Shape, kernel: Shape, tile: Pair) -> Pair:
     """The tiles that cover an image, down and across; neighbors overlap by the kernel's size less one."""
     down, across = (-(-(n - k + 1) // (t - k + 1)) for n, k, t in zip(image[1:3], kernel[:2], tile, strict=True))
     return down, across

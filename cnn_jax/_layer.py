@@ -8,11 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Array, ArrayLike, Shaped
 
 from ._padding import explicit_padding
-from ._typing import Padding, Pair
+from ._typing import Padding, Pair, Shape
 from ._validation import as_pair
 
 Params = dict[str, Any]  # Any: an array, or the Params of an inner layer
-Shape = tuple[int, ...]
 # An ordered dict keeps its order through jit and vmap, which sort the keys of a plain one.
 Stages = collections.OrderedDict[str, Array]
 

@@ -1,7 +1,7 @@
 """Window reduction: an associative operation over every window of an image."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def add(a: Array, b: Array, *_: int) -> Array:
     return a + b
 
 
-def _reduce_runs(x: Any, length: int, stride: int, axis: int, op: Callable[..., Any], count: int) -> Any:
+def _reduce_runs(x: T, length: int, stride: int, axis: int, op: Op[T], count: int) -> T:
     """Reduces every run of `length` neighbors along an axis; each element covers `count` pixels already.
 
     All runs of half the length are reduced first (of a quarter, for long runs). Shifted copies of those results are
@@ -58,7 +58,7 @@ def _reduce_runs(x: Any, length: int, stride: int, axis: int, op: Callable[..., 
     size = jax.tree.leaves(x)[0].shape[axis]
     positions = (size - length) // stride + 1
 
-    def shifted(operand: Any, start: int) -> Any:
+    def shifted(operand: T, start: int) -> T:
         end = start + (positions - 1) * stride + 1
         return jax.tree.map(lambda array: lax.slice_in_dim(array, start, end, stride, axis), operand)
 

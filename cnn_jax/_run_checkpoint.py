@@ -21,9 +21,11 @@ from ._checksums import json_checksum, leaves_by_path, tree_checksums
 from ._errors import one_line
 from ._orbax import import_orbax, make_manager, restore_numpy, silence_abandoned_tasks
 from ._sharding import is_prng_key, key_data, put_on_sharding, to_host
+from ._typing import JsonObject
 
 STATE = "state"  # names of a checkpoint's items
 RECORD = "record"
+FAILED = -1  # takes the place of a step where a process cannot restore one
 HALF_POSITION = 2**31  # positions are exchanged between processes as two 32-bit integers
 # After a failure the reads and writes that Orbax abandoned report from other threads. They are silenced this long.
 LATE_REPORTS_SECONDS = 0.05
@@ -138,6 +140,22 @@ class RunCheckpointer:
             (`IncompatibleCheckpoint`).
         """
         damaged: dict[int, Exception] = {}
+        saved = None
+        error = None
+        try:
+            saved = self._newest_intact(like, damaged)
+        except Exception as failure:  # raised below, once the other processes know of it
+            error = failure
+        self._failed = bool(damaged)
+        assert_same_step(saved.step if saved else 0, self.directory, error)
+        if saved is None:
+            return None
+        self._quarantine(damaged, saved.step)
+        self._last_step = saved.step
+        return saved._replace(state=jax.tree.map(_restore_array, saved.state, like))
+
+    def _newest_intact(self, like: PyTree, damaged: dict[int, Exception]) -> SavedRun | None:
+        """The newest intact checkpoint as this process reads it; adds the reasons of damaged ones to `damaged`."""
         for step in sorted(self._saved_steps(), reverse=True):
             try:
                 saved = self._read(step, like)
@@ -146,23 +164,18 @@ class RunCheckpointer:
             except Exception as error:  # damaged files make Orbax and its dependencies raise errors of many kinds
                 damaged[step] = error
                 continue
-            damaged |= self._unreadable_losses(before=step)
-            self._failed = bool(damaged)
-            self._quarantine(damaged, step)
-            self._last_step = step
-            return saved._replace(state=jax.tree.map(_restore_array, saved.state, like))
+            damaged.update(self._unreadable_losses(before=step))
+            return saved
         if damaged:
-            self._failed = True
             reason = one_line(next(iter(damaged.values())))
             raise ValueError(
                 f"checkpoint_dir: none of the checkpoints {sorted(damaged)} in {self.directory} is intact ({reason}); "
                 "use another directory"
             )
-        assert_same_step(0, self.directory)
         return None
 
     @functools.cached_property
-    def _manager(self) -> Any:  # of Orbax
+    def _manager(self) -> Any:  # the type of `make_manager`
         """Created only after damaged checkpoints are moved away, because its constructor fails on them."""
         return make_manager(self.directory)
 
@@ -189,7 +202,7 @@ class RunCheckpointer:
             position=positions[jax.process_index()] if positions else None,
         )
 
-    def _check_compatible(self, record: dict[str, Any], like: PyTree) -> None:  # Any: JSON
+    def _check_compatible(self, record: JsonObject, like: PyTree) -> None:
         """Raises IncompatibleCheckpoint for a record of another run or of a state with other arrays."""
         expected = self._run | _describe(like)
         saved = record["run"] | record["state"]
@@ -222,17 +235,23 @@ class RunCheckpointer:
         return damaged
 
     def _quarantine(self, damaged: Mapping[int, Exception], restored_step: int) -> None:
-        """Renames damaged checkpoints to `damaged-STEP`, once all processes have decided on `restored_step`."""
-        assert_same_step(restored_step, self.directory)
+        """Renames damaged checkpoints to `damaged-STEP` in process 0; the other processes wait for it."""
+        error = None
         if jax.process_index() == 0:
-            for step, error in damaged.items():
-                path = self.directory / str(step)
-                log.warning("%s: damaged, set aside (%s)", path, one_line(error))
-                target = self.directory / f"damaged-{step}"
-                while target.exists():
-                    target = target.with_name(f"{target.name}+")
-                path.rename(target)
-        assert_same_step(restored_step, self.directory)  # the other processes wait for the renaming
+            try:
+                self._set_aside(damaged)
+            except OSError as failure:
+                error = failure
+        assert_same_step(restored_step, self.directory, error)
+
+    def _set_aside(self, damaged: Mapping[int, Exception]) -> None:
+        for step, error in damaged.items():
+            path = self.directory / str(step)
+            log.warning("%s: damaged, set aside (%s)", path, one_line(error))
+            target = self.directory / f"damaged-{step}"
+            while target.exists():
+                target = target.with_name(f"{target.name}+")
+            path.rename(target)
 
     def _not_saved(self, error: Exception) -> OSError:
         self._failed = True
@@ -242,15 +261,21 @@ class RunCheckpointer:
         )
 
 
-def assert_same_step(step: int, directory: Path) -> None:
-    """Waits for all processes. Raises a ValueError if they found different checkpoints."""
+def assert_same_step(step: int, directory: Path, error: Exception | None = None) -> None:
+    """Waits for all processes, then raises this one's error.
+
+    Raises a ValueError if another process has an error, or if the processes found different checkpoints.
+    """
+    steps = {step}
     if jax.process_count() > 1:
-        steps = set(multihost_utils.process_allgather(np.int32(step)).tolist())
-        if len(steps) > 1:
-            raise ValueError(
-                f"checkpoint_dir: expected a directory that all processes share, but in {directory} they find "
-                f"checkpoints of different steps {sorted(steps)}"
-            )
+        steps = set(multihost_utils.process_allgather(np.int32(FAILED if error else step)).tolist())
+    if error is not None:
+        raise error
+    if FAILED in steps:
+        raise ValueError(f"checkpoint_dir: another process cannot restore the run from {directory}; its error says why")
+    if len(steps) > 1:
+        found = f"in {directory} they find checkpoints of different steps {sorted(steps)}"
+        raise ValueError(f"checkpoint_dir: expected a directory that all processes share, but {found}")
 
 
 def _gather_positions(position: int | None) -> list[int] | None:

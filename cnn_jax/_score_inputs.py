@@ -1,10 +1,11 @@
 """The arguments of a score: checked once, padded, and in the dtype to accumulate in."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Shaped
 
 from ._correlate import check_method
@@ -82,7 +83,7 @@ def _check_shapes(image: Array, feature: Array) -> None:
         raise ValueError(f"feature: expected at most the size of the image {image.shape[:2]}, got {feature.shape[:2]}")
 
 
-def _with_channels(array: Array, dtype: Any) -> Array:
+def _with_channels(array: Array, dtype: DTypeLike) -> Array:
     """(H, W) or (H, W, C) as (H, W, C)."""
     return array.astype(dtype).reshape(*array.shape[:2], -1)
 

@@ -40,9 +40,9 @@ def stop_on_signal() -> Iterator[StopSignal]:
         yield functools.lru_cache(maxsize=1)(_preempted)
         return
     recorder = _SignalRecorder()
-    if threading.current_thread() is threading.main_thread():
-        recorder.install()
     try:
+        if threading.current_thread() is threading.main_thread():
+            recorder.install()
         yield lambda step: recorder.received
     finally:
         recorder.restore()

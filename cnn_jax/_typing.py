@@ -1,14 +1,16 @@
 """Types and protocols that several modules share."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, ArrayLike, Shaped
 
 Pair = tuple[int, int]  # (rows, columns)
+Shape = tuple[int, ...]
 Pads = tuple[Pair, Pair]  # ((top, bottom), (left, right))
 Padding = str | Sequence[Sequence[int]]  # "VALID", "SAME", "CEIL", or pads
 Scalar = float | Shaped[ArrayLike, ""]  # a number that may be traced
+JsonObject = dict[str, Any]  # Any: a value as JSON holds it
 
 
 @runtime_checkable

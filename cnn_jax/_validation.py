@@ -1,12 +1,12 @@
 """Argument validation: each check returns the value, or raises a ValueError or TypeError that names the argument.
 
-A parameter has type Any where callers may pass a wrong type, which the check rejects.
+A value has type object where callers may pass a wrong type, which the check rejects.
 """
 
 import math
 import operator
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, overload
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import SupportsIndex, cast, overload
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from ._typing import Pair, Scalar
 EXPECTED_ARRAY = "a real array (floats of 16 bits or more, integers or bools)"
 
 
-def as_floats(**arrays: Any) -> tuple[Float[Array, "..."], ...]:
+def as_floats(**arrays: object) -> tuple[Float[Array, "..."], ...]:
     """The named arrays in one floating dtype: integers and bools become float32, mixed floats the wider of them.
 
     An argument may be anything that `jnp.asarray` takes.
@@ -36,7 +36,7 @@ def as_floats(**arrays: Any) -> tuple[Float[Array, "..."], ...]:
     return tuple(array.astype(dtype) for array in floats)
 
 
-def _as_float(name: str, value: Any) -> Float[Array, "..."]:
+def _as_float(name: str, value: object) -> Float[Array, "..."]:
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError) as error:
@@ -57,7 +57,7 @@ def check_shape(name: str, array: Array, *accepted: str) -> None:
         raise ValueError(f"{name}: expected at least one element, got the empty shape {array.shape}")
 
 
-def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
+def check_choice(name: str, value: str, choices: Collection[str]) -> str:
     """One of some names."""
     if value not in choices:
         raise ValueError(f"{name}: expected one of {tuple(choices)}, got {value!r}")
@@ -72,11 +72,11 @@ def as_scalar(name: str, value: Scalar) -> Float[Array, ""]:
     return scalar
 
 
-def as_pair(name: str, value: Any) -> Pair:
+def as_pair(name: str, value: object) -> Pair:
     """One positive int for both axes, or one for each axis: `as_pair("stride", 2) == (2, 2)`."""
     values = tuple(value) if isinstance(value, Sequence) else (value, value)
     try:
-        rows, columns = (operator.index(v) for v in values)
+        rows, columns = (operator.index(cast(SupportsIndex, v)) for v in values)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected an int or two ints, got {value!r}") from None
     if rows < 1 or columns < 1:
@@ -84,10 +84,10 @@ def as_pair(name: str, value: Any) -> Pair:
     return rows, columns
 
 
-def check_int(name: str, value: Any, *, minimum: int = 1) -> int:
+def check_int(name: str, value: object, *, minimum: int = 1) -> int:
     """An int of at least `minimum`."""
     try:
-        number = operator.index(value)
+        number = operator.index(cast(SupportsIndex, value))
     except TypeError:
         raise TypeError(f"{name}: expected an int, got {value!r}") from None
     if number < minimum:
@@ -104,7 +104,7 @@ def check_number(
     name: str, value: Scalar, expected: str = "a finite number", accepts: Callable[[float], bool] = ...
 ) -> float | Array: ...
 def check_number(
-    name: str, value: Any, expected: str = "a finite number", accepts: Callable[[float], bool] = lambda value: True
+    name: str, value: object, expected: str = "a finite number", accepts: Callable[[float], bool] = lambda value: True
 ) -> float | Array:
     """A finite real scalar as a float. Tracers pass unchecked, since their values are unknown at trace time.
 
@@ -116,24 +116,25 @@ def check_number(
     """
     if isinstance(value, Tracer) and value.shape == ():
         return value
+    number = cast(float, value)
     try:
-        accepted = math.isfinite(value) and accepts(float(value))
+        accepted = math.isfinite(number) and accepts(float(number))
     except TypeError:
         raise TypeError(f"{name}: expected {expected}, got {value!r}") from None
     if not accepted:
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
-    return float(value)
+    return float(number)
 
 
-def as_shape(shape: Any, hint: str = "; init takes (key, shape)") -> tuple[int, ...]:
+def as_shape(shape: object, hint: str = "; init takes (key, shape)") -> tuple[int, ...]:
     """A shape as ints, of any sequence of integers."""
     try:
-        return tuple(operator.index(n) for n in shape)
+        return tuple(operator.index(n) for n in cast(Iterable[SupportsIndex], shape))
     except TypeError:
         raise TypeError(f"shape: expected ints such as (H, W, C), got {shape!r}{hint}") from None
 
 
-def as_positive_shape(shape: Any) -> tuple[int, ...]:
+def as_positive_shape(shape: object) -> tuple[int, ...]:
     """A shape as ints of at least 1."""
     sizes = as_shape(shape, hint="")
     if min(sizes, default=1) < 1:

@@ -23,14 +23,14 @@ jaxlib 0.11.1 and 0.11.2 are excluded in pyproject.toml: concurrent Fourier tran
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxlib.version import __version__ as jaxlib_version
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 Out = TypeVar("Out")
 
@@ -43,10 +43,10 @@ Out = TypeVar("Out")
 # Versions: seen in jaxlib 0.10.2.
 # Gain: sums of 5x5 shifted products run at 40 instead of 20 GMAC/s.
 # Ends: when test_xla_fuses_across_barriers fails. Rows: match and zncc: 64x64x64, 16x5x5.
-def no_fusion(function: Callable[..., Out], *args: Any) -> Out:
+def no_fusion(function: Callable[..., Out], *args: PyTree) -> Out:
     """`function(*args)`, which XLA:CPU does not fuse into its consumers."""
 
-    def isolated(*args: Any) -> Out:
+    def isolated(*args: PyTree) -> Out:
         outputs = jax.eval_shape(function, *args)
         zeros = jax.tree.map(lambda out: functools.partial(jnp.zeros, out.shape, out.dtype), outputs)
         always = lax.optimization_barrier(jnp.array(True))

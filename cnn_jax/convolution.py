@@ -14,6 +14,8 @@ from ._reduce_windows import add, reduce_windows
 from ._typing import Padding
 from ._validation import as_floats, as_pair, check_int, check_shape
 
+__all__ = ["Padding", "conv", "window_sum"]
+
 
 def conv(
     image: Shaped[ArrayLike, "H W C"],

@@ -11,6 +11,8 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 from ._dtypes import accumulation_dtype
 from ._validation import as_floats, as_pair, check_number, check_shape
 
+__all__ = ["dirac", "whitening"]
+
 
 def dirac(fallback: Initializer = jax.nn.initializers.zeros) -> Initializer:
     """Identity (Dirac) initializer: kernels whose convolution copies the input channels.

@@ -47,6 +47,7 @@ from ._typing import Padding, Scalar, Score
 from ._validation import as_scalar
 
 __all__ = [
+    "Score",
     "cosine",
     "is_defined",
     "match",
@@ -210,9 +211,8 @@ def normalized_squared_difference(
 
         out[y, x] = Σ m² (p - f)² / sqrt(Σ m² p² Σ m² f²) = ‖p‖ / ‖f‖ + ‖f‖ / ‖p‖ - 2 cosine
 
-    The score is never negative. It is also 0 where the patch or the feature is all zero: mask the map with `is_defined`
-    before searching for its minimum. Arguments and errors are those of `match`, but `precision` is "highest" by
-    default.
+    The score is never negative. It is also 0 where the patch or the feature is all zero: mask with `is_defined` before
+    searching for the minimum. Arguments and errors are those of `match`, but `precision` is "highest" by default.
 
     Source: TM_SQDIFF_NORMED of OpenCV's matchTemplate, https://docs.opencv.org/4.x/df/dfb/group__imgproc__object.html
 
@@ -272,9 +272,8 @@ def is_defined(
 ) -> Bool[Array, "H2 W2"]:
     """Whether a score of this module is defined at every position.
 
-    A score is undefined where the patch or the feature has a pixel that is not finite, and where either is degenerate:
-    constant for zncc, all zero for the scores with norms, or fully masked. Degenerate scores are 0 by convention.
-    Arguments and errors are those of `match`.
+    A score is undefined where the patch or the feature is degenerate (see the notes of this module) or has a pixel
+    that is not finite. Degenerate scores are 0 by convention. Arguments and errors are those of `match`.
 
     Args:
       score: one of this module's scores; any other function raises a ValueError.

@@ -17,6 +17,8 @@ from .layers import Activation, AvgPool, Flatten, GlobalAvgPool, MaxAbsPool, Max
 from .matching import sharpened_cosine
 from .norms import BatchNorm
 
+__all__ = ["airbench_net", "cosine_net", "digit_net", "lenet5", "resnet9", "to_unit_range", "xo_net"]
+
 T = TypeVar("T")
 
 

@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from ._dtypes import accumulation_dtype
 from ._validation import check_int, check_number
 
+__all__ = ["SlowWeightsState", "lookahead", "muon_dimension_numbers", "with_ema"]
+
 
 def muon_dimension_numbers(params: PyTree) -> PyTree:
     """The dimension numbers of all kernels, for `optax.contrib.muon`, which optimizes matrices.

@@ -19,6 +19,8 @@ from ._typing import Padding, Pads, Pair
 from ._validation import as_floats, as_pair, check_shape
 from ._xla import index_computed_once, not_widened
 
+__all__ = ["avg_pool", "global_avg_pool", "max_abs_pool", "max_pool", "min_pool"]
+
 # Pixels of the largest window that is pooled as a tile. Larger ones take fewer operations by halves.
 MAX_TILE_PIXELS = 16
 

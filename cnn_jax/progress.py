@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import jax
 
+__all__ = ["Progress"]
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 

@@ -4,15 +4,18 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ._optional import optional_import
+from ._typing import JsonObject
 from .files import atomic_write
 from .layers import Params
+
+__all__ = ["SavedModel", "load_params", "save_params"]
 
 FORMAT = "cnn_jax 1"
 SEPARATOR = "/"  # between the keys of nested dicts in a file
@@ -29,7 +32,7 @@ class SavedModel(NamedTuple):
     params: Params
     net: str
     """The name of a network in `cnn_jax.nets`."""
-    options: dict[str, Any]
+    options: JsonObject
     """The arguments that the network was made with, as JSON holds them."""
 
 

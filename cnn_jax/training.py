@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from ._batches import Augment, Batch, BatchSource, BatchStream, Data, Sample, open_source
+from ._orbax import import_orbax
 from ._run_checkpoint import RunCheckpointer
 from ._run_steps import compile_steps
 from ._sharding import make_placement
@@ -125,6 +126,8 @@ def fit(
     save_every = check_int("save_every", save_every)
     steps_per_call = min(steps, _check_steps_per_call(steps_per_call))
     check_compute_dtype(compute_dtype)
+    if checkpoint_dir is not None:
+        import_orbax()
     placement = make_placement(mesh, batch_size)
     init_key, data_key, step_key = jax.random.split(key, 3)
     with contextlib.ExitStack() as stack:

@@ -9,6 +9,8 @@ from ._dtypes import accumulation_dtype
 from ._typing import Scalar
 from ._validation import as_floats, check_shape
 
+__all__ = ["affine", "affine_matrix", "elastic", "resample"]
+
 
 def resample(
     image: Shaped[ArrayLike, "H W *C"],

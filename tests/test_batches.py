@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax._batches import ArrayBatches, SampledBatches, StreamBatches, open_source
+from cnn_jax._batches import ArrayBatches, BatchSource, SampledBatches, StreamBatches, open_source
 from cnn_jax._sharding import Placement
 from tests.helpers.compile_cache import compile_cache  # noqa: F401
 from tests.helpers.streams import CountingStream
@@ -188,3 +188,12 @@ def test_bad_data_are_refused(data, batch_size, augment, error, message):
 def test_images_of_another_rank_are_refused(shape):
     with pytest.raises(ValueError, match=r"data: expected images \(H, W\) or \(H, W, C\)"):
         array_shapes(np.zeros(shape))
+
+
+def test_a_source_without_its_methods_cannot_be_made():
+    class Unfinished(BatchSource):
+        def next_arrays(self):
+            return ()
+
+    with pytest.raises(TypeError, match=r"example_arrays.*load"):
+        Unfinished()  # pyright: ignore[reportAbstractUsage]

@@ -25,7 +25,7 @@ LEVELS = {
     4: "_score_formulas matching _mixup augment data",
     5: (
         "initializers _layer _chain _kernel_layers layers _calibration norms _poses _peaks _pose_maxima "
-        "_non_max_suppression search"
+        "_non_max_suppression _candidates search"
     ),
     6: (
         "nets _function_or_net receptive_field _jaxpr_work costs _figure_style _image_figures _chart_figures figures "
@@ -173,3 +173,39 @@ def test_nothing_unpickles_executes_or_unpacks_what_it_reads():
     }
     for path in [*ROOT.rglob("*.py"), *ROOT.parent.joinpath("experiments").rglob("*.py")]:
         assert not list(dangers(path.read_text())), path
+
+
+def is_public(path):
+    return not any(part.startswith("_") for part in path.relative_to(ROOT).parts)
+
+
+def top_level_names(tree):
+    """The names that a module defines or imports, also below a `with` or an `if`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+    yield from (node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))
+
+
+@pytest.mark.parametrize("path", sorted(filter(is_public, ROOT.rglob("*.py"))), ids=lambda path: path.stem)
+def test_every_public_module_lists_its_names(path):
+    """Read from the source: some modules need packages that may be missing."""
+    tree = ast.parse(path.read_text())
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+    (listed,) = [ast.literal_eval(node.value) for node in assigned if ast.unparse(node.targets[0]) == "__all__"]
+    assert listed == sorted(set(listed))
+    assert not [name for name in listed if name.startswith("_")]
+    assert set(listed) <= set(top_level_names(tree))
+
+
+def test_figures_and_data_are_imported_when_they_are_used():
+    code = """
+import sys, cnn_jax
+print("cnn_jax.figures" in sys.modules, "matplotlib" in sys.modules)
+print(cnn_jax.figures.__name__, cnn_jax.data.__name__)
+print(getattr(cnn_jax, "figure", "no figure"))
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert answer.stdout.splitlines() == ["False False", "cnn_jax.figures cnn_jax.data", "no figure"]

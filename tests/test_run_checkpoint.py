@@ -261,6 +261,49 @@ def test_processes_that_find_different_checkpoints_are_an_error(tmp_path, monkey
         assert_same_step(8, tmp_path)
 
 
+@pytest.fixture
+def other_process(monkeypatch):
+    """Makes this process one of two: a function that says what the other one gathers, and lists what this one does."""
+    gathered = []
+
+    def gather_with(other):
+        def allgather(value):
+            gathered.append(int(value))
+            return np.array([value, other], np.int32)
+
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        monkeypatch.setattr(_run_checkpoint.multihost_utils, "process_allgather", allgather)
+        return gathered
+
+    return gather_with
+
+
+@pytest.mark.parametrize("error", [IncompatibleCheckpoint("of another run"), ValueError("damaged"), OSError("locked")])
+def test_a_process_that_cannot_restore_tells_the_others_before_it_fails(tmp_path, monkeypatch, other_process, error):
+    def read(self, like, damaged):
+        raise error
+
+    monkeypatch.setattr(RunCheckpointer, "_newest_intact", read)
+    gathered = other_process(4)
+    with pytest.raises(type(error), match=str(error)):
+        RunCheckpointer(tmp_path, {"seed": 0}).restore_latest(STATE)
+    assert gathered == [_run_checkpoint.FAILED]
+
+
+def test_a_process_fails_if_another_cannot_restore(tmp_path, other_process):
+    gathered = other_process(_run_checkpoint.FAILED)
+    with pytest.raises(ValueError, match="checkpoint_dir: another process cannot restore the run"):
+        RunCheckpointer(tmp_path, {"seed": 0}).restore_latest(STATE)
+    assert gathered == [0]
+
+
+def test_a_process_that_cannot_rename_tells_the_others_before_it_fails(tmp_path, other_process):
+    gathered = other_process(1)
+    with pytest.raises(FileNotFoundError):
+        RunCheckpointer(tmp_path, {"seed": 0})._quarantine({2: ValueError("damaged")}, 1)
+    assert gathered == [_run_checkpoint.FAILED]
+
+
 def flipped(data, index):
     return data[:index] + bytes([data[index] ^ 16]) + data[index + 1 :]
 

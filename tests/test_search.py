@@ -10,7 +10,7 @@ import pytest
 
 import cnn_jax as cnn
 from cnn_jax import warping
-from cnn_jax.search import fitting_poses, group_by_shape
+from cnn_jax._candidates import fitting_poses, group_by_shape
 from tests.helpers.oracles import intersection_over_union, noise
 
 OPTIONS = ("score", "scales", "angles", "top_k", "max_overlap", "subpixel")

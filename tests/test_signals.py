@@ -81,3 +81,19 @@ def test_several_processes_stop_after_the_step_that_jax_chooses(monkeypatch):
         assert handlers() == before
         assert [stop_signal(step) for step in (1, 2, 2, 3)] == [None, None, None, signal.SIGTERM]
     assert asked == [1, 2, 3]  # once a step, because every question is a step of the protocol
+
+
+def test_handlers_are_restored_if_a_signal_interrupts_their_installation(monkeypatch):
+    before = handlers()
+    install = signal.signal
+
+    def interrupted(kind, handler):
+        if kind == signal.SIGTERM and handler != before[1]:
+            raise KeyboardInterrupt
+        return install(kind, handler)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(signal, "signal", interrupted)
+        with pytest.raises(KeyboardInterrupt), stop_on_signal():
+            pass
+    assert handlers() == before

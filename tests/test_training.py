@@ -1,6 +1,7 @@
 """Training: what `fit` learns, reports, returns and refuses."""
 
 import functools
+import sys
 
 import chex
 import jax
@@ -301,3 +302,13 @@ def test_a_user_finds_the_types_of_the_arguments_here():
     for name in training.__all__:
         assert getattr(training, name).__doc__ or name == "Data"
     assert isinstance(CountingStream(), training.BatchStream)
+
+
+def test_a_missing_orbax_is_reported_before_the_data_are_opened(monkeypatch, tmp_path):
+    def open_source(*args):
+        raise AssertionError("opened")
+
+    monkeypatch.setattr(training, "open_source", open_source)
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    with pytest.raises(ImportError, match=r"pip install 'cnn_jax\[train\]'"):
+        run(checkpoint_dir=tmp_path)

@@ -23,7 +23,14 @@ from cnn_jax._xla import convolve_on_all_cores, index_computed_once, no_fusion, 
 from tests.helpers.oracles import noise, whole
 
 MEASURED = jaxlib_version.startswith("0.10.") and platform.machine() == "x86_64"
-needed = pytest.mark.xfail(not MEASURED, strict=False, reason="the work-around may go here")
+HERE = f"jaxlib {jaxlib_version} on {platform.machine()}"
+needed = pytest.mark.xfail(
+    not MEASURED,
+    strict=False,
+    reason=f"a failure says that the work-around may go; {HERE} was not measured, but jaxlib 0.10 on x86_64",
+)
+# The text of compiled programs differs between versions and machines.
+reads_program = pytest.mark.skipif(not MEASURED, reason=f"reads programs of jaxlib 0.10 on x86_64, not of {HERE}")
 
 
 def compiled(function, *args):
@@ -53,6 +60,7 @@ def test_xla_fuses_across_barriers():
     assert program.count(" fusion(") == 1
 
 
+@reads_program
 @pytest.mark.usefixtures("optimized")
 def test_no_fusion_keeps_a_function_apart():
     program = entry(lambda bank, image: bank * no_fusion(clipped, image)[None], BANK, IMAGE)
@@ -79,6 +87,7 @@ def test_order_after_is_zero_and_reads_all_arrays():
     assert jnp.isnan(order_after(finite, spoiled))
 
 
+@reads_program
 def test_two_pieces_are_transformed_in_one_step():
     images, kernels = noise(0, 2, 9, 9, 1), noise(1, 3, 3, 1, 4)
     program = compiled(lambda i, k: correlate_tiles(i, k, FftCosts(tile_sides=())), images, kernels)

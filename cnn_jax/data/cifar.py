@@ -16,6 +16,8 @@ from jaxtyping import Int32, UInt8
 from . import _download
 from .dataset import LabeledImages
 
+__all__ = ["CLASSES", "load"]
+
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FOLDER = "cifar-10-batches-bin"
 ARCHIVE = "cifar-10-binary.tar.gz"

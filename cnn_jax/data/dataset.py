@@ -8,6 +8,8 @@ from jaxtyping import Bool, Int32, Integer, UInt8
 
 from .._validation import check_int
 
+__all__ = ["LabeledImages", "train_val_split", "validation_mask"]
+
 
 class LabeledImages(NamedTuple):
     """Images, their labels, and the names of the classes.

@@ -14,6 +14,8 @@ from ..progress import Progress
 from . import _download, image_io
 from .dataset import LabeledImages, train_val_split, validation_mask
 
+__all__ = ["load"]
+
 # Part of the cache's key: raise it if files are decoded differently.
 CACHE_VERSION = 2
 

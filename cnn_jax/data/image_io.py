@@ -19,6 +19,8 @@ from . import pixels
 with optional_import(needed_by="cnn_jax.data.image_io", extra="data"):
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+__all__ = ["FORMATS", "ImageFile", "SUFFIXES", "read_color", "read_image", "read_square"]
+
 # Type checkers take every binary file for an IO; at run time, files are instances of other classes.
 ImageFile = str | os.PathLike[str] | IO[bytes] | io.BytesIO | io.BufferedReader
 

@@ -11,6 +11,8 @@ with optional_import(needed_by="cnn_jax.data.letters", extra="data"):
     from scipy import ndimage
     from scipy.spatial import ConvexHull
 
+__all__ = ["segment_letter"]
+
 # Images are reduced to this longer side, in pixels: more resolution costs time and finds the same letters.
 WORKING_SIZE = 256
 # The letter's longer side as a share of the frame, as in MNIST.

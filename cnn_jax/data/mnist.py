@@ -20,6 +20,8 @@ from . import _download
 from ._idx import read_idx
 from .dataset import LabeledImages
 
+__all__ = ["CLOTHES", "DIGITS", "load"]
+
 DIGITS = tuple(string.digits)
 CLOTHES = (
     "T-shirt/top",

@@ -7,6 +7,8 @@ import zipfile
 import numpy as np
 from jaxtyping import Num, Shaped
 
+__all__ = ["load_npz"]
+
 MAX_BYTES = 4 * 2**30
 
 

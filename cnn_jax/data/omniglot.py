@@ -13,6 +13,8 @@ from jaxtyping import Float32, Int32
 
 from . import _download, image_io, xo
 
+__all__ = ["load_xo"]
+
 NAME = "omniglot/images_background_small1.zip"
 URL = "https://github.com/brendenlake/omniglot/raw/master/python/images_background_small1.zip"
 CHECKSUM = "sha256:f38eb80f801274ac2b4dff5b24289016bfaba4a7d5bb50deebf27104ad6cb8a4"

@@ -6,6 +6,8 @@ import jax
 import numpy as np
 from jaxtyping import ArrayLike, Float32, Shaped, UInt8
 
+__all__ = ["from_uint8", "rgba_from_uint8", "to_uint8"]
+
 HALF_RANGE = 127.5  # bytes from black to middle gray, and from middle gray to white
 # Red, green and blue go to [-1, 1], opacity goes to [0, 1].
 RGBA_ZERO = np.array([HALF_RANGE, HALF_RANGE, HALF_RANGE, 0], np.float32)

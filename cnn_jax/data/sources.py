@@ -12,6 +12,8 @@ from jaxtyping import UInt8
 from .._optional import optional_import
 from . import image_folder, image_io
 
+__all__ = ["FolderSource", "RecordSource", "write_records"]
+
 LABEL_DTYPE = np.dtype("<i4")  # the first bytes of a record, before those of the image file
 
 

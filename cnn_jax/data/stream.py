@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import logging
+import threading
 from collections.abc import Generator, Iterable, Iterator
 from types import ModuleType
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -14,6 +15,8 @@ from jaxtyping import Integer, Shaped, UInt8
 from .._errors import one_line
 from .._optional import optional_import
 from .._validation import check_int
+
+__all__ = ["Source", "Stream", "StreamBatch"]
 
 MAX_EPOCHS = 2**30  # Grain repeats a data set a finite number of times; no run reaches the last epoch
 NAMED_IN_ERROR = 3  # corrupt images that an error names
@@ -161,11 +164,13 @@ class Stream:
         chunks = ordered.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=2))
         if self._workers:
             chunks = chunks.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
-        with _readable_grain_flags():
-            rows = itertools.chain.from_iterable(zip(*chunk, strict=True) for chunk in chunks)
-            for offset, (image, label, index, readable) in enumerate(rows, first_chunk * chunk_size):
-                if offset >= start:
-                    yield _Example(image, label, int(index), bool(readable), position=offset + 1)
+        with _readable_grain_flags():  # Grain reads them when it starts its threads or processes
+            chunk_iterator = iter(chunks)
+            first = next(chunk_iterator)
+        rows = itertools.chain.from_iterable(zip(*c, strict=True) for c in itertools.chain([first], chunk_iterator))
+        for offset, (image, label, index, readable) in enumerate(rows, first_chunk * chunk_size):
+            if offset >= start:
+                yield _Example(image, label, int(index), bool(readable), position=offset + 1)
 
     def _stack(self, examples: Iterable[_Example]) -> StreamBatch:
         images, labels, indices, _, positions = zip(*examples, strict=True)
@@ -196,6 +201,9 @@ class Stream:
         return "readable now, but not when its batch was read"
 
 
+_FLAGS_LOCK = threading.RLock()  # held while Grain's flags count as parsed, so that each block restores what it found
+
+
 @contextlib.contextmanager
 def _readable_grain_flags() -> Iterator[None]:
     """Marks Grain's Abseil flags as parsed, with their defaults. Abseil parses flags only in programs that it starts.
@@ -204,15 +212,16 @@ def _readable_grain_flags() -> Iterator[None]:
     """
     with optional_import(needed_by="Stream", extra="stream"):
         from absl import flags
-    grain_flags = [flags.FLAGS[name] for name in flags.FLAGS if name.startswith("grain_")]
-    unparsed = [flag for flag in grain_flags if not flag.present]
-    for flag in unparsed:
-        flag.present = 1
-    try:
-        yield
-    finally:
-        for flag in unparsed:
-            flag.present = 0
+    with _FLAGS_LOCK:
+        grain_flags = [flags.FLAGS[name] for name in flags.FLAGS if name.startswith("grain_")]
+        saved = [(flag, flag.present) for flag in grain_flags]
+        for flag, _ in saved:
+            flag.present = flag.present or 1
+        try:
+            yield
+        finally:
+            for flag, present in saved:
+                flag.present = present
 
 
 def _import_grain() -> ModuleType:

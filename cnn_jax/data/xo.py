@@ -9,6 +9,8 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 
 from .._validation import check_int
 
+__all__ = ["CLASSES", "CLEAN", "Strength", "draw"]
+
 CLASSES = ("X", "O")
 
 # Strengths of the article's clean glyph: `draw(key, **CLEAN)`.

@@ -86,17 +86,43 @@ def test_worker_processes_change_nothing_and_leave_abseils_flags_as_they_were(so
     assert {name: flags.FLAGS[name].present for name in present} == present
 
 
-def test_abseils_flags_are_left_as_they_were(source):
+def grain_flags_present():
+    return {name: flags.FLAGS[name].present for name in flags.FLAGS if name.startswith("grain_")}
+
+
+def test_abseils_flags_count_as_parsed_only_while_reading_starts(source, monkeypatch):
     import grain  # noqa: F401  # defines its flags
 
-    present = {name: flags.FLAGS[name].present for name in flags.FLAGS}
-    grain_flags = [flags.FLAGS[name] for name in flags.FLAGS if name.startswith("grain_")]
-    assert not all(flag.present for flag in grain_flags)
-    batches = Stream(source).batches(8)
+    name = next(iter(grain_flags_present()))
+    monkeypatch.setattr(flags.FLAGS[name], "present", 2)  # given twice on the command line
+    present = grain_flags_present()
+    assert 0 in present.values()
+    seen = []
+
+    class Watching(FolderSource):
+        def __getitem__(self, index):
+            seen.append(all(grain_flags_present().values()))
+            return super().__getitem__(index)
+
+    batches = Stream(Watching(source.path, size=SIZE)).batches(8)
     next(batches)
-    assert all(flag.present for flag in grain_flags)
+    assert seen[0]
+    assert grain_flags_present() == present
+    next(batches)
     batches.close()
-    assert {name: flags.FLAGS[name].present for name in flags.FLAGS} == present
+    assert grain_flags_present() == present
+
+
+@pytest.mark.parametrize("first_closed", [0, 1])
+def test_overlapping_streams_leave_abseils_flags_as_they_were(source, first_closed):
+    present = grain_flags_present()
+    streams = [Stream(source, seed=seed).batches(8) for seed in range(2)]
+    for batches in streams:
+        next(batches)
+    streams.pop(first_closed).close()
+    next(streams[0])
+    streams[0].close()
+    assert grain_flags_present() == present
 
 
 def test_processes_share_the_images(source, monkeypatch):
