@@ -10,6 +10,7 @@ from typing import SupportsIndex, cast, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
@@ -48,7 +49,7 @@ def _as_float(name: str, value: object) -> Float[Array, "..."]:
     raise TypeError(f"{name}: expected {EXPECTED_ARRAY}, got {array.dtype}")
 
 
-def check_shape(name: str, array: Array, *accepted: str) -> None:
+def check_shape(name: str, array: Array | np.ndarray, *accepted: str) -> None:
     """Raises ValueError unless the array has the rank of one of the accepted shapes (`"H W C"`) and is not empty."""
     if array.ndim not in {len(shape.split()) for shape in accepted}:
         shapes = " or ".join(f"({', '.join(shape.split())})" for shape in accepted)

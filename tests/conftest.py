@@ -24,7 +24,8 @@ from hypothesis import settings
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-collect_ignore = ["helpers/fuzz.py"]  # a script that needs Atheris
+# Scripts: one needs Atheris, the others run on import.
+collect_ignore = ["helpers/fuzz.py", "helpers/typed_user.py", "helpers/bare_install.py"]
 
 settings.register_profile("quick", derandomize=True, deadline=None, database=None, max_examples=25)
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=200)

@@ -1,6 +1,7 @@
 """The loop: when metrics are read, when checkpoints are saved, and how a run resumes and stops."""
 
 import signal
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 
 from cnn_jax import _train_loop
 from cnn_jax._batches import BatchSource
-from cnn_jax._run_checkpoint import SavedRun
+from cnn_jax._run_checkpoint import RunCheckpointer, SavedRun
 from cnn_jax._sharding import Placement
 from cnn_jax._train_loop import MetricsReader, TrainLoop, resume, run_loop
 from cnn_jax._train_state import TrainState, to_checkpoint
@@ -39,12 +40,11 @@ class Counter(BatchSource):
         self.position = position
 
 
-class Checkpointer:
+class Checkpointer(RunCheckpointer):
     """Keeps what it is given, and has `saved` to restore."""
 
-    directory = "DIR"
-
     def __init__(self, saved=None):
+        self.directory = Path("DIR")
         self.saved = saved
         self.saves = []
         self.waited = False
