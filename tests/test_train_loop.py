@@ -52,7 +52,7 @@ class Checkpointer(RunCheckpointer):
     def restore_latest(self, like):
         return self.saved
 
-    def save(self, step, state, history, position):
+    def save(self, step, state, history, position=None):
         self.saves.append((step, int(state["step"]), len(history["loss"]), position))
 
     def wait(self):
