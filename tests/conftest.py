@@ -20,6 +20,7 @@ import jax
 import jaxtyping
 import pytest
 from hypothesis import settings
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -70,3 +71,19 @@ def optimized() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0")
+
+
+@pytest.fixture(scope="module")
+def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For modules whose tests build equal programs again and again: `pytestmark = pytest.mark.usefixtures(...)`."""
+    folder = str(tmp_path_factory.getbasetemp() / "compiled")
+    options = {"jax_compilation_cache_dir": folder, "jax_persistent_cache_min_compile_time_secs": 0}
+    before = {name: getattr(jax.config, name) for name in options}
+    if before["jax_compilation_cache_dir"] is None:
+        for name, value in options.items():
+            jax.config.update(name, value)
+        jax_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    jax_cache.reset_cache()

@@ -11,7 +11,6 @@ import pytest
 
 from cnn_jax._batches import ArrayBatches, BatchSource, SampledBatches, StreamBatches, open_source
 from cnn_jax._sharding import Placement
-from tests.helpers.compile_cache import compile_cache  # noqa: F401
 from tests.helpers.streams import CountingStream
 
 pytestmark = pytest.mark.usefixtures("compile_cache")

@@ -93,6 +93,20 @@ def test_every_module_has_a_level():
     assert names - {"__init__"} == set(ORDER)
 
 
+@pytest.mark.parametrize(
+    ("code", "tests"),
+    [
+        (("cnn_jax",), "tests"),
+        (("cnn_jax/data",), "tests/data"),
+        (("experiments", "experiments/_lib"), "tests/experiments"),
+    ],
+)
+def test_every_module_has_a_test_file_of_its_name(code, tests):
+    modules = {path.stem for folder in code for path in (ROOT.parent / folder).glob("*.py")} - {"__init__"}
+    tested = {path.stem.removeprefix("test_") for path in (ROOT.parent / tests).glob("test_*.py")}
+    assert {name.removeprefix("_") for name in modules} <= tested
+
+
 def test_contributing_has_the_same_levels():
     text = (ROOT.parent / "CONTRIBUTING.md").read_text()
     rows = re.findall(r"^\| (\d) \| (.*?) \|", text, re.MULTILINE)

@@ -18,7 +18,6 @@ from cnn_jax._checksums import json_checksum
 from cnn_jax._run_checkpoint import IncompatibleCheckpoint, RunCheckpointer, assert_same_step
 from cnn_jax.layers import Chain, Dense, Dropout, Flatten
 from cnn_jax.training import fit
-from tests.helpers.compile_cache import compile_cache  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("compile_cache", "silence")
 

@@ -18,7 +18,6 @@ from cnn_jax.layers import Chain, Conv, Dense, Dropout, Flatten
 from cnn_jax.nets import xo_net
 from cnn_jax.norms import BatchNorm
 from cnn_jax.training import fit
-from tests.helpers.compile_cache import compile_cache  # noqa: F401
 from tests.helpers.streams import CountingStream
 
 pytestmark = pytest.mark.usefixtures("compile_cache")
