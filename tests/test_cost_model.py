@@ -41,9 +41,7 @@ SAME_3X3: dict[str, Any] = PLAIN | {"padding": ((1, 1), (1, 1))}
         ((1, 2048, 2048, 1), (64, 64, 1, 1), PLAIN, ("fft", "fft")),
         pytest.param(
             *((256, 16, 16, 32), (3, 3, 32, 64), SAME_3X3, ("conv", "conv")),
-            marks=pytest.mark.skipif(
-                not CONVOLUTION_ON_ONE_CORE, reason="the times were fitted with two cores at work"
-            ),
+            marks=pytest.mark.skipif(not CONVOLUTION_ON_ONE_CORE, reason="times of two cores at work"),
         ),
         ((256, 32, 32, 3), (3, 3, 3, 32), SAME_3X3, ("shift", "conv")),
         ((32, 16, 16, 256), (16, 16, 256, 64), SAME_3X3, ("im2col", "conv")),  # the gradient of kernels
