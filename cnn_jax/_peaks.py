@@ -94,33 +94,31 @@ def top_local_maxima(scores: Array, distance: Pair, count: int) -> tuple[Array, 
 def is_local_maximum(scores: Array, distance: Pair) -> Array:
     """Whether a pixel is the first of the largest pixels within the distance, and larger than one of them.
 
-    Pixels before it in reading order must be smaller, pixels after it not larger. So no index is compared.
+    Pixels before it in reading order must be smaller, pixels after it not larger. So no index is compared, and only the
+    first pixel of the map, which has none before it, needs a test that it is larger than one.
     """
     if scores.size == 1:
         return jnp.isfinite(scores)
     rows, columns = distance
-    row_maxima = _window_maxima(scores, (0, 0), (columns, columns))
+    height, width = scores.shape
+    padded = jnp.pad(scores, [(rows, rows), (columns, columns)], constant_values=-jnp.inf)
+    of_rows = _window_maxima(padded, (1, 2 * columns + 1))
+    beside = padded[rows : rows + height]
     before = jnp.maximum(
-        _window_maxima(row_maxima, (rows, -1), (0, 0)),
-        _window_maxima(scores, (0, 0), (columns, -1)),
+        _window_maxima(of_rows[: height + rows - 1], (rows, 1)),
+        _window_maxima(beside[:, : width + columns - 1], (1, columns)),
     )
     after = jnp.maximum(
-        _window_maxima(row_maxima, (-1, rows), (0, 0)),
-        _window_maxima(scores, (0, 0), (-1, columns)),
+        _window_maxima(of_rows[rows + 1 :], (rows, 1)),
+        _window_maxima(beside[:, columns + 1 :], (1, columns)),
     )
-    smallest = -_window_maxima(-scores, (rows, rows), (columns, columns))
-    return (scores > before) & (scores >= after) & (scores > smallest)
+    is_first = (jnp.arange(height) == 0)[:, None] & (jnp.arange(width) == 0)[None, :]
+    is_larger = ~is_first | (scores > scores[: rows + 1, : columns + 1].min())
+    return (scores > before) & (scores >= after) & is_larger
 
 
-def _window_maxima(scores: Array, rows: Pair, columns: Pair) -> Array:
-    """The largest of the pixels from `rows[0]` before to `rows[1]` after a pixel, and likewise of columns.
-
-    -1 is a side that begins after the pixel itself. Pixels outside of the map are -inf.
-    """
-    window = sum(rows) + 1, sum(columns) + 1
-    margins = [(before, after, 0) for before, after in (rows, columns)]
-    padded = lax.pad(scores, jnp.array(-jnp.inf, scores.dtype), margins)
-    return reduce_windows(padded, window, (1, 1), NO_PADDING, -jnp.inf, lambda a, b, *_: jnp.maximum(a, b))
+def _window_maxima(scores: Array, window: Pair, stride: Pair = (1, 1)) -> Array:
+    return reduce_windows(scores, window, stride, NO_PADDING, -jnp.inf, lambda a, b, *_: jnp.maximum(a, b))
 
 
 def top_block_maxima(heights: Array, block: Pair, count: int) -> tuple[Array, Array]:
@@ -128,7 +126,7 @@ def top_block_maxima(heights: Array, block: Pair, count: int) -> tuple[Array, Ar
     down, across = (-(-n // side) for n, side in zip(heights.shape, block, strict=True))
     missing = [(0, down * block[0] - heights.shape[0]), (0, across * block[1] - heights.shape[1])]
     padded = jnp.pad(heights, missing, constant_values=-jnp.inf)
-    block_maxima = padded.reshape(down, block[0], across, block[1]).max(axis=(1, 3))
+    block_maxima = _window_maxima(padded, block, block)
     block_count = min(count, down * across)
     best, block_index = lax.top_k(block_maxima.ravel(), block_count)
     top = block_index // across * block[0]
