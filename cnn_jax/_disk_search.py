@@ -16,7 +16,7 @@ from ._pose_refinement import Poses, TemplateLevel, sample_patch
 # Consecutive angles of which only the best is kept at a pixel.
 ANGLES_PER_MAP = 16
 # A patch whose variance is a smaller fraction of the image's has nothing to compare.
-MIN_VARIANCE_FRACTION = 1e-6
+MIN_VARIANCE_FRACTION = 1e-4
 
 
 def disk_candidates(
@@ -99,7 +99,7 @@ def _disk(diameter: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _correlate(image: Array, kernels: Array) -> Array:
     return correlate_image(
-        image, kernels, stride=(1, 1), padding=NO_PADDING, method="auto", precision=lax.Precision.HIGHEST
+        image, kernels, stride=(1, 1), padding=NO_PADDING, method="conv", precision=lax.Precision.HIGHEST
     )
 
 
