@@ -17,6 +17,7 @@ CANDIDATES = 10  # poses of the top level that are refined; half as many on each
 REACH = 3  # pixels around a pose that are searched on the next level
 STEP_PIXELS = 2.0  # steps of angle and scale move the ends of a template's longer side so far, one from the other
 SCALE_STEPS = 2.0  # steps of angle, in radians, that make a relative step of scale on the top level
+MAX_SCORE = 1.001  # of defined scores, with rounding
 FINE_DIVISORS = (1, 2, 4)  # of the last step of angle and scale, each followed by a fit of parabolas
 
 
@@ -50,7 +51,7 @@ def best_place(
     turned = cv2.warpAffine(template, affine, size)
     mask = cv2.warpAffine(np.ones_like(template), affine, size, flags=cv2.INTER_NEAREST)
     scores = cv2.matchTemplate(image, turned, cv2.TM_CCOEFF_NORMED, mask=mask)
-    scores[~(np.abs(scores) <= 1)] = -1  # undefined where the image is constant
+    scores[~(np.abs(scores) <= MAX_SCORE)] = -1  # undefined where the image is constant
     _, score, _, (x, y) = cv2.minMaxLoc(scores)
     return Pose(y + int(size[1]) // 2, x + int(size[0]) // 2, angle, scale, score)
 
