@@ -129,8 +129,17 @@ def make_scene(photo: str, size: SceneSize) -> np.ndarray:
     return photos.mosaic(loaded, size.image, size.cells)
 
 
-def make_case(photo: str, scene: np.ndarray, size: SceneSize, generator: np.random.Generator) -> PoseCase:
-    """A random template of the photo's cell, and the scene in a random pose that shows the whole template.
+def make_case(
+    photo: str, scene: np.ndarray, background: np.ndarray, size: SceneSize, generator: np.random.Generator
+) -> PoseCase:
+    """A random template of the scene's middle cell, and the scene in a random pose that shows the whole template.
+
+    Args:
+      photo: the name of what is in the middle cell.
+      scene: gray levels, of the size of the search image.
+      background: gray levels, of the same size; shown around the turned scene.
+      size: the sizes.
+      generator: draws the template's place and the pose.
 
     Raises:
       ValueError: no pose shows the whole template.
@@ -144,7 +153,7 @@ def make_case(photo: str, scene: np.ndarray, size: SceneSize, generator: np.rand
         center = np.array([top, left]) + (np.array(size.template) - 1) / 2
         truth = random_pose(center, size, generator)
         if shows_template(truth, size):
-            return PoseCase(photo, template, turn_scene(scene, center, truth), truth)
+            return PoseCase(photo, np.ascontiguousarray(template), turn_scene(scene, background, center, truth), truth)
     raise ValueError(f"size: expected a template that fits into the image at all angles, got {size}")
 
 
@@ -170,10 +179,10 @@ def shows_template(pose: Pose, size: SceneSize) -> bool:
     return bool((center >= reach).all() and (center + reach <= np.array(size.image) - 1).all())
 
 
-def turn_scene(scene: np.ndarray, center: np.ndarray, pose: Pose) -> np.ndarray:
-    """The search image in which the scene's point `center` has this pose, uint8.
+def turn_scene(scene: np.ndarray, background: np.ndarray, center: np.ndarray, pose: Pose) -> np.ndarray:
+    """The search image in which the scene's point `center` has this pose, over another picture, uint8.
 
-    Around the scene there is another photo. Repeating the scene could show a second copy of the template.
+    Repeating the scene around itself instead could show a second copy of the template.
     """
     levels = scene.astype(np.float32)
     if pose.scale < 1:
@@ -181,7 +190,6 @@ def turn_scene(scene: np.ndarray, center: np.ndarray, pose: Pose) -> np.ndarray:
     inverse = rotation(-pose.angle) / pose.scale
     matrix = np.column_stack([inverse, center - inverse @ [pose.y, pose.x]])
     turned = ndimage.affine_transform(levels, matrix, order=SPLINE_ORDER, mode="constant", cval=OUTSIDE)
-    background = photos.cover(photos.load_photo(BACKGROUND_PHOTO), scene.shape)
     return np.where(turned == OUTSIDE, background, to_levels(turned))
 
 
@@ -189,10 +197,11 @@ def pose_cases(
     size: SceneSize, poses: int, seed: int, names: Sequence[str] = photos.TEMPLATE_PHOTOS
 ) -> Iterator[PoseCase]:
     """Random cases, `poses` of each photo."""
+    background = photos.cover(photos.load_photo(BACKGROUND_PHOTO), size.image)
     for index, photo in enumerate(names):
         scene = make_scene(photo, size)
         for number in range(poses):
-            yield make_case(photo, scene, size, np.random.default_rng((seed, index, number)))
+            yield make_case(photo, scene, background, size, np.random.default_rng((seed, index, number)))
 
 
 def absent_scenes(size: SceneSize) -> Iterator[np.ndarray]:

@@ -16,7 +16,7 @@ pytest.importorskip("skimage")
 def test_a_pyramid_finds_poses_between_pixels_and_degrees(scale_range):
     size = SceneSize((160, 200), (52, 60), scale_range=scale_range)
     for case in find_poses.pose_cases(size, 1, 1):
-        found = opencv_search.pyramid_search(cv2, case.image, np.ascontiguousarray(case.template), scale_range)
+        found = opencv_search.pyramid_search(cv2, case.image, case.template, scale_range)
         error = find_poses.pose_error(found, case.truth)
         assert error.is_right
         assert error.pixels < 0.2
