@@ -1,7 +1,7 @@
-"""Search of a template at any angle and scale of a range, coarse to fine over a pyramid.
+"""Search of templates at any angle and scale of a range, coarse to fine over a pyramid.
 
-The top level of the pyramid, on which the template is about 16 pixels wide, is searched in all poses. The best
-candidates are refined on each level, from the top down, and fewer of them are kept on each.
+The top level of the pyramid, on which a template is about 16 pixels wide, is searched in all poses. The best candidates
+are refined on every level, from the top down, and fewer of them are kept on each.
 """
 
 import math
@@ -15,68 +15,52 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Shaped
 
 from ._aligned_scores import ALIGNED_SCORES
-from ._disk_search import disk_candidates
+from ._disk_search import ANGLES_PER_MAP, disk_candidates
 from ._pose_maxima import Bank, Ranking, Scoring, pose_candidates, rank_of
-from ._pose_refinement import (
-    Freedom,
-    Limits,
-    Poses,
-    TemplateLevel,
-    make_template_level,
-    refine_poses,
-    sample_patch,
-)
+from ._pose_refinement import Poses, TemplateLevel, make_template_level, refine_poses, sample_patch
 from ._poses import plan_poses
-from ._pyramid import PyramidPlan, image_pyramid, masked_pyramid, plan_pyramid
+from ._pyramid import image_pyramid, masked_pyramid
+from ._range_plan import RangePlan
 from ._typing import Pair, Score
 from .matching import zncc
 
-# Pixels of the template's shorter side on the top level, if it has at least as many.
-TOP_SIDE = 16
-# Pixels that the template's rim moves between two angles, or two scales, of the top level.
-STEP_PIXELS = 1.0
 # A template whose sides differ more is not compared under a disk.
 MIN_DISK_ASPECT = 0.5
-# Largest ratio of two scales that one size of the template is compared at.
-MAX_SCALE_RATIO = 2.05
-# Scales that differ less from the middle of a range are taken for it, so that the template need not be scaled.
-SCALE_TOLERANCE = 0.1
 # Pixels of the template that are compared on a level, at most.
 MAX_PIXELS = 2**15
-# Candidates on the top level, on the levels between, and on the last one: at least, and for each match.
-MIN_TOP_CANDIDATES = 64
-MIN_CANDIDATES = 24
-MIN_LAST_CANDIDATES = 16
-TOP_CANDIDATES_PER_MATCH = 8
-CANDIDATES_PER_MATCH = 4
-LAST_CANDIDATES_PER_MATCH = 3
 # Gauss-Newton steps on the top level, and on the others.
 TOP_STEPS = 6
 STEPS = 4
-# Pixels of the top level that a candidate's rectangle may reach over the border, before it is refined.
+# Pixels of the top level that a candidate may reach over the border before it is refined.
 TOP_TOLERANCE = 2.0
 # Pixels of the image that a match may reach over the border.
 TOLERANCE = 0.5
-# Candidates closer than this, in pixels of their level at the center and at the rim, are one.
+# Candidates closer than this are one, in pixels of their level, at the center and at the rim.
 DUPLICATE_PIXELS = 1.5
+# A pixel of a level counts if at least this fraction of the pixels below it does.
+MIN_COVERAGE = 0.5
+# Levels whose mean score is that of a match, if there are so many: those of a half and a quarter of the resolution.
+SCORED_LEVELS = (1, 2)
 
 
-class RangePlan(NamedTuple):
-    """The static part of a search of templates of one size. It is hashable, an argument of a compiled program."""
+class CandidateCount(NamedTuple):
+    """How many candidates are kept: at least, and for each match."""
 
-    base_scale: float
-    """The scale that the template is brought to first. Logarithms of scales are relative to it."""
-    size: Pair
-    """Rows and columns of the template at the base scale."""
-    pyramid: PyramidPlan
-    angles: tuple[float, ...]
-    """Angles that are compared on the top level."""
-    log_scales: tuple[float, ...]
-    freedom: Freedom
-    limits: Limits
+    least: int
+    per_match: int
+
+    def of(self, top_k: int) -> int:
+        """The number for so many matches."""
+        return max(self.least, self.per_match * top_k)
 
 
-class SearchOptions(NamedTuple):
+CANDIDATES_PER_MAP = CandidateCount(16, 2)
+TOP_CANDIDATES = CandidateCount(64, 8)
+CANDIDATES = CandidateCount(24, 4)
+LAST_CANDIDATES = CandidateCount(16, 3)
+
+
+class RangeOptions(NamedTuple):
     """How matches are scored. It is hashable, an argument of a compiled program."""
 
     score: Score
@@ -91,78 +75,15 @@ class RangeCandidates(NamedTuple):
     poses: Poses
     score: Float[Array, "..."]
     rank: Float[Array, "..."]
-    """The larger, the better: the mean of the scores on all levels."""
+    """The larger, the better. It has no gradient."""
 
 
-def plan_ranges(
-    template_size: Pair,
-    angles: Sequence[float],
-    scales: Sequence[float],
-    angle_range: tuple[float, float] | None,
-    scale_range: tuple[float, float] | None,
-    levels_left_out: int = 0,
-) -> list[RangePlan]:
-    """Plans of a search, one for each part of the scales whose ratio is small enough for one size of the template.
+class _Level(NamedTuple):
+    """A level of the pyramid of the image, and that of the template's."""
 
-    Args:
-      template_size: rows and columns.
-      angles, scales: compared without a range, and not refined.
-      angle_range, scale_range: the least and the largest, or None.
-      levels_left_out: levels of the pyramid to leave out at the top, because the template's texture vanishes there.
-    """
-    low, high = scale_range or (min(scales), max(scales))
-    parts = max(1, math.ceil(math.log(high / low) / math.log(MAX_SCALE_RATIO) - 1e-9))
-    edges = np.geomspace(low, high, parts + 1)
-    plans = []
-    for i, (least, largest) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
-        is_last = i + 1 == parts
-        chosen = [scale for scale in scales if least <= scale and (scale < largest or is_last)]
-        if scale_range is None and not chosen:
-            continue
-        base = math.sqrt(least * largest) if scale_range else math.sqrt(min(chosen) * max(chosen))
-        base = 1.0 if abs(math.log(base)) < SCALE_TOLERANCE else base
-        size = max(1, round(template_size[0] * base)), max(1, round(template_size[1] * base))
-        pyramid = plan_pyramid(min(size), TOP_SIDE * 2**levels_left_out)
-        top_size = max(size) / pyramid.factors[-1]
-        log_range = (math.log(least / base), math.log(largest / base))
-        plans.append(
-            RangePlan(
-                base_scale=base,
-                size=size,
-                pyramid=pyramid,
-                angles=_angle_steps(angle_range, top_size) if angle_range else tuple(angles),
-                log_scales=_scale_steps(log_range, top_size)
-                if scale_range
-                else tuple(math.log(scale / base) for scale in chosen),
-                freedom=Freedom(angle_range is not None, scale_range is not None and least < largest),
-                limits=Limits(_angle_limits(angle_range), log_range),
-            )
-        )
-    return plans
-
-
-def _is_full_turn(angle_range: tuple[float, float]) -> bool:
-    return angle_range[1] - angle_range[0] > 2 * math.pi - 1e-6
-
-
-def _angle_limits(angle_range: tuple[float, float] | None) -> tuple[float, float]:
-    if angle_range is None or _is_full_turn(angle_range):
-        return -math.inf, math.inf
-    return angle_range
-
-
-def _angle_steps(angle_range: tuple[float, float], size: float) -> tuple[float, ...]:
-    """Angles in a range whose steps move the rim of a template of this size by `STEP_PIXELS`."""
-    low, high = angle_range
-    steps = math.ceil((min(high - low, 2 * math.pi)) / math.atan(2 * STEP_PIXELS / size) - 1e-9)
-    if _is_full_turn(angle_range):
-        return tuple((low + 2 * math.pi * np.arange(steps) / steps).tolist())
-    return tuple(np.linspace(low, high, steps + 1).tolist())
-
-
-def _scale_steps(log_range: tuple[float, float], size: float) -> tuple[float, ...]:
-    low, high = log_range
-    return tuple(np.linspace(low, high, math.ceil((high - low) * size / (2 * STEP_PIXELS) - 1e-9) + 1).tolist())
+    image: Array
+    template: TemplateLevel
+    factor: float
 
 
 def range_candidates(
@@ -171,9 +92,18 @@ def range_candidates(
     masks: Float[Array, "K h w C"] | None,
     allowed: Bool[Array, "H W"] | None,
     plan: RangePlan,
-    options: SearchOptions,
+    options: RangeOptions,
 ) -> RangeCandidates:
-    """Refined poses of K templates of one size, (K, n), in pixels of the image. `allowed`: where centers may lie."""
+    """Refined poses of K templates of one size, n of each, in pixels of the image.
+
+    Args:
+      image: the image.
+      templates: the templates, at scale 1.
+      masks: weights of their pixels.
+      allowed: where centers of matches may lie; None: everywhere.
+      plan: the levels and poses to search.
+      options: how matches are scored.
+    """
     levels = image_pyramid(_fill_gaps(image), plan.pyramid)
     levels[0] = image
     allowed_top = None
@@ -181,7 +111,14 @@ def range_candidates(
         allowed_top = image_pyramid(allowed[..., None].astype(jnp.float32), plan.pyramid)[-1][..., 0] > 0
 
     def of_template(template: Array, mask: Array | None) -> RangeCandidates:
-        return _template_candidates(levels, template, mask, allowed, allowed_top, plan, options)
+        templates, weights = _template_pyramid(template, mask, plan)
+        frozen = lax.stop_gradient(_make_levels(levels, templates, weights, plan))
+        top_mask = None if mask is None else weights[-1]
+        poses, ranks = _top_candidates(frozen[-1].image, lax.stop_gradient(templates[-1]), top_mask, plan, options)
+        if allowed_top is not None:
+            ranks = jnp.where(_is_allowed(poses, allowed_top), ranks, -jnp.inf)
+        poses = _descend(poses, ranks, frozen, plan, options)
+        return _score_matches(poses, _make_levels(levels, templates, weights, plan), allowed, plan, options)
 
     if len(templates) == 1:
         single = of_template(templates[0], None if masks is None else masks[0])
@@ -189,6 +126,9 @@ def range_candidates(
     if masks is None:
         return lax.map(lambda template: of_template(template, None), templates)
     return lax.map(lambda pair: of_template(*pair), (templates, masks))
+
+
+# Pyramids.
 
 
 def _fill_gaps(image: Array) -> Array:
@@ -201,74 +141,21 @@ def _fill_gaps(image: Array) -> Array:
     return jnp.where(is_finite, image, mean.astype(image.dtype))
 
 
-def _template_candidates(
-    levels: Sequence[Array],
-    template: Array,
-    mask: Array | None,
-    allowed: Array | None,
-    allowed_top: Array | None,
-    plan: RangePlan,
-    options: SearchOptions,
-) -> RangeCandidates:
-    """The candidates of one template, n of them."""
-    template = _scale_about_center(template, plan)
-    weights = jnp.ones_like(template) if mask is None else _scale_about_center(mask.astype(template.dtype), plan)
+def _template_pyramid(template: Array, mask: Array | None, plan: RangePlan) -> tuple[list[Array], list[Array]]:
+    """The template at the base scale, and the weights of its pixels, on all levels."""
     if mask is None:
-        values = image_pyramid(template, plan.pyramid)
-        level_weights = [jnp.ones_like(level) for level in values]
-    else:
-        values, level_weights = masked_pyramid(template, weights, plan.pyramid)
-        level_weights = [jnp.where(weight >= 0.5 * weights.max(), weight, 0) for weight in level_weights]
-    factors = plan.pyramid.factors
-    frozen_levels, frozen_values = lax.stop_gradient((list(levels), values))
-    poses, ranks = _top_candidates(
-        frozen_levels[-1].astype(template.dtype), frozen_values[-1], None if mask is None else level_weights[-1],
-        allowed_top, plan, options,
-    )
-    candidates = _keep_best(RangeCandidates(poses, ranks, ranks), _count(MIN_TOP_CANDIDATES, TOP_CANDIDATES_PER_MATCH, options))
-    previous = factors[-1]
-    total = jnp.zeros_like(candidates.rank)
-    for number, index in enumerate(reversed(range(len(factors)))):
-        factor = factors[index]
-        level = _make_level(frozen_values[index], level_weights[index], plan, factor)
-        start = _zoom(candidates.poses, previous / factor)
-        candidates = _refine(frozen_levels[index], start, level, plan, options, TOP_STEPS if number == 0 else STEPS)
-        total = total + candidates.rank
-        ranks = jnp.where(_is_duplicate(candidates, level), -jnp.inf, total / (number + 1))
-        if index:
-            is_next_last = index == 1
-            count = (
-                _count(MIN_LAST_CANDIDATES, LAST_CANDIDATES_PER_MATCH, options)
-                if is_next_last
-                else _count(MIN_CANDIDATES, CANDIDATES_PER_MATCH, options)
-            )
-            ranks, order = lax.top_k(ranks, min(count, len(ranks)))
-            total = total[order]
-            candidates = RangeCandidates(*jax.tree.map(lambda field: field[order], (candidates.poses, candidates.score)), ranks)
-        previous = factor
-    level = _make_level(values[0], level_weights[0], plan, 1.0)
-    last = _refine(levels[0], lax.stop_gradient(candidates.poses), level, plan, options, 1)
-    is_inside = _lies_inside(last.poses, plan, levels[0].shape[:2], options.min_visible, level, levels[0])
-    if allowed is not None:
-        is_inside &= _is_allowed(last.poses, allowed)
-    return last._replace(rank=jnp.where(is_inside & jnp.isfinite(last.rank), lax.stop_gradient(ranks), -jnp.inf))
+        templates = image_pyramid(_to_base_scale(template, plan), plan.pyramid)
+        return templates, [jnp.ones_like(level) for level in templates]
+    mask = mask.astype(template.dtype)
+    coverage = _to_base_scale((mask != 0).astype(template.dtype), plan)
+    pixels = _to_base_scale(jnp.where(mask != 0, template, 0), plan)
+    pixels = pixels / jnp.where(coverage > 0, coverage, 1)
+    weights = jnp.where(coverage >= MIN_COVERAGE, _to_base_scale(mask, plan), 0)
+    return masked_pyramid(pixels, weights, plan.pyramid, MIN_COVERAGE)
 
 
-def _count(least: int, per_match: int, options: SearchOptions) -> int:
-    return max(least, per_match * options.top_k)
-
-
-def _keep_best(candidates: RangeCandidates, count: int) -> RangeCandidates:
-    _, order = lax.top_k(candidates.rank, min(count, len(candidates.rank)))
-    return jax.tree.map(lambda field: field[order], candidates)
-
-
-def _zoom(poses: Poses, ratio: float) -> Poses:
-    return poses._replace(y=poses.y * ratio, x=poses.x * ratio)
-
-
-def _scale_about_center(template: Array, plan: RangePlan) -> Array:
-    """The template at the base scale, smoothed before it shrinks."""
+def _to_base_scale(template: Array, plan: RangePlan) -> Array:
+    """The template scaled about its center, smoothed before it shrinks."""
     if plan.base_scale == 1:
         return template
     shift = [(new - plan.base_scale * old) / 2 for new, old in zip(plan.size, template.shape[:2], strict=True)]
@@ -277,124 +164,165 @@ def _scale_about_center(template: Array, plan: RangePlan) -> Array:
     return jax.image.scale_and_translate(template, shape, (0, 1), scale, jnp.array(shift), "linear", antialias=True)
 
 
-def _make_level(values: Array, weights: Array, plan: RangePlan, factor: float) -> TemplateLevel:
-    step = max(1, math.ceil(math.sqrt(values.shape[0] * values.shape[1] / MAX_PIXELS)))
-    return make_template_level(values, weights, _center(plan, factor), plan.freedom, step)
+def _make_levels(
+    images: Sequence[Array], templates: Sequence[Array], weights: Sequence[Array], plan: RangePlan
+) -> list[_Level]:
+    levels = []
+    for image, template, weight, factor in zip(images, templates, weights, plan.pyramid.factors, strict=True):
+        step = max(1, math.ceil(math.sqrt(template.shape[0] * template.shape[1] / MAX_PIXELS)))
+        levels.append(
+            _Level(image, make_template_level(template, weight, plan.center(factor), plan.freedom, step), factor)
+        )
+    return levels
 
 
-def _center(plan: RangePlan, factor: float) -> tuple[float, float]:
-    """Row and column of the template's center on a level."""
-    return (plan.size[0] - 1) / 2 / factor, (plan.size[1] - 1) / 2 / factor
+# Candidates of the top level.
 
 
 def _top_candidates(
-    image: Array,
-    template: Array,
-    mask: Array | None,
-    allowed: Array | None,
-    plan: RangePlan,
-    options: SearchOptions,
+    image: Array, template: Array, mask: Array | None, plan: RangePlan, options: RangeOptions
 ) -> tuple[Poses, Array]:
-    """Poses at which the score on the top level is a high local maximum."""
-    count = max(ANGLES_CANDIDATES, 2 * options.top_k)
+    """Poses on the top level whose scores are high local maxima, and their ranks."""
+    count = CANDIDATES_PER_MAP.of(options.top_k)
     is_square = min(plan.size) >= MIN_DISK_ASPECT * max(plan.size)
-    if options.score is zncc and mask is None and options.min_visible == 1 and is_square and len(plan.angles) > 1:
+    has_all_pixels = mask is None and options.min_visible == 1
+    if options.score is zncc and has_all_pixels and is_square and plan.freedom.angle:
+        is_signed = options.ranking == "highest"
+        center = plan.center(plan.pyramid.factors[-1])
+        image = image.astype(template.dtype)
         found = [
-            disk_candidates(
-                image, template, _center(plan, plan.pyramid.factors[-1]), plan.angles, log_scale, count,
-                is_signed=options.ranking == "highest",
-            )
+            disk_candidates(image, template, center, plan.angles, log_scale, count, is_signed=is_signed)
             for log_scale in plan.log_scales
         ]
-        poses = jax.tree.map(lambda *fields: jnp.concatenate(fields), *(poses for poses, _ in found))
-        ranks = jnp.concatenate([ranks for _, ranks in found])
+        poses, ranks = jax.tree.map(lambda *fields: jnp.concatenate(fields), *found)
     else:
-        poses, ranks = _box_candidates(image, template, mask, plan, options, count)
+        poses, ranks = _box_candidates(image, template, mask, plan, options)
     if options.min_visible == 1:
-        reach = _half_box(poses, plan, plan.pyramid.factors[-1])
-        fits = True
-        for center, half, size in zip((poses.y, poses.x), reach, image.shape[:2], strict=True):
-            fits &= (center - half >= -TOP_TOLERANCE) & (center + half <= size - 1 + TOP_TOLERANCE)
-        ranks = jnp.where(fits, ranks, -jnp.inf)
-    if allowed is not None:
-        ranks = jnp.where(_is_allowed(poses, allowed), ranks, -jnp.inf)
+        ranks = jnp.where(_fits(poses, plan, plan.pyramid.factors[-1], image.shape[:2], TOP_TOLERANCE), ranks, -jnp.inf)
     return poses, ranks
 
 
-ANGLES_CANDIDATES = 16
-
-
 def _box_candidates(
-    image: Array, template: Array, mask: Array | None, plan: RangePlan, options: SearchOptions, count: int
+    image: Array, template: Array, mask: Array | None, plan: RangePlan, options: RangeOptions
 ) -> tuple[Poses, Array]:
-    """Candidates of the exhaustive search of the top level, with any score and mask."""
+    """Candidates of the exhaustive search, which takes any score and mask."""
     size = template.shape[:2]
     scales = [math.exp(log_scale) for log_scale in plan.log_scales]
     table, canvases = plan_poses(np.array([size]), image.shape[:2], scales, plan.angles)
-    if not canvases:
-        raise ValueError(f"features: expected one that fits into the image at some scale, got size {plan.size}")
     bank = Bank(template[None], None if mask is None else mask[None], jnp.asarray([size]))
-    scoring = Scoring(options.score, options.ranking, count * len(scales) * 4, min(16, len(plan.angles)))
-    found = jax.tree.map(lambda field: field[0], pose_candidates(image, bank, table, canvases, scoring))
-    box = jnp.asarray(table.box)[found.pose]
+    poses_per_map = min(ANGLES_PER_MAP, len(plan.angles))
+    maps = -(-len(table.scale) // poses_per_map)
+    scoring = Scoring(options.score, options.ranking, maps * CANDIDATES_PER_MAP.of(options.top_k), poses_per_map)
+    found = pose_candidates(image, bank, table, canvases, scoring)
+    found = jax.tree.map(lambda field: field[0], found)
     dtype = template.dtype
-    y = found.row - (box[:, 0] - 1) // 2 + (box[:, 0] - 1).astype(dtype) / 2
-    x = found.column - (box[:, 1] - 1) // 2 + (box[:, 1] - 1).astype(dtype) / 2
-    log_scale = jnp.log(jnp.asarray(table.scale, dtype))[found.pose]
-    return Poses(y, x, jnp.asarray(table.angle, dtype)[found.pose], log_scale), found.rank
+    box = jnp.asarray(table.box)[found.pose]
+    y, x = (
+        pixel - (side - 1) // 2 + (side - 1).astype(dtype) / 2
+        for pixel, side in zip((found.row, found.column), box.T, strict=True)
+    )
+    angle = jnp.asarray(table.angle, dtype)[found.pose]
+    return Poses(y, x, angle, jnp.log(jnp.asarray(table.scale, dtype))[found.pose]), found.rank
 
 
-def _half_box(poses: Poses, plan: RangePlan, factor: float) -> tuple[Array, Array]:
-    """Rows and columns from the center to the outermost pixels' centers of an upright box around each pose."""
+def _fits(poses: Poses, plan: RangePlan, factor: float, size: Pair, tolerance: float) -> Array:
+    """Whether all pixels of the template lie inside of an image, but for a tolerance."""
     scale = jnp.exp(poses.log_scale)
     cos = jnp.abs(jnp.cos(poses.angle)) * scale
     sin = jnp.abs(jnp.sin(poses.angle)) * scale
-    height, width = ((side - 1) / 2 / factor for side in plan.size)
-    return cos * height + sin * width, sin * height + cos * width
+    down, right = plan.center(factor)
+    rows = cos * down + sin * right
+    columns = sin * down + cos * right
+    fits = (poses.y >= rows - tolerance) & (poses.y <= size[0] - 1 - rows + tolerance)
+    return fits & (poses.x >= columns - tolerance) & (poses.x <= size[1] - 1 - columns + tolerance)
 
 
 def _is_allowed(poses: Poses, allowed: Array) -> Array:
+    """Whether the center of a pose lies where it may."""
     rows, columns = allowed.shape
     row = jnp.clip(jnp.round(poses.y), 0, rows - 1).astype(jnp.int32)
     column = jnp.clip(jnp.round(poses.x), 0, columns - 1).astype(jnp.int32)
     return allowed[row, column]
 
 
+# Refinement.
+
+
+def _descend(poses: Poses, ranks: Array, levels: Sequence[_Level], plan: RangePlan, options: RangeOptions) -> Poses:
+    """Refines candidates of the top level on all levels down to the image, and keeps the best on each."""
+    _, order = lax.top_k(ranks, min(TOP_CANDIDATES.of(options.top_k), len(ranks)))
+    poses = _take(poses, order)
+    total_rank = jnp.where(ranks[order] > -jnp.inf, 0, -jnp.inf)
+    factor = levels[-1].factor
+    for number, level in enumerate(reversed(levels)):
+        steps = TOP_STEPS if number == 0 else STEPS
+        poses, ranks = _refine(level, _zoom(poses, factor / level.factor), plan, options, steps)
+        # The sum over all levels, as noise disturbs a single one. It stays -inf once a candidate is left out.
+        total_rank = total_rank + ranks
+        total_rank = jnp.where(_is_duplicate(poses, total_rank, level.template), -jnp.inf, total_rank)
+        kept = {0: len(ranks), 1: LAST_CANDIDATES.of(options.top_k)}
+        left = len(levels) - 1 - number
+        count = min(kept.get(left, CANDIDATES.of(options.top_k)), len(ranks))
+        total_rank, order = lax.top_k(total_rank, count)
+        poses = _take(poses, order)
+        factor = level.factor
+    # Candidates that are left out get poses that fit nowhere.
+    return poses._replace(y=jnp.where(total_rank > -jnp.inf, poses.y, -jnp.inf))
+
+
+def _take(poses: Poses, index: Array) -> Poses:
+    return Poses(*(field[index] for field in poses))
+
+
+def _zoom(poses: Poses, ratio: float) -> Poses:
+    return poses._replace(y=poses.y * ratio, x=poses.x * ratio)
+
+
 def _refine(
-    image: Array, start: Poses, level: TemplateLevel, plan: RangePlan, options: SearchOptions, steps: int
-) -> RangeCandidates:
-    """The better of each pose and the pose after some steps, by the score of the level."""
+    level: _Level, start: Poses, plan: RangePlan, options: RangeOptions, steps: int
+) -> tuple[Poses, Float[Array, " n"]]:
+    """The better of each pose and the pose after some steps, and its rank."""
     refined = refine_poses(
-        image, start, level, steps=steps, freedom=plan.freedom, limits=plan.limits, is_partial=options.min_visible < 1
+        level.image,
+        start,
+        level.template,
+        steps=steps,
+        freedom=plan.freedom,
+        limits=plan.limits,
+        is_partial=options.min_visible < 1,
     )
-    score_poses = jax.vmap(lambda pose: _pose_score(image, pose, level, options))
-    scores = score_poses(start), score_poses(refined)
-    ranks = tuple(_rank(score, options.ranking) for score in scores)
-    is_better = ranks[1] > ranks[0]
-    before = RangeCandidates(start, scores[0], ranks[0])
-    after = RangeCandidates(refined, scores[1], ranks[1])
-    return jax.tree.map(lambda new, old: jnp.where(is_better, new, old), after, before)
+    old_rank = _ranks(level, start, options)
+    new_rank = _ranks(level, refined, options)
+    is_better = new_rank > old_rank
+    poses = jax.tree.map(lambda new, old: jnp.where(is_better, new, old), refined, start)
+    return poses, jnp.maximum(new_rank, old_rank)
 
 
-def _rank(score: Array, ranking: Ranking) -> Array:
-    return jnp.where(jnp.isnan(score), -jnp.inf, rank_of(score, ranking))
+def _ranks(level: _Level, poses: Poses, options: RangeOptions) -> Array:
+    score = _scores(level, poses, options)
+    return jnp.where(jnp.isnan(score), -jnp.inf, rank_of(score, options.ranking))
 
 
-def _pose_score(image: Array, pose: Poses, level: TemplateLevel, options: SearchOptions) -> Array:
-    patch, is_inside = sample_patch(image, pose, level)
-    weights = level.weights
-    if options.min_visible < 1:
-        weights = jnp.where(is_inside[:, None], weights, 0)
+def _scores(level: _Level, poses: Poses, options: RangeOptions) -> Array:
+    """The score of every pose on a level."""
+    template = level.template
     aligned = ALIGNED_SCORES.get(options.score)
-    if aligned is not None:
-        return aligned(patch, level.values, weights)
-    # As an image of one column, for a score that only knows images.
-    return options.score(patch[:, None], level.values[:, None], mask=weights[:, None])[0, 0]
+
+    def score(pose: Poses) -> Array:
+        patch, is_inside = sample_patch(level.image, pose, template)
+        weights = template.weights
+        if options.min_visible < 1:
+            weights = jnp.where(is_inside[:, None], weights, 0)
+        if aligned is not None:
+            return aligned(patch, template.values, weights)
+        # As images of one column, as other scores take images.
+        return options.score(patch[:, None], template.values[:, None], mask=weights[:, None])[0, 0]
+
+    return jax.vmap(score)(poses)
 
 
-def _is_duplicate(candidates: RangeCandidates, level: TemplateLevel) -> Array:
+def _is_duplicate(poses: Poses, ranks: Array, template: TemplateLevel) -> Array:
     """Whether a better candidate has nearly the same pose."""
-    poses = candidates.poses
 
     def distance(field: Array) -> Array:
         return jnp.abs(field[:, None] - field[None, :])
@@ -404,28 +332,41 @@ def _is_duplicate(candidates: RangeCandidates, level: TemplateLevel) -> Array:
     is_near = (
         (distance(poses.y) < DUPLICATE_PIXELS)
         & (distance(poses.x) < DUPLICATE_PIXELS)
-        & (turn * level.reach < DUPLICATE_PIXELS)
-        & (distance(poses.log_scale) * level.reach < DUPLICATE_PIXELS)
+        & (turn * template.reach < DUPLICATE_PIXELS)
+        & (distance(poses.log_scale) * template.reach < DUPLICATE_PIXELS)
     )
-    rank = candidates.rank
-    order = jnp.arange(len(rank))
-    is_better = (rank[None] > rank[:, None]) | ((rank[None] == rank[:, None]) & (order[None] < order[:, None]))
+    number = jnp.arange(len(ranks))
+    is_better = (ranks[None] > ranks[:, None]) | ((ranks[None] == ranks[:, None]) & (number[None] < number[:, None]))
     return (is_near & is_better).any(axis=1)
 
 
-def _lies_inside(
-    poses: Poses, plan: RangePlan, size: Pair, min_visible: float, level: TemplateLevel, image: Array
-) -> Array:
-    """Whether enough of the template lies inside the image."""
-    if min_visible == 1:
-        is_inside = jnp.ones(poses.y.shape, bool)
-        for center, half, side in zip((poses.y, poses.x), _half_box(poses, plan, 1.0), size, strict=True):
-            is_inside &= (center - half >= -TOLERANCE) & (center + half <= side - 1 + TOLERANCE)
-        return is_inside
+# Matches.
 
-    def visible(pose: Poses) -> Array:
-        _, is_inside = sample_patch(image, pose, level)
-        squares = (level.weights**2).sum(axis=1)
+
+def _score_matches(
+    poses: Poses, levels: Sequence[_Level], allowed: Array | None, plan: RangePlan, options: RangeOptions
+) -> RangeCandidates:
+    """One more step, through which gradients flow, and the scores of the resulting poses."""
+    start = lax.stop_gradient(poses)
+    poses, finest_rank = _refine(levels[0], start, plan, options, 1)
+    scored = [levels[i] for i in SCORED_LEVELS if i < len(levels)] or [levels[0]]
+    score = sum(_scores(level, _zoom(poses, 1 / level.factor), options) for level in scored) / len(scored)
+    # Pixels that are not finite are seen on the finest level only.
+    is_match = jnp.isfinite(finest_rank) & _is_visible(poses, levels[0], plan, options)
+    if allowed is not None:
+        is_match &= _is_allowed(poses, allowed)
+    rank = jnp.where(is_match, rank_of(score, options.ranking), -jnp.inf)
+    return RangeCandidates(poses, score, lax.stop_gradient(rank))
+
+
+def _is_visible(poses: Poses, level: _Level, plan: RangePlan, options: RangeOptions) -> Array:
+    """Whether enough of the template lies inside of the image."""
+    if options.min_visible == 1:
+        return _fits(poses, plan, 1.0, level.image.shape[:2], TOLERANCE)
+    squares = (level.template.weights**2).sum(axis=1)
+
+    def visible_fraction(pose: Poses) -> Array:
+        _, is_inside = sample_patch(level.image, pose, level.template)
         return jnp.where(is_inside, squares, 0).sum() / squares.sum()
 
-    return jax.vmap(visible)(poses) >= min_visible
+    return (jax.vmap(visible_fraction)(poses) >= options.min_visible) & (poses.y > -jnp.inf)

@@ -10,7 +10,6 @@ from jax import lax
 from jaxtyping import Array, Float, Shaped
 
 from ._dtypes import accumulation_dtype
-from ._typing import Pair
 
 # Top levels that would be less than this factor smaller than the level below are left out.
 MIN_TOP_RATIO = 1.1
@@ -49,18 +48,21 @@ def image_pyramid(image: Shaped[Array, "H W C"], plan: PyramidPlan) -> list[Shap
 
 
 def masked_pyramid(
-    image: Float[Array, "H W C"], mask: Float[Array, "H W C"], plan: PyramidPlan
+    image: Float[Array, "H W C"], weights: Float[Array, "H W C"], plan: PyramidPlan, min_weight: float
 ) -> tuple[list[Float[Array, "h w C"]], list[Float[Array, "h w C"]]]:
     """All levels of an image whose pixels have weights, and those of the weights.
 
-    A pixel of a level is the mean of the pixels below it, weighted by the filter and the mask.
+    A pixel of a level is the mean of the pixels below it, weighted by the filter and the weights. It gets the weight 0
+    if its weight is less than `min_weight` times the largest one.
     """
-    weights = image_pyramid(mask, plan)
-    sums = image_pyramid(jnp.where(mask != 0, image * mask, 0), plan)
+    sums = image_pyramid(jnp.where(weights != 0, image * weights, 0), plan)
+    totals = image_pyramid(weights, plan)
     levels = [image]
-    for total, weight in zip(sums[1:], weights[1:], strict=True):
-        levels.append(jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0))
-    return levels, weights
+    level_weights = [weights]
+    for pixels, total in zip(sums[1:], totals[1:], strict=True):
+        levels.append(jnp.where(total > 0, pixels / jnp.where(total > 0, total, 1), 0))
+        level_weights.append(jnp.where(total >= min_weight * weights.max(), total, 0))
+    return levels, level_weights
 
 
 def halve(image: Shaped[Array, "H W C"]) -> Float[Array, "h w C"]:
@@ -81,9 +83,7 @@ def _halve_axis(image: Array, axis: int) -> Array:
     padded = jnp.pad(image, margin, mode="reflect" if image.shape[axis] > 3 else "edge")
     pairs = lax.slice_in_dim(padded, 0, 2 * count + 4, axis=axis)
     pairs = pairs.reshape(*image.shape[:axis], count + 2, 2, *image.shape[axis + 1 :])
-    even, odd = (
-        lax.index_in_dim(pairs, i, axis + 1, keepdims=False).astype(_float_dtype(image)) for i in (0, 1)
-    )
+    even, odd = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False).astype(_float_dtype(image)) for i in (0, 1))
 
     def at(pixels: Array, start: int) -> Array:
         return lax.slice_in_dim(pixels, start, start + count, axis=axis)
@@ -105,22 +105,7 @@ def shrink(image: Shaped[Array, "H W C"], ratio: float) -> Float[Array, "h w C"]
 
 
 def _shrinking_weights(count: int, ratio: float) -> Float[Array, "n count"]:
-    centers = jnp.arange(shrunk_size(count, ratio)) * ratio
+    centers = jnp.arange(int((count - 1) / ratio) + 1) * ratio
     distance = jnp.abs(centers[:, None] - jnp.arange(count)[None, :]) / ratio
     weights = jnp.maximum(1 - distance, 0)
     return weights / weights.sum(axis=1, keepdims=True)
-
-
-def shrunk_size(count: int, ratio: float) -> int:
-    """Pixels of an axis after `shrink`."""
-    return int((count - 1) / ratio) + 1
-
-
-def level_sizes(size: Pair, plan: PyramidPlan) -> list[Pair]:
-    """Rows and columns of every level."""
-    sizes = [size]
-    for _ in range(plan.halvings):
-        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-    if plan.top_ratio != 1:
-        sizes.append((shrunk_size(sizes[-1][0], plan.top_ratio), shrunk_size(sizes[-1][1], plan.top_ratio)))
-    return sizes
