@@ -36,10 +36,10 @@ def zncc(p: Float[Array, "n C"], f: Float[Array, "n C"], m: Float[Array, "n C"])
 
 
 def _centered_moments(p: Array, f: Array, m: Array) -> tuple[Array, Array, Array]:
-    weight = m.sum(axis=0)
+    weight = m.sum(axis=0, keepdims=True)
     weight = jnp.where(weight > 0, weight, 1)
-    centered_p = p - (m * p).sum(axis=0) / weight
-    centered_f = f - (m * f).sum(axis=0) / weight
+    centered_p = p - jnp.where(m != 0, m * p, 0).sum(axis=0, keepdims=True) / weight
+    centered_f = f - jnp.where(m != 0, m * f, 0).sum(axis=0, keepdims=True) / weight
     p_energy = _mean(centered_p**2, m)
     f_energy = _mean(centered_f**2, m)
     p_energy = jnp.where(p_energy > ROUNDING**2 * _mean(p * p, m), p_energy, 0)
@@ -63,7 +63,7 @@ def normalized_squared_difference(
 
 def sharpened_cosine(p: Float[Array, "n C"], f: Float[Array, "n C"], m: Float[Array, "n C"]) -> Float[Array, ""]:
     """sgn(c) c² with c = Σ m² p f / ((‖p‖ + q) ‖f‖)."""
-    p_norm = _sqrt((m**2 * p * p).sum())
+    p_norm = _sqrt(jnp.where(m != 0, m**2 * p * p, 0).sum())
     c = cosine(p, f, m) * p_norm / (p_norm + ADDED_NORM)
     return jnp.sign(c) * jnp.abs(c) ** EXPONENT
 

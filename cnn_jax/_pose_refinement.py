@@ -79,9 +79,9 @@ def make_template_level(
     )
     moves = [slope_y, slope_x]
     if freedom.angle:
-        moves.append(slope_x * down[:, None] - slope_y * right[:, None])
+        moves.append(slope_x * jnp.asarray(down)[:, None] - slope_y * jnp.asarray(right)[:, None])
     if freedom.scale:
-        moves.append(slope_y * down[:, None] + slope_x * right[:, None])
+        moves.append(slope_y * jnp.asarray(down)[:, None] + slope_x * jnp.asarray(right)[:, None])
     constants = jnp.broadcast_to(jnp.eye(values.shape[1], dtype=values.dtype), (len(values), *[values.shape[1]] * 2))
     centered = values - _weighted_mean(values, weights)
     columns = jnp.concatenate([jnp.stack([*moves, centered], axis=-1), constants], axis=-1)
@@ -89,12 +89,12 @@ def make_template_level(
     squares = (weights[..., None] ** 2 * columns**2).sum(axis=(0, 1))
     norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 1)
     reach = jnp.asarray(np.hypot(down, right).max(), values.dtype)
-    return TemplateLevel(values, weights, jnp.asarray(down), jnp.asarray(right), columns / norms, norms, reach)
+    return TemplateLevel(values, weights, jnp.asarray(down), jnp.asarray(right), columns / norms[None, None], norms, reach)
 
 
 def _weighted_mean(values: Array, weights: Array) -> Array:
-    total = weights.sum(axis=0)
-    return jnp.where(weights != 0, weights * values, 0).sum(axis=0) / jnp.where(total != 0, total, 1)
+    total = weights.sum(axis=0, keepdims=True)
+    return jnp.where(weights != 0, weights * values, 0).sum(axis=0, keepdims=True) / jnp.where(total != 0, total, 1)
 
 
 def _slope(image: Array, counts: Array, axis: int) -> Array:

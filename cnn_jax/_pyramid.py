@@ -6,6 +6,7 @@ Pixel i of a level that is k times smaller is at pixel k i of the image, along b
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Shaped
 
@@ -99,13 +100,14 @@ def shrink(image: Shaped[Array, "H W C"], ratio: float) -> Float[Array, "h w C"]
     """An image that is smaller by any ratio from 1 on, interpolated linearly with smoothing."""
     image = image.astype(_float_dtype(image))
     for axis in (0, 1):
-        weights = _shrinking_weights(image.shape[axis], ratio).astype(image.dtype)
+        weights = jnp.asarray(_shrinking_weights(image.shape[axis], ratio), image.dtype)
         image = jnp.moveaxis(jnp.tensordot(weights, image, (1, axis), precision="highest"), 0, axis)
     return image
 
 
-def _shrinking_weights(count: int, ratio: float) -> Float[Array, "n count"]:
-    centers = jnp.arange(int((count - 1) / ratio) + 1) * ratio
-    distance = jnp.abs(centers[:, None] - jnp.arange(count)[None, :]) / ratio
-    weights = jnp.maximum(1 - distance, 0)
+def _shrinking_weights(count: int, ratio: float) -> np.ndarray:
+    """Weights (n, count) of linear interpolation, widened by the ratio."""
+    centers = ratio * np.arange(int((count - 1) / ratio) + 1)
+    distance = np.abs(centers[:, None] - np.arange(count)) / ratio
+    weights = np.maximum(1 - distance, 0)
     return weights / weights.sum(axis=1, keepdims=True)
