@@ -136,8 +136,13 @@ def squared_difference(inputs: ScoreInputs) -> ScoreMap:
 
 
 def normalized_squared_difference(inputs: ScoreInputs) -> ScoreMap:
-    """Squared difference over both norms: ‖p‖ / ‖f‖ + ‖f‖ / ‖p‖ - 2 cosine."""
-    cosines, defined, patch_norm, feature_norm = cosine(inputs)
+    """Squared difference over both norms: Σ m² (p - f)² / (‖p‖ ‖f‖)."""
+    return normalize_difference(cosine(inputs))
+
+
+def normalize_difference(cosine_map: CosineMap) -> ScoreMap:
+    """‖p‖ / ‖f‖ + ‖f‖ / ‖p‖ - 2 cosine."""
+    cosines, defined, patch_norm, feature_norm = cosine_map
     patch_norm = jnp.where(defined, patch_norm, 1)
     feature_norm = jnp.where(defined, feature_norm, 1)
     difference = jnp.maximum(patch_norm / feature_norm + feature_norm / patch_norm - 2 * cosines, 0)
@@ -146,7 +151,12 @@ def normalized_squared_difference(inputs: ScoreInputs) -> ScoreMap:
 
 def sharpened_cosine(inputs: ScoreInputs, p: Array, q: Array) -> ScoreMap:
     """Sharpened cosine: sgn(c) |c|^p with c = Σ m² p f / ((‖p‖ + q) ‖f‖)."""
-    cosines, defined, patch_norm, _ = cosine(inputs)
+    return sharpen(cosine(inputs), p, q)
+
+
+def sharpen(cosine_map: CosineMap, p: Array, q: Array) -> ScoreMap:
+    """sgn(c) |c|^p with c = cosine ‖p‖ / (‖p‖ + q)."""
+    cosines, defined, patch_norm, _ = cosine_map
     is_nonzero = defined & (cosines != 0)  # the power has no finite gradient at 0
     magnitude = jnp.abs(cosines) * patch_norm / jnp.where(is_nonzero, patch_norm + q, 1)
     sharpened = jnp.sign(cosines) * jnp.where(is_nonzero, magnitude, 1) ** p
