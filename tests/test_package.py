@@ -22,7 +22,7 @@ LEVELS = {
     1: "_cost_model _shift _im2col _fft _lax_conv warping",
     2: "_correlate",
     3: "convolution pooling _patch_statistics _score_inputs",
-    4: "_score_formulas matching _mixup augment data",
+    4: "_score_formulas matching _visible_scores _mixup augment data",
     5: (
         "initializers _layer _chain _kernel_layers layers _calibration norms _poses _peaks _pose_maxima "
         "_non_max_suppression _candidates search"
