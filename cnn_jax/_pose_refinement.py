@@ -128,12 +128,12 @@ def sample_patch(
     is_inside = (y >= -0.5) & (y <= height - 0.5) & (x >= -0.5) & (x <= width - 0.5)
     y = jnp.clip(jnp.where(jnp.isnan(y), 0, y), 0, height - 1)
     x = jnp.clip(jnp.where(jnp.isnan(x), 0, x), 0, width - 1)
-    row = jnp.minimum(y.astype(jnp.int32), max(height - 2, 0))
-    column = jnp.minimum(x.astype(jnp.int32), max(width - 2, 0))
+    row = jnp.minimum(jnp.floor(y), max(height - 2, 0))
+    column = jnp.minimum(jnp.floor(x), max(width - 2, 0))
     next_row = width if height > 1 else 0
     next_column = 1 if width > 1 else 0
     pixels = image.reshape(height * width, channels)
-    first = row * width + column
+    first = row.astype(jnp.int32) * width + column.astype(jnp.int32)
 
     def pixel(index: Array) -> Array:
         return pixels.at[index].get(mode="promise_in_bounds").astype(level.values.dtype)
