@@ -89,3 +89,10 @@ def test_templates_of_one_name_are_named_by_their_paths():
 def test_transparent_pixels_are_white():
     picture = np.array([[[-1, -1, -1, 0], [-1, -1, -1, 1], [-1, -1, -1, 0.5]]], np.float32)
     np.testing.assert_allclose(find_pictures.on_white(picture)[0, :, 0], [1, -1, 0])
+
+
+def test_a_template_of_one_color_is_constant_to_zncc():
+    orange, count = np.broadcast_to(np.array([1, 0.2, -1], np.float32), (4, 5, 3)), np.ones((4, 5), bool)
+    with pytest.raises(ValueError, match="the template is constant"):
+        find_pictures.check_template(Path("orange.png"), orange, count, "zncc")
+    find_pictures.check_template(Path("orange.png"), orange, count, "cosine")
