@@ -12,7 +12,7 @@ from ._matches import Matches
 from ._non_max_suppression import non_max_suppression
 from ._pose_maxima import MAX_CANDIDATES, Bank, Candidates, Ranking, Scoring, pose_candidates, rank_of
 from ._poses import MIN_FILLED_FRACTION, Canvas, PoseTable, plan_poses
-from ._rectangles import Rectangles
+from ._rectangles import make_rectangles
 from ._search_inputs import AnyArray, Stack
 from ._typing import Score
 from ._validation import as_floats
@@ -187,7 +187,7 @@ def suppress_overlaps(
     """The best `top_k` candidates of at least some rank after non-maximum suppression."""
     merged = Matches(*(jnp.concatenate(fields) for fields in zip(*candidates, strict=True)))
     center = merged.center
-    boxes = Rectangles(center[:, 0], center[:, 1], merged.template_height, merged.template_width, merged.angle)
+    boxes = make_rectangles(center[:, 0], center[:, 1], merged.template_height, merged.template_width, merged.angle)
     ranks = rank_of(merged.score, options.ranking)
     is_candidate = merged.valid & (ranks >= least_rank.astype(ranks.dtype))
     ranks = jnp.where(is_candidate, ranks, -jnp.inf)

@@ -56,8 +56,8 @@ class Matches(NamedTuple):
     def corners(self) -> Float[Array, "*batch k 4 2"]:
         """Rows and columns of the corners of each rotated feature.
 
-        The corners are those of the pixels' area: half a pixel outside of the centers of the outermost pixels. The order
-        is top left, top right, bottom right, bottom left of the feature before it is rotated.
+        The corners are those of the pixels' area: half a pixel outside of the centers of the outermost pixels. The
+        order is top left, top right, bottom right, bottom left of the feature before it is rotated.
         """
         cos, sin = cos_and_sin(jnp.asarray(self.angle))
         offsets = corner_offsets(self.template_height, self.template_width, cos, sin)

@@ -147,12 +147,12 @@ def neighborhoods(maps: Array, index: Sequence[Array]) -> Array:
     `index` holds N positions along each axis.
     """
     *outer, row, column = index
-
-    def pixels(i: int, j: int) -> Array:
-        is_inside = (row + i >= 0) & (row + i < maps.shape[-2]) & (column + j >= 0) & (column + j < maps.shape[-1])
-        return jnp.where(is_inside, maps[*outer, row + i, column + j], -jnp.inf)
-
-    return jnp.stack([jnp.stack([pixels(i, j) for j in (-1, 0, 1)]) for i in (-1, 0, 1)])
+    steps = jnp.arange(-1, 2)
+    rows = row[None, None] + steps[:, None, None]
+    columns = column[None, None] + steps[None, :, None]
+    pixels = maps[*(axis[None, None] for axis in outer), rows, columns]
+    is_inside = (rows >= 0) & (rows < maps.shape[-2]) & (columns >= 0) & (columns < maps.shape[-1])
+    return jnp.where(is_inside, pixels, -jnp.inf)
 
 
 def subpixel_offset(neighborhood: Array) -> tuple[Array, Array]:

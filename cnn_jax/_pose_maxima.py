@@ -151,6 +151,8 @@ def _bank_candidates(
         maxima, candidates = lax.scan(take_step, maxima, steps)
         found.append(jax.tree.map(lambda field: jnp.moveaxis(field, 0, 1).reshape(shape[0], -1), candidates))
     merged = Candidates(*(jnp.concatenate(fields, axis=1) for fields in zip(*found, strict=True)))
+    if merged.rank.shape[1] == scoring.count:
+        return merged  # of one step only
     if scoring.poses_per_map is None:
         merged = merged._replace(rank=_where_still_maximum(merged, maxima))
     return top_candidates(merged, scoring.count)

@@ -19,7 +19,7 @@ LARGEST_SIDE = 2**30
 # Decimals of cosines and sines, so that multiples of 90 degrees hit pixels exactly.
 COSINE_DECIMALS = 12
 # The least side of a box on a canvas, as a fraction of the canvas. A canvas costs more to compile than to leave empty.
-MIN_FILLED_FRACTION = 0.5
+MIN_FILLED_FRACTION = 0.25
 # Scales without a mask that have a canvas each. More are compared under masks, on shared canvases.
 MAX_SEPARATE_SCALES = 2
 

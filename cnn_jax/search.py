@@ -9,25 +9,30 @@ Results have a fixed length, so that `find` and `peaks` run under `jax.jit` and 
 import functools
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Shaped
 
-from . import _score_formulas
 from ._candidates import Group, MatchOptions, group_candidates, make_groups, suppress_overlaps
 from ._matches import Matches
 from ._peaks import Peaks, peaks
 from ._pose_maxima import Ranking
 from ._poses import Canvas
 from ._region import Rectangle, Region, allowed_pixels, check_region, crop, crop_size
-from ._score_inputs import check_score_inputs
 from ._search_inputs import Stack, as_image, as_stacks, shapes_text
 from ._typing import Pair, Scalar, Score
-from ._validation import as_floats, as_scalar, check_choice, check_int
-from .matching import cosine, match, normalized_squared_difference, sharpened_cosine, squared_difference, zncc
+from ._validation import as_floats, as_scalar, check_bool, check_choice, check_int
+from .matching import (
+    cosine,
+    is_defined,
+    match,
+    normalized_squared_difference,
+    sharpened_cosine,
+    squared_difference,
+    zncc,
+)
 
 __all__ = ["Matches", "Peaks", "find", "peaks"]
 
@@ -118,13 +123,15 @@ def find(
     stacks = as_stacks(features, mask, pixels.shape)
     top_k = check_int("top_k", top_k)
     _check_max_overlap(max_overlap)
+    per_feature = check_bool("per_feature", per_feature)
+    subpixel = check_bool("subpixel", subpixel)
     ranking = _check_ranking(score, polarity)
     threshold = _check_threshold(ranking, min_score, max_score)
     scales = _check_scales(scales)
     angles = _check_numbers("angles", angles)
     rectangle_or_mask = check_region(region, image_size)
 
-    options = MatchOptions(_without_undefined(score), ranking, top_k, bool(subpixel), bool(per_feature))
+    options = MatchOptions(_without_undefined(score), ranking, top_k, subpixel, per_feature)
     part, size, groups, canvases = _plan(rectangle_or_mask, image_size, stacks, scales, angles)
     if not groups:
         raise ValueError(
@@ -192,9 +199,9 @@ def _without_undefined(score: Score) -> Score:
 
 
 def _defined_normalized_squared_difference(image: Array, feature: Array, /, *, mask: Array | None = None) -> Array:
-    inputs = check_score_inputs(image, feature, mask, 1, "VALID", 0.0, "auto", "highest")
-    difference = _score_formulas.normalized_squared_difference(inputs)
-    return jnp.where(difference.defined, difference.score, jnp.inf).astype(inputs.out_dtype)
+    difference = normalized_squared_difference(image, feature, mask=mask)
+    defined = is_defined(image, feature, normalized_squared_difference, mask=mask)
+    return jnp.where(defined, difference, jnp.inf)
 
 
 def _check_max_overlap(max_overlap: float) -> None:
