@@ -27,6 +27,8 @@ Range = tuple[float, float]
 class RangePlan(NamedTuple):
     """The static part of a search of templates of one size. It is hashable, an argument of a compiled program."""
 
+    template_size: Pair
+    """Rows and columns of the template."""
     base_scale: float
     """The scale that the template is brought to first. Logarithms of scales are relative to it."""
     size: Pair
@@ -79,6 +81,7 @@ def plan_ranges(
         log_scales = tuple(math.log(scale / base) for scale in part)
         plans.append(
             RangePlan(
+                template_size=template_size,
                 base_scale=base,
                 size=size,
                 pyramid=pyramid,
