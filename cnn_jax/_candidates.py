@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Shaped
 
 from ._matches import Matches
 from ._non_max_suppression import non_max_suppression
-from ._pose_maxima import MAX_CANDIDATES, Bank, Candidates, Ranking, Scoring, pose_candidates, rank_of
+from ._pose_maxima import MAX_CANDIDATES, Bank, Candidates, Scoring, pose_candidates, rank_of
 from ._poses import MIN_FILLED_FRACTION, Canvas, PoseTable, plan_poses
 from ._rectangles import make_rectangles
 from ._search_inputs import AnyArray, Stack
-from ._typing import Score
+from ._search_options import MatchOptions, without_undefined
 from ._validation import as_floats
 
 # Local maxima of each feature that take part in non-maximum suppression: at least 32 top_k, and these if they are few.
@@ -113,17 +112,6 @@ def _join(arrays: Sequence[AnyArray], stacks: Sequence[Stack], frame: tuple[int,
     return numpy.stack([framed(array, stack) for array, stack in zip(arrays, stacks, strict=True)])
 
 
-class MatchOptions(NamedTuple):
-    """The static options of a search. It is hashable, an argument of a compiled program."""
-
-    score: Score
-    ranking: Ranking
-    top_k: int
-    subpixel: bool
-    per_feature: bool
-    min_visible: float
-
-
 def group_candidates(
     image: Shaped[Array, "H W *C"],
     group: Group,
@@ -148,7 +136,7 @@ def group_candidates(
     bank = Bank(templates, masks, jnp.asarray(group.sizes))
     per_feature = min(MAX_CANDIDATES_PER_FEATURE, MAX_CANDIDATES // feature_count)
     scoring = Scoring(
-        score=options.score,
+        score=options.score if options.min_visible < 1 else without_undefined(options.score),
         ranking=options.ranking,
         count=max(per_feature, CANDIDATES_PER_MATCH * options.top_k),
         min_visible=options.min_visible,

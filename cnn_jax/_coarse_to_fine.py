@@ -16,12 +16,13 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from ._aligned_scores import ALIGNED_SCORES
 from ._disk_search import ANGLES_PER_MAP, disk_candidates
-from ._pose_maxima import Bank, Ranking, Scoring, pose_candidates, rank_of
+from ._pose_maxima import Bank, Scoring, pose_candidates, rank_of
 from ._pose_refinement import Poses, TemplateLevel, make_template_level, refine_poses, sample_patch
 from ._poses import plan_poses
 from ._pyramid import image_pyramid, masked_pyramid
 from ._range_plan import RangePlan
-from ._typing import Pair, Score
+from ._search_options import MatchOptions, without_undefined
+from ._typing import Pair
 from .matching import zncc
 
 # A template whose sides differ more is not compared under a disk.
@@ -33,12 +34,16 @@ TOP_STEPS = 6
 STEPS = 4
 # Pixels of the top level that a candidate may reach over the border before it is refined.
 TOP_TOLERANCE = 2.0
+# The same for the visible part of a candidate, as a fraction of that of a match.
+TOP_VISIBLE_FRACTION = 0.8
 # Pixels of the image that a match may reach over the border.
 TOLERANCE = 0.5
 # Candidates closer than this are one, in pixels of their level, at the center and at the rim.
 DUPLICATE_PIXELS = 1.5
 # A pixel of a level counts if at least this fraction of the pixels below it does.
 MIN_COVERAGE = 0.5
+# Relative rounding of a score.
+ROUNDING = 1e-4
 # Levels whose mean score is that of a match, if there are so many: those of a half and a quarter of the resolution.
 SCORED_LEVELS = (1, 2)
 
@@ -58,15 +63,6 @@ CANDIDATES_PER_MAP = CandidateCount(16, 2)
 TOP_CANDIDATES = CandidateCount(64, 8)
 CANDIDATES = CandidateCount(24, 4)
 LAST_CANDIDATES = CandidateCount(16, 3)
-
-
-class RangeOptions(NamedTuple):
-    """How matches are scored. It is hashable, an argument of a compiled program."""
-
-    score: Score
-    ranking: Ranking
-    top_k: int
-    min_visible: float
 
 
 class RangeCandidates(NamedTuple):
@@ -92,7 +88,7 @@ def range_candidates(
     masks: Float[Array, "K h w C"] | None,
     allowed: Bool[Array, "H W"] | None,
     plan: RangePlan,
-    options: RangeOptions,
+    options: MatchOptions,
 ) -> RangeCandidates:
     """Refined poses of K templates of one size, n of each, in pixels of the image.
 
@@ -180,7 +176,7 @@ def _make_levels(
 
 
 def _top_candidates(
-    image: Array, template: Array, mask: Array | None, plan: RangePlan, options: RangeOptions
+    image: Array, template: Array, mask: Array | None, plan: RangePlan, options: MatchOptions
 ) -> tuple[Poses, Array]:
     """Poses on the top level whose scores are high local maxima, and their ranks."""
     count = CANDIDATES_PER_MAP.of(options.top_k)
@@ -203,26 +199,37 @@ def _top_candidates(
 
 
 def _box_candidates(
-    image: Array, template: Array, mask: Array | None, plan: RangePlan, options: RangeOptions
+    image: Array, template: Array, mask: Array | None, plan: RangePlan, options: MatchOptions
 ) -> tuple[Poses, Array]:
     """Candidates of the exhaustive search, which takes any score and mask."""
     size = template.shape[:2]
     scales = [math.exp(log_scale) for log_scale in plan.log_scales]
+    is_partial = options.min_visible < 1
+    reach = math.ceil(math.hypot(*size) * max(scales)) if is_partial else 0
+    valid = jnp.pad(jnp.ones(image.shape[:2], bool), reach) if is_partial else None
+    image = jnp.pad(image, [(reach, reach), (reach, reach), (0, 0)])
     table, canvases = plan_poses(np.array([size]), image.shape[:2], scales, plan.angles)
+    table = jax.tree.map(jnp.asarray, table)
     bank = Bank(template[None], None if mask is None else mask[None], jnp.asarray([size]))
     poses_per_map = min(ANGLES_PER_MAP, len(plan.angles))
     maps = -(-len(table.scale) // poses_per_map)
-    scoring = Scoring(options.score, options.ranking, maps * CANDIDATES_PER_MAP.of(options.top_k), poses_per_map)
-    found = pose_candidates(image, bank, table, canvases, scoring)
+    scoring = Scoring(
+        score=options.score if is_partial else without_undefined(options.score),
+        ranking=options.ranking,
+        count=maps * CANDIDATES_PER_MAP.of(options.top_k),
+        poses_per_map=poses_per_map,
+        min_visible=TOP_VISIBLE_FRACTION * options.min_visible,
+    )
+    found = pose_candidates(image, bank, table, canvases, scoring, None, valid)
     found = jax.tree.map(lambda field: field[0], found)
     dtype = template.dtype
-    box = jnp.asarray(table.box)[found.pose]
+    box = table.box[found.pose]
     y, x = (
-        pixel - (side - 1) // 2 + (side - 1).astype(dtype) / 2
+        (pixel - (side - 1) // 2 - reach).astype(dtype) + (side - 1).astype(dtype) / 2
         for pixel, side in zip((found.row, found.column), box.T, strict=True)
     )
-    angle = jnp.asarray(table.angle, dtype)[found.pose]
-    return Poses(y, x, angle, jnp.log(jnp.asarray(table.scale, dtype))[found.pose]), found.rank
+    angle = table.angle.astype(dtype)[found.pose]
+    return Poses(y, x, angle, jnp.log(table.scale.astype(dtype))[found.pose]), found.rank
 
 
 def _fits(poses: Poses, plan: RangePlan, factor: float, size: Pair, tolerance: float) -> Array:
@@ -248,7 +255,7 @@ def _is_allowed(poses: Poses, allowed: Array) -> Array:
 # Refinement.
 
 
-def _descend(poses: Poses, ranks: Array, levels: Sequence[_Level], plan: RangePlan, options: RangeOptions) -> Poses:
+def _descend(poses: Poses, ranks: Array, levels: Sequence[_Level], plan: RangePlan, options: MatchOptions) -> Poses:
     """Refines candidates of the top level on all levels down to the image, and keeps the best on each."""
     _, order = lax.top_k(ranks, min(TOP_CANDIDATES.of(options.top_k), len(ranks)))
     poses = _take(poses, order)
@@ -279,7 +286,7 @@ def _zoom(poses: Poses, ratio: float) -> Poses:
 
 
 def _refine(
-    level: _Level, start: Poses, plan: RangePlan, options: RangeOptions, steps: int
+    level: _Level, start: Poses, plan: RangePlan, options: MatchOptions, steps: int
 ) -> tuple[Poses, Float[Array, " n"]]:
     """The better of each pose and the pose after some steps, and its rank."""
     refined = refine_poses(
@@ -293,17 +300,18 @@ def _refine(
     )
     old_rank = _ranks(level, start, options)
     new_rank = _ranks(level, refined, options)
-    is_better = new_rank > old_rank
+    # A loss that is only rounding is accepted, so that gradients flow through the last step.
+    is_better = new_rank >= old_rank - ROUNDING * jnp.abs(old_rank)
     poses = jax.tree.map(lambda new, old: jnp.where(is_better, new, old), refined, start)
-    return poses, jnp.maximum(new_rank, old_rank)
+    return poses, jnp.where(is_better, new_rank, old_rank)
 
 
-def _ranks(level: _Level, poses: Poses, options: RangeOptions) -> Array:
+def _ranks(level: _Level, poses: Poses, options: MatchOptions) -> Array:
     score = _scores(level, poses, options)
     return jnp.where(jnp.isnan(score), -jnp.inf, rank_of(score, options.ranking))
 
 
-def _scores(level: _Level, poses: Poses, options: RangeOptions) -> Array:
+def _scores(level: _Level, poses: Poses, options: MatchOptions) -> Array:
     """The score of every pose on a level."""
     template = level.template
     aligned = ALIGNED_SCORES.get(options.score)
@@ -344,7 +352,7 @@ def _is_duplicate(poses: Poses, ranks: Array, template: TemplateLevel) -> Array:
 
 
 def _score_matches(
-    poses: Poses, levels: Sequence[_Level], allowed: Array | None, plan: RangePlan, options: RangeOptions
+    poses: Poses, levels: Sequence[_Level], allowed: Array | None, plan: RangePlan, options: MatchOptions
 ) -> RangeCandidates:
     """One more step, through which gradients flow, and the scores of the resulting poses."""
     start = lax.stop_gradient(poses)
@@ -359,7 +367,7 @@ def _score_matches(
     return RangeCandidates(poses, score, lax.stop_gradient(rank))
 
 
-def _is_visible(poses: Poses, level: _Level, plan: RangePlan, options: RangeOptions) -> Array:
+def _is_visible(poses: Poses, level: _Level, plan: RangePlan, options: MatchOptions) -> Array:
     """Whether enough of the template lies inside of the image."""
     if options.min_visible == 1:
         return _fits(poses, plan, 1.0, level.image.shape[:2], TOLERANCE)

@@ -89,7 +89,9 @@ def make_template_level(
     squares = (weights[..., None] ** 2 * columns**2).sum(axis=(0, 1))
     norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 1)
     reach = jnp.asarray(np.hypot(down, right).max(), values.dtype)
-    return TemplateLevel(values, weights, jnp.asarray(down), jnp.asarray(right), columns / norms[None, None], norms, reach)
+    return TemplateLevel(
+        values, weights, jnp.asarray(down), jnp.asarray(right), columns / norms[None, None], norms, reach
+    )
 
 
 def _weighted_mean(values: Array, weights: Array) -> Array:

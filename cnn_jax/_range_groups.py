@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Shaped
 
-from ._candidates import MatchOptions
-from ._coarse_to_fine import RangeCandidates, RangeOptions, range_candidates
+from ._coarse_to_fine import RangeCandidates, range_candidates
 from ._matches import Matches
-from ._range_plan import Range, RangePlan, is_full_turn, plan_ranges
+from ._range_plan import Range, RangePlan, plan_ranges
 from ._search_inputs import AnyArray, Stack, has_values
+from ._search_options import MatchOptions
 from ._typing import Pair
 from ._validation import as_floats
 from .matching import squared_difference
@@ -29,6 +29,11 @@ class Ranges(NamedTuple):
     angles: Sequence[float]
     scale_range: Range | None
     angle_range: Range | None
+
+    @property
+    def are_lists(self) -> bool:
+        """Whether no range is given."""
+        return self.scale_range is None and self.angle_range is None
 
 
 class RangeGroup(NamedTuple):
@@ -141,10 +146,9 @@ def range_group_candidates(
         weights = weights.astype(templates.dtype).reshape(len(group.indices), *shape, -1)
         masks = jnp.broadcast_to(weights, templates.shape)
     pixels = image.reshape(*image.shape[:2], channels)
-    range_options = RangeOptions(options.score, options.ranking, options.top_k, options.min_visible)
     found = []
     for plan in plans:
-        candidates = range_candidates(pixels, templates, masks, allowed, plan, range_options)
+        candidates = range_candidates(pixels, templates, masks, allowed, plan, options)
         found.append(_as_matches(candidates, group, templates, masks, plan, options))
     return found
 

@@ -41,6 +41,11 @@ class RangePlan(NamedTuple):
     freedom: Freedom
     limits: Limits
 
+    @property
+    def largest_box(self) -> int:
+        """Rows, and columns, of the largest upright box around the template."""
+        return math.ceil(math.hypot(*self.template_size) * self.base_scale * math.exp(self.limits.log_scale[1]))
+
     def center(self, factor: float) -> tuple[float, float]:
         """Row and column of the template's center on the level that is so many times smaller."""
         return (self.size[0] - 1) / 2 / factor, (self.size[1] - 1) / 2 / factor

@@ -1,13 +1,12 @@
-"""Template search: the best matches of features in an image, at many scales and angles.
+"""Template search: the best matches of features in an image, at any scale and angle.
 
-    matches = find(image, template, angles=jnp.linspace(0, 6, 24).tolist(), min_score=0.7)
-    matches.y[matches.valid], matches.x[matches.valid]
+    matches = find(image, template, angle_range=(-math.pi, math.pi))
+    matches.center[matches.valid], matches.angle[matches.valid]
 
 Results have a fixed length, so that `find` and `peaks` run under `jax.jit` and `jax.vmap`.
 """
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,30 +15,32 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Shaped
 
-from ._candidates import Group, MatchOptions, group_candidates, make_groups, suppress_overlaps
+from ._candidates import Group, group_candidates, make_groups, suppress_overlaps
 from ._matches import Matches
 from ._peaks import Peaks, peaks
-from ._pose_maxima import Ranking
 from ._poses import Canvas
+from ._range_groups import RangeGroup, Ranges, make_range_groups, range_group_candidates
+from ._range_plan import RangePlan
 from ._region import Rectangle, Region, allowed_pixels, check_region, cut_out, searched_part
 from ._search_inputs import Stack, as_image, as_stacks, shapes_text
-from ._typing import Pair, Scalar, Score
-from ._validation import as_floats, as_scalar, check_bool, check_choice, check_int, check_number
-from .matching import (
-    cosine,
-    is_defined,
-    match,
-    normalized_squared_difference,
-    sharpened_cosine,
-    squared_difference,
-    zncc,
+from ._search_options import (
+    DEFAULT_MIN_SCORE,
+    DEFAULT_MIN_SCORE_OF_RANGES,
+    MatchOptions,
+    check_angle_range,
+    check_max_overlap,
+    check_min_visible,
+    check_numbers,
+    check_ranking,
+    check_scale_range,
+    check_scales,
+    check_threshold,
 )
+from ._typing import Pair, Scalar, Score
+from ._validation import as_floats, check_bool, check_int
+from .matching import zncc
 
 __all__ = ["Matches", "Peaks", "find", "peaks"]
-
-DIFFERENCES = (squared_difference, normalized_squared_difference)  # scores of which the smallest is the best
-SIGNED_SCORES = (match, cosine, zncc, sharpened_cosine)  # scores that are negative for a photographic negative
-DEFAULT_MIN_SCORE = 0.5
 
 
 def find(
@@ -50,6 +51,8 @@ def find(
     mask: Shaped[ArrayLike, "..."] | Sequence[Shaped[ArrayLike, "..."] | None] | None = None,
     scales: Sequence[float] = (1.0,),
     angles: Sequence[float] = (0.0,),
+    scale_range: Sequence[float] | None = None,
+    angle_range: Sequence[float] | None = None,
     top_k: int = 10,
     min_score: Scalar | None = None,
     max_score: Scalar | None = None,
@@ -60,11 +63,17 @@ def find(
     region: Sequence[int] | Bool[ArrayLike, "H W"] | None = None,
     min_visible: float = 1.0,
 ) -> Matches:
-    """Finds features in an image at all given scales and angles: the best matches after non-maximum suppression.
+    """Finds features in an image at given scales and angles, or in ranges of them.
 
-    Each feature is scaled and rotated (bilinearly, smoothed before it shrinks) and scored at every position, under a
-    mask if rotation leaves corners empty. Only the best pose per feature and pixel is kept. The best local maximum is
-    a match, maxima whose boxes overlap it too much are dropped, and this repeats.
+    Lists are searched exhaustively. Each feature is scaled and rotated (bilinearly, smoothed before it shrinks) and
+    scored at every position, under a mask if rotation leaves corners empty. Only the best pose per feature and pixel is
+    kept. Local maxima are candidates.
+
+    Ranges are searched coarse to fine over a pyramid. The top level, on which a feature is 16 to 17 pixels wide, is
+    searched exhaustively, in steps that move the feature's rim by one pixel. Its best poses are refined on every level
+    by Gauss-Newton steps of place, angle and scale, down to hundredths of a pixel and of a degree.
+
+    The best candidate is a match, candidates whose rectangles overlap it too much are dropped, and this repeats.
 
     Args:
       image: (H, W) or (H, W, C).
@@ -75,47 +84,62 @@ def find(
       mask: weights of the features' pixels as in `match`, one mask for each feature.
       scales, angles: factors, and radians counterclockwise as in `affine_matrix`; all combinations are compared. Python
         numbers, because they decide shapes. Poses in which a feature does not fit into the image are skipped.
+      scale_range, angle_range: (least, largest), in place of the list. (-pi, pi) is every angle.
       top_k: the number of matches to return.
-      min_score: the lowest score of a match, 0.5 by default.
+      min_score: the lowest score of a match, by default 0.5, and 0.88 with a range.
       max_score: the highest score of a match, for the two squared differences, which need it instead of `min_score`.
         The best match has the smallest score.
-      max_overlap: how much the boxes of two matches may overlap, intersection over union, 0 to 1. Boxes are turned by
-        the angles of their matches.
+      max_overlap: how much the rectangles of two matches, turned by their angles, may overlap: intersection over union,
+        0 to 1.
       per_feature: whether only matches of the same feature are dropped for their overlap.
-      subpixel: whether to place matches between pixels, by a quadratic fit as in `peaks`.
+      subpixel: whether to place matches between pixels: lists by a quadratic fit as in `peaks`.
       polarity: "same", or "either" to find photographic negatives too: matches are ranked and compared with `min_score`
         by the magnitude of the score. The score of a negative is negative. Only for `match`, `cosine`, `zncc` and
         `sharpened_cosine`.
       region: where the centers of matches may lie: (top, left, height, width) in whole pixels, Python ints, or a mask
         (H, W) of bools. The center is a box's middle pixel, the first of two if a side is even. Only the pixels that
         matter to a rectangle are searched.
-      min_visible: the smallest part of a feature's weight that lies inside the image, above 0, at most 1. Below 1,
-        objects that the border cuts are compared by their visible part, and boxes may reach over the border. Only for
-        scores of `cnn_jax.matching`; `sharpened_cosine` itself, with its default exponent.
+      min_visible: the smallest part of a feature that must lie inside the image, above 0, at most 1. Below 1, features
+        that the border cuts are found too, at their true centers. Only for scores of `matching`; about ten times the
+        time.
 
     Returns:
-      `Matches`: arrays of length `top_k`, and `found`, the number of matches without `top_k`. A match lies wholly
-      inside the image, if `min_visible` is 1.
+      `Matches`, arrays of length `top_k`. With `min_visible=1` a match lies wholly inside the image. With a range,
+      `score` is the mean of the scores at a half and a quarter of the resolution, which noise disturbs less than at
+      full resolution, or at the resolutions that a small feature has.
 
     Raises:
       ValueError: wrong ranks, channels or masks, a color feature for a gray image or the reverse, an alpha channel,
         empty arrays, a feature with NaN or infinity that is not masked out (not seen under `jax.jit`: such a feature
-        is found nowhere), features that fit nowhere, no scale or angle, a scale not above 0, `max_overlap` outside
-        [0, 1], `min_visible` outside (0, 1], `top_k` below 1, a missing or superfluous `max_score`, a polarity that the score does not have, a region
-        outside of the image or without pixels, or a score that skips positions.
+        is found nowhere), features that fit nowhere, no scale or angle, a scale not above 0, a list and a range of the
+        same, `max_overlap` outside [0, 1], `top_k` below 1, a missing or superfluous `max_score`, a polarity that the
+        score does not have, a region outside of the image or without pixels, `min_visible` outside (0, 1] or for
+        another score, or a score that skips positions.
       TypeError: arrays that are not real numbers, lists of numbers or names of files instead of arrays, scales or
         angles that are not Python numbers, a score that is not callable.
 
     Notes:
-      Cost: one score map for each feature and pose. Without rotation, up to two scales take the time of as many calls
-      of the score. Rotated features, and more scales, are compared under masks, about three times slower; all scales
-      that differ by less than a factor of two share one program. Features of one size share the masks.
+      Cost of lists: one score map for each feature and pose. Without rotation, up to two scales take the time of as
+      many calls of the score. Rotated features, and more scales, are compared under masks, about three times slower;
+      all scales that differ by less than a factor of two share one program. Features of one size share the masks.
 
-      Memory: about ten times max(8 MB, a map of the image), and the features at all scales. It grows neither with the
-      number of features nor with that of poses.
+      Cost of ranges: a few percent of that. It hardly grows with the image and the feature, as the top level is always
+      small. `zncc` without a mask, of a feature at most twice as long as wide, is fastest: its top level is compared
+      under a disk. A scale range is cut into parts whose ends differ by a factor of two; each has its own program.
 
-      Two poses of one feature around the same pixel cannot both be found. The 4096 highest local maxima of each
-      feature take part in the suppression; fewer if there are more than eight features, but at least 32 `top_k`.
+      Memory of lists: about ten times max(8 MB, a map of the image), and the features at all scales. It grows neither
+      with the number of features nor with that of poses. Memory of ranges: half the image, as floats.
+
+      Limits of lists: two poses of one feature around the same pixel cannot both be found. The 4096 highest local
+      maxima of each feature take part in the suppression; fewer if there are more than eight features, but at least
+      32 `top_k`.
+
+      Limits of ranges: a feature narrower than 16 pixels has little to tell it from others, and is searched at full
+      resolution, exhaustively in cost. So is, up to the levels that show it, a feature whose texture vanishes at low
+      resolution; under `jax.jit` its values are not known, and it may be missed. Straight edges leave a place along
+      the edge undecided. 3 `top_k` candidates of each feature, at least 16, take part in the suppression.
+
+      Gradients flow through scores, and through places, angles and scales of ranges by one Gauss-Newton step.
 
     >>> import jax.numpy as jnp
     >>> hook = jnp.array([[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
@@ -128,26 +152,21 @@ def find(
     image_size = pixels.shape[0], pixels.shape[1]
     stacks = as_stacks(features, mask, pixels.shape)
     top_k = check_int("top_k", top_k)
-    _check_max_overlap(max_overlap)
+    check_max_overlap(max_overlap)
     per_feature = check_bool("per_feature", per_feature)
     subpixel = check_bool("subpixel", subpixel)
-    ranking = _check_ranking(score, polarity)
-    threshold = _check_threshold(ranking, min_score, max_score)
-    scales = _check_scales(scales)
-    angles = _check_numbers("angles", angles)
+    scales = check_scales(scales)
+    angles = check_numbers("angles", angles)
+    ranges = Ranges(scales, angles, check_scale_range(scale_range, scales), check_angle_range(angle_range, angles))
+    ranking = check_ranking(score, polarity)
+    default_min_score = DEFAULT_MIN_SCORE if ranges.are_lists else DEFAULT_MIN_SCORE_OF_RANGES
+    threshold = check_threshold(ranking, min_score, max_score, default_min_score)
     searched = check_region(region, image_size)
-    min_visible = _check_min_visible(min_visible, score)
+    min_visible = check_min_visible(min_visible, score)
 
-    options = MatchOptions(
-        score=score if min_visible < 1 else _without_undefined(score),
-        ranking=ranking,
-        top_k=top_k,
-        subpixel=subpixel,
-        per_feature=per_feature,
-        min_visible=min_visible,
-    )
-    plan = _plan(searched, image_size, stacks, scales, angles, min_visible)
-    if not plan.canvases:
+    options = MatchOptions(score, ranking, top_k, subpixel, per_feature, min_visible)
+    plan = _plan(searched, image_size, stacks, ranges, min_visible)
+    if not plan.groups:
         raise ValueError(
             f"features: expected one that fits into the image of shape {pixels.shape} at some scale and angle"
             f"{'' if region is None else ' and has its center in the region'}, got {shapes_text(stacks)}"
@@ -156,13 +175,13 @@ def find(
 
 
 class _Plan(NamedTuple):
-    """An exhaustive search: its data, and what its program is compiled for."""
+    """A search: its data, and what its program is compiled for."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[Group | RangeGroup, ...]
     part: Region | None
     """The part of the image to search, or None for all of it."""
-    canvases: tuple[tuple[Canvas, ...], ...]
-    """The canvases of each group."""
+    poses: tuple[tuple[Canvas, ...] | tuple[RangePlan, ...], ...]
+    """How the poses of each group are searched."""
     size: Pair
     """Rows and columns of the part."""
     margin: Pair
@@ -173,46 +192,54 @@ def _plan(
     region: Rectangle | Bool[np.ndarray | Array, "H W"] | None,
     image_size: Pair,
     stacks: Sequence[Stack],
-    scales: Sequence[float],
-    angles: Sequence[float],
+    ranges: Ranges,
     min_visible: float,
 ) -> _Plan:
-    groups, canvases = make_groups(stacks, image_size, scales, angles)
+    if not ranges.are_lists:
+        groups, plans = make_range_groups(stacks, image_size, ranges)
+        if not groups or region is None:
+            return _Plan(groups, None, plans, image_size, (0, 0))
+        box = max(plan.largest_box for group in plans for plan in group)
+        part, size = searched_part(region, image_size, (box, box), (0, 0))
+        return _Plan(groups, part, plans, size, (0, 0))
+    groups, canvases = make_groups(stacks, image_size, ranges.scales, ranges.angles)
     if not groups or (region is None and min_visible == 1):
         return _Plan(groups, None, canvases, image_size, (0, 0))
     rows, columns = (max(canvas.size[axis] for group in canvases for canvas in group) for axis in (0, 1))
     margin = (rows - 1, columns - 1) if min_visible < 1 else (0, 0)
     part, size = searched_part(region, image_size, (rows, columns), margin)
     if min_visible == 1 and size != image_size:
-        groups, canvases = make_groups(stacks, size, scales, angles)
+        groups, canvases = make_groups(stacks, size, ranges.scales, ranges.angles)
     return _Plan(groups, part, canvases, size, margin)
 
 
-@functools.partial(jax.jit, static_argnames=("canvases", "size", "margin", "options"))
+@functools.partial(jax.jit, static_argnames=("poses", "size", "margin", "options"))
 def _search(
     image: Array,
-    groups: tuple[Group, ...],
+    groups: tuple[Group | RangeGroup, ...],
     part: Region | None,
     threshold: Array,
     max_overlap: Array | float,
-    canvases: tuple[tuple[Canvas, ...], ...],
+    poses: tuple[tuple[Canvas, ...] | tuple[RangePlan, ...], ...],
     size: Pair,
     margin: Pair,
     options: MatchOptions,
 ) -> Matches:
     """The compiled part of `find`."""
-    (pixels,) = as_floats(image=image)
     allowed = None
     valid = None
     if part is not None:
         allowed = allowed_pixels(part, size, margin)
-        valid = cut_out(jnp.ones(pixels.shape[:2], bool), part, size, margin) if options.min_visible < 1 else None
-        pixels = cut_out(pixels, part, size, margin)
+        valid = cut_out(jnp.ones(image.shape[:2], bool), part, size, margin) if options.min_visible < 1 else None
+        image = cut_out(image, part, size, margin)
     count = sum(len(group.indices) for group in groups)
-    candidates = [
-        group_candidates(pixels, group, group_canvases, options, count, allowed, valid)
-        for group, group_canvases in zip(groups, canvases, strict=True)
-    ]
+    candidates: list[Matches] = []
+    for group, group_poses in zip(groups, poses, strict=True):
+        if isinstance(group, RangeGroup):
+            candidates += range_group_candidates(image, group, group_poses, options, allowed)
+        else:
+            (pixels,) = as_floats(image=image)
+            candidates.append(group_candidates(pixels, group, group_poses, options, count, allowed, valid))
     least_rank = -threshold if options.ranking == "lowest" else threshold
     matches = suppress_overlaps(candidates, least_rank, max_overlap, options)
     if part is None:
@@ -221,77 +248,3 @@ def _search(
     return matches._replace(
         y=jnp.where(matches.valid, matches.y + top, 0), x=jnp.where(matches.valid, matches.x + left, 0)
     )
-
-
-def _without_undefined(score: Score) -> Score:
-    """The score, infinite where it is a difference that is not defined."""
-    return _defined_normalized_squared_difference if score is normalized_squared_difference else score
-
-
-def _defined_normalized_squared_difference(image: Array, feature: Array, /, *, mask: Array | None = None) -> Array:
-    difference = normalized_squared_difference(image, feature, mask=mask)
-    defined = is_defined(image, feature, normalized_squared_difference, mask=mask)
-    return jnp.where(defined, difference, jnp.inf)
-
-
-def _check_max_overlap(max_overlap: float) -> None:
-    if not 0 <= max_overlap <= 1:
-        raise ValueError(f"max_overlap: expected 0 to 1, got {max_overlap!r}")
-
-
-def _check_ranking(score: object, polarity: str) -> Ranking:
-    """Which scores are the best."""
-    if not callable(score):
-        raise TypeError(f"score: expected a function such as zncc, got {score!r}")
-    check_choice("polarity", polarity, ("same", "either"))
-    function = score.func if isinstance(score, functools.partial) else score
-    if function in DIFFERENCES and function is not score:
-        raise ValueError(f"score: expected {function.__name__} itself, got {score!r}")
-    if polarity == "either":
-        if function not in SIGNED_SCORES:
-            names = ", ".join(signed.__name__ for signed in SIGNED_SCORES)
-            name = getattr(score, "__name__", repr(score))
-            raise ValueError(f"polarity: expected 'same' for the score {name}; 'either' is for {names}")
-        return "magnitude"
-    return "lowest" if function in DIFFERENCES else "highest"
-
-
-def _check_min_visible(min_visible: float, score: Score) -> float:
-    visible = check_number("min_visible", min_visible, "a number above 0, at most 1", lambda value: 0 < value <= 1)
-    if isinstance(visible, Array):
-        raise TypeError(f"min_visible: expected a Python number, got {min_visible!r}")
-    if visible < 1 and score not in (*SIGNED_SCORES, *DIFFERENCES):
-        raise ValueError(f"min_visible: expected 1 for a score that is not of cnn_jax.matching, got {min_visible!r}")
-    return visible
-
-
-def _check_threshold(ranking: Ranking, min_score: Scalar | None, max_score: Scalar | None) -> Array:
-    """The worst score of a match."""
-    if ranking != "lowest":
-        if max_score is not None:
-            raise ValueError(f"max_score: expected None for a score that grows with the match, got {max_score!r}")
-        return as_scalar("min_score", DEFAULT_MIN_SCORE if min_score is None else min_score)
-    if min_score is not None:
-        raise ValueError(f"min_score: expected None for a squared difference, got {min_score!r}; pass max_score")
-    if max_score is None:
-        raise ValueError("max_score: expected a number for a squared difference, got None; 0 is a perfect match")
-    return as_scalar("max_score", max_score)
-
-
-def _check_scales(scales: Sequence[float]) -> list[float]:
-    numbers = _check_numbers("scales", scales)
-    if min(numbers) <= 0:
-        raise ValueError(f"scales: expected numbers above 0, got {scales!r}")
-    return numbers
-
-
-def _check_numbers(name: str, values: Sequence[float]) -> list[float]:
-    try:
-        if isinstance(values, str | bytes) or any(isinstance(value, str | bytes) for value in values):
-            raise TypeError
-        numbers = [float(value) for value in values]
-    except TypeError as error:  # also JAX's, for traced arrays
-        raise TypeError(f"{name}: expected a sequence of Python numbers, got {values!r}") from error
-    if not numbers or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{name}: expected at least one number, all finite, got {values!r}")
-    return numbers
