@@ -42,8 +42,6 @@ TOLERANCE = 0.5
 DUPLICATE_PIXELS = 1.5
 # A pixel of a level counts if at least this fraction of the pixels below it does.
 MIN_COVERAGE = 0.5
-# Relative rounding of a score.
-ROUNDING = 1e-4
 # Levels whose mean score is that of a match, if there are so many: those of a half and a quarter of the resolution.
 SCORED_LEVELS = (1, 2)
 
@@ -288,43 +286,40 @@ def _zoom(poses: Poses, ratio: float) -> Poses:
 def _refine(
     level: _Level, start: Poses, plan: RangePlan, options: MatchOptions, steps: int
 ) -> tuple[Poses, Float[Array, " n"]]:
-    """The better of each pose and the pose after some steps, and its rank."""
-    refined = refine_poses(
+    """The best of each pose and of the poses after some steps, and its rank."""
+
+    def rank_patch(patch: Array, is_inside: Array) -> Array:
+        score = _patch_score(patch, is_inside, level.template, options)
+        return jnp.where(jnp.isnan(score), -jnp.inf, rank_of(score, options.ranking))
+
+    return refine_poses(
         level.image,
         start,
         level.template,
+        rank_patch,
         steps=steps,
         freedom=plan.freedom,
         limits=plan.limits,
         is_partial=options.min_visible < 1,
     )
-    old_rank = _ranks(level, start, options)
-    new_rank = _ranks(level, refined, options)
-    # A loss that is only rounding is accepted, so that gradients flow through the last step.
-    is_better = new_rank >= old_rank - ROUNDING * jnp.abs(old_rank)
-    poses = jax.tree.map(lambda new, old: jnp.where(is_better, new, old), refined, start)
-    return poses, jnp.where(is_better, new_rank, old_rank)
 
 
-def _ranks(level: _Level, poses: Poses, options: MatchOptions) -> Array:
-    score = _scores(level, poses, options)
-    return jnp.where(jnp.isnan(score), -jnp.inf, rank_of(score, options.ranking))
+def _patch_score(patch: Array, is_inside: Array, template: TemplateLevel, options: MatchOptions) -> Array:
+    weights = template.weights
+    if options.min_visible < 1:
+        weights = jnp.where(is_inside[:, None], weights, 0)
+    aligned = ALIGNED_SCORES.get(options.score)
+    if aligned is not None:
+        return aligned(patch, template.values, weights)
+    # As images of one column, as other scores take images.
+    return options.score(patch[:, None], template.values[:, None], mask=weights[:, None])[0, 0]
 
 
 def _scores(level: _Level, poses: Poses, options: MatchOptions) -> Array:
     """The score of every pose on a level."""
-    template = level.template
-    aligned = ALIGNED_SCORES.get(options.score)
 
     def score(pose: Poses) -> Array:
-        patch, is_inside = sample_patch(level.image, pose, template)
-        weights = template.weights
-        if options.min_visible < 1:
-            weights = jnp.where(is_inside[:, None], weights, 0)
-        if aligned is not None:
-            return aligned(patch, template.values, weights)
-        # As images of one column, as other scores take images.
-        return options.score(patch[:, None], template.values[:, None], mask=weights[:, None])[0, 0]
+        return _patch_score(*sample_patch(level.image, pose, level.template), level.template, options)
 
     return jax.vmap(score)(poses)
 

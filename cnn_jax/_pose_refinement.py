@@ -1,5 +1,6 @@
 """Refinement of poses: Gauss-Newton steps towards the place, the angle and the scale at which a template fits best."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,8 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 # Largest step of the template's center, and of its rim, in pixels of the level.
 MAX_STEP_PIXELS = 1.5
+# Relative rounding of a rank.
+ROUNDING = 1e-4
 # Added to the diagonal of normalized normal equations, so that directions without any contrast stay as they are.
 RIDGE = 1e-6
 
@@ -151,13 +154,14 @@ def refine_poses(
     image: Shaped[Array, "H W C"],
     poses: Poses,
     level: TemplateLevel,
+    rank_patch: Callable[[Array, Array], Array],
     *,
     steps: int,
     freedom: Freedom,
     limits: Limits,
     is_partial: bool,
-) -> Poses:
-    """Gauss-Newton steps of poses, in pixels of the level.
+) -> tuple[Poses, Float[Array, " N"]]:
+    """Gauss-Newton steps of poses, in pixels of the level: for every pose the best on its way, and its rank.
 
     Every step fits the linear model to the patch under the template by least squares, and moves the pose so that the
     derivatives' coefficients vanish. Changes of brightness and contrast are coefficients too, so they do not matter.
@@ -166,6 +170,7 @@ def refine_poses(
       image: a level of the image.
       poses: N poses.
       level: the same level of the template.
+      rank_patch: the rank of a patch (n, C), of which some pixels (n,) lie inside the image; the larger, the better.
       steps: the number of steps.
       freedom: which parts of a pose change.
       limits: where they stay.
@@ -177,21 +182,23 @@ def refine_poses(
     weighted = level.weights[..., None] ** 2 * level.columns
     normal = _normal_matrix(level.columns, weighted)
 
-    def step(pose: Poses) -> Poses:
+    def step(pose: Poses, best: Poses, best_rank: Array) -> tuple[Poses, Poses, Array]:
         patch, is_inside = sample_patch(image, pose, level)
-        if is_partial:
-            visible = jnp.where(is_inside[:, None, None], weighted, 0)
-            matrix = _normal_matrix(level.columns, visible)
-            projection = jnp.einsum("nck,nc->k", visible, patch, precision="highest")
-        else:
-            matrix = normal
-            projection = jnp.einsum("nck,nc->k", weighted, patch, precision="highest")
+        rank = rank_patch(patch, is_inside).astype(best_rank.dtype)
+        # A loss that is only rounding is accepted, so that gradients flow through the last step.
+        is_better = (rank >= best_rank - ROUNDING * jnp.abs(best_rank)) | (best_rank == -jnp.inf)
+        best = jax.tree.map(lambda new, old: jnp.where(is_better, new, old), pose, best)
+        visible = jnp.where(is_inside[:, None, None], weighted, 0) if is_partial else weighted
+        matrix = _normal_matrix(level.columns, visible) if is_partial else normal
+        projection = jnp.einsum("nck,nc->k", visible, patch, precision="highest")
         coefficients = jnp.linalg.solve(matrix, projection) / level.norms
-        return _moved(pose, coefficients, level, freedom, limits)
+        moved = _moved(pose, coefficients, level, freedom, limits)
+        return moved, best, jnp.where(is_better, rank, best_rank)
 
     all_steps = jax.vmap(step)
-    poses, _ = jax.lax.scan(lambda poses, _: (all_steps(poses), None), poses, None, steps)
-    return poses
+    start = poses, poses, jnp.full_like(poses.y, -jnp.inf)
+    (_, best, ranks), _ = jax.lax.scan(lambda state, _: (all_steps(*state), None), start, None, steps + 1)
+    return best, ranks
 
 
 def _normal_matrix(columns: Array, weighted: Array) -> Array:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn_jax._aligned_scores import zncc
 from cnn_jax._pose_refinement import Freedom, Limits, Poses, make_template_level, refine_poses, sample_patch
 
 ALL_FREE = Freedom(True, True)
@@ -39,7 +40,13 @@ def refine(start, template, freedom=ALL_FREE, limits=FREE, image=IMAGE, weights=
     def run(image, start, template, weights):
         level = make_template_level(template, weights, CENTER, freedom, 1)
         poses = Poses(*(field[None] for field in start))
-        out = refine_poses(image, poses, level, steps=12, freedom=freedom, limits=limits, is_partial=is_partial)
+
+        def rank(patch, is_inside):
+            return jnp.abs(zncc(patch, level.values, jnp.where(is_inside[:, None], level.weights, 0)))
+
+        out, _ = refine_poses(
+            image, poses, level, rank, steps=12, freedom=freedom, limits=limits, is_partial=is_partial
+        )
         return Poses(*(field[0] for field in out))
 
     return run(jnp.asarray(image), start, jnp.asarray(template), jnp.asarray(weights))
