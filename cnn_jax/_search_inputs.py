@@ -49,7 +49,9 @@ def as_image(image: object) -> AnyArray:
 def as_array(name: str, value: object) -> AnyArray:
     """Checks that a value is an array of real numbers, of NumPy, JAX or a package that NumPy understands."""
     if isinstance(value, str | bytes | os.PathLike):
-        raise TypeError(f"{name}: expected an array, got {value!r}; find takes arrays, cnn_jax.data.image_io reads files")
+        raise TypeError(
+            f"{name}: expected an array, got {value!r}; find takes arrays, cnn_jax.data.image_io reads files"
+        )
     if not isinstance(value, np.ndarray | np.generic | jax.Array):
         if not hasattr(value, "__array__") and not hasattr(value, "__array_interface__"):
             hint = "; use numpy.asarray" if isinstance(value, list | tuple) else ""
@@ -99,8 +101,7 @@ def _sequence_stacks(
 
 def _count_error(features: int, masks: int) -> ValueError:
     return ValueError(
-        "features: expected at least one feature and one mask per feature, "
-        f"got {features} features and {masks} masks"
+        f"features: expected at least one feature and one mask per feature, got {features} features and {masks} masks"
     )
 
 
@@ -128,9 +129,7 @@ def _check_feature_shape(name: str, array: AnyArray, image_shape: tuple[int, ...
         raise ValueError(f"{name}: expected features with the channels of the image, {got}{hint}")
 
 
-def _make_stack(
-    position: str, indices: list[int], templates: AnyArray, mask: object, shape: tuple[int, ...]
-) -> Stack:
+def _make_stack(position: str, indices: list[int], templates: AnyArray, mask: object, shape: tuple[int, ...]) -> Stack:
     masks = None if mask is None else as_array(f"mask{position}", mask)
     if masks is not None:
         mask_shape = masks.shape[1:] if templates.ndim > len(shape) else masks.shape
@@ -151,7 +150,9 @@ def _check_finite(stack: Stack) -> None:
         return
     if stack.masks is not None:
         is_masked_out = np.asarray(stack.masks) == 0
-        is_finite = is_finite | is_masked_out.reshape(*is_masked_out.shape, *[1] * (is_finite.ndim - is_masked_out.ndim))
+        is_finite = is_finite | is_masked_out.reshape(
+            *is_masked_out.shape, *[1] * (is_finite.ndim - is_masked_out.ndim)
+        )
     faults = np.flatnonzero(~is_finite.reshape(len(stack.indices), -1).all(axis=1))
     if len(faults):
         raise ValueError(

@@ -7,7 +7,6 @@ Results have a fixed length, so that `find` and `peaks` run under `jax.jit` and 
 """
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,27 +18,23 @@ from jaxtyping import Array, ArrayLike, Bool, Shaped
 from ._candidates import Group, MatchOptions, group_candidates, make_groups, suppress_overlaps
 from ._matches import Matches
 from ._peaks import Peaks, peaks
-from ._pose_maxima import Ranking
 from ._poses import Canvas
 from ._region import Rectangle, Region, allowed_pixels, check_region, cut_out, searched_part
 from ._search_inputs import Stack, as_image, as_stacks, shapes_text
-from ._typing import Pair, Scalar, Score
-from ._validation import as_floats, as_scalar, check_bool, check_choice, check_int, check_number
-from .matching import (
-    cosine,
-    is_defined,
-    match,
-    normalized_squared_difference,
-    sharpened_cosine,
-    squared_difference,
-    zncc,
+from ._search_options import (
+    check_max_overlap,
+    check_min_visible,
+    check_numbers,
+    check_ranking,
+    check_scales,
+    check_threshold,
+    without_undefined,
 )
+from ._typing import Pair, Scalar, Score
+from ._validation import as_floats, check_bool, check_int
+from .matching import zncc
 
 __all__ = ["Matches", "Peaks", "find", "peaks"]
-
-DIFFERENCES = (squared_difference, normalized_squared_difference)  # scores of which the smallest is the best
-SIGNED_SCORES = (match, cosine, zncc, sharpened_cosine)  # scores that are negative for a photographic negative
-DEFAULT_MIN_SCORE = 0.5
 
 
 def find(
@@ -101,8 +96,9 @@ def find(
       ValueError: wrong ranks, channels or masks, a color feature for a gray image or the reverse, an alpha channel,
         empty arrays, a feature with NaN or infinity that is not masked out (not seen under `jax.jit`: such a feature
         is found nowhere), features that fit nowhere, no scale or angle, a scale not above 0, `max_overlap` outside
-        [0, 1], `min_visible` outside (0, 1], `top_k` below 1, a missing or superfluous `max_score`, a polarity that the score does not have, a region
-        outside of the image or without pixels, or a score that skips positions.
+        [0, 1], `min_visible` outside (0, 1], `top_k` below 1, a missing or superfluous `max_score`, a polarity or
+        visible part that the score does not have, a region outside of the image or without pixels, or a score that
+        skips positions.
       TypeError: arrays that are not real numbers, lists of numbers or names of files instead of arrays, scales or
         angles that are not Python numbers, a score that is not callable.
 
@@ -128,18 +124,18 @@ def find(
     image_size = pixels.shape[0], pixels.shape[1]
     stacks = as_stacks(features, mask, pixels.shape)
     top_k = check_int("top_k", top_k)
-    _check_max_overlap(max_overlap)
+    check_max_overlap(max_overlap)
     per_feature = check_bool("per_feature", per_feature)
     subpixel = check_bool("subpixel", subpixel)
-    ranking = _check_ranking(score, polarity)
-    threshold = _check_threshold(ranking, min_score, max_score)
-    scales = _check_scales(scales)
-    angles = _check_numbers("angles", angles)
+    ranking = check_ranking(score, polarity)
+    threshold = check_threshold(ranking, min_score, max_score)
+    scales = check_scales(scales)
+    angles = check_numbers("angles", angles)
     searched = check_region(region, image_size)
-    min_visible = _check_min_visible(min_visible, score)
+    min_visible = check_min_visible(min_visible, score)
 
     options = MatchOptions(
-        score=score if min_visible < 1 else _without_undefined(score),
+        score=score if min_visible < 1 else without_undefined(score),
         ranking=ranking,
         top_k=top_k,
         subpixel=subpixel,
@@ -221,77 +217,3 @@ def _search(
     return matches._replace(
         y=jnp.where(matches.valid, matches.y + top, 0), x=jnp.where(matches.valid, matches.x + left, 0)
     )
-
-
-def _without_undefined(score: Score) -> Score:
-    """The score, infinite where it is a difference that is not defined."""
-    return _defined_normalized_squared_difference if score is normalized_squared_difference else score
-
-
-def _defined_normalized_squared_difference(image: Array, feature: Array, /, *, mask: Array | None = None) -> Array:
-    difference = normalized_squared_difference(image, feature, mask=mask)
-    defined = is_defined(image, feature, normalized_squared_difference, mask=mask)
-    return jnp.where(defined, difference, jnp.inf)
-
-
-def _check_max_overlap(max_overlap: float) -> None:
-    if not 0 <= max_overlap <= 1:
-        raise ValueError(f"max_overlap: expected 0 to 1, got {max_overlap!r}")
-
-
-def _check_ranking(score: object, polarity: str) -> Ranking:
-    """Which scores are the best."""
-    if not callable(score):
-        raise TypeError(f"score: expected a function such as zncc, got {score!r}")
-    check_choice("polarity", polarity, ("same", "either"))
-    function = score.func if isinstance(score, functools.partial) else score
-    if function in DIFFERENCES and function is not score:
-        raise ValueError(f"score: expected {function.__name__} itself, got {score!r}")
-    if polarity == "either":
-        if function not in SIGNED_SCORES:
-            names = ", ".join(signed.__name__ for signed in SIGNED_SCORES)
-            name = getattr(score, "__name__", repr(score))
-            raise ValueError(f"polarity: expected 'same' for the score {name}; 'either' is for {names}")
-        return "magnitude"
-    return "lowest" if function in DIFFERENCES else "highest"
-
-
-def _check_min_visible(min_visible: float, score: Score) -> float:
-    visible = check_number("min_visible", min_visible, "a number above 0, at most 1", lambda value: 0 < value <= 1)
-    if isinstance(visible, Array):
-        raise TypeError(f"min_visible: expected a Python number, got {min_visible!r}")
-    if visible < 1 and score not in (*SIGNED_SCORES, *DIFFERENCES):
-        raise ValueError(f"min_visible: expected 1 for a score that is not of cnn_jax.matching, got {min_visible!r}")
-    return visible
-
-
-def _check_threshold(ranking: Ranking, min_score: Scalar | None, max_score: Scalar | None) -> Array:
-    """The worst score of a match."""
-    if ranking != "lowest":
-        if max_score is not None:
-            raise ValueError(f"max_score: expected None for a score that grows with the match, got {max_score!r}")
-        return as_scalar("min_score", DEFAULT_MIN_SCORE if min_score is None else min_score)
-    if min_score is not None:
-        raise ValueError(f"min_score: expected None for a squared difference, got {min_score!r}; pass max_score")
-    if max_score is None:
-        raise ValueError("max_score: expected a number for a squared difference, got None; 0 is a perfect match")
-    return as_scalar("max_score", max_score)
-
-
-def _check_scales(scales: Sequence[float]) -> list[float]:
-    numbers = _check_numbers("scales", scales)
-    if min(numbers) <= 0:
-        raise ValueError(f"scales: expected numbers above 0, got {scales!r}")
-    return numbers
-
-
-def _check_numbers(name: str, values: Sequence[float]) -> list[float]:
-    try:
-        if isinstance(values, str | bytes) or any(isinstance(value, str | bytes) for value in values):
-            raise TypeError
-        numbers = [float(value) for value in values]
-    except TypeError as error:  # also JAX's, for traced arrays
-        raise TypeError(f"{name}: expected a sequence of Python numbers, got {values!r}") from error
-    if not numbers or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{name}: expected at least one number, all finite, got {values!r}")
-    return numbers
