@@ -9,7 +9,8 @@ from jaxtyping import Array, Bool, Shaped
 
 from ._matches import Matches
 from ._non_max_suppression import non_max_suppression
-from ._pose_maxima import MAX_CANDIDATES, Bank, Candidates, Scoring, pose_candidates, rank_of
+from ._pose_maxima import MAX_CANDIDATES, Candidates, pose_candidates
+from ._pose_scores import Bank, Scoring, rank_of
 from ._poses import MIN_FILLED_FRACTION, Canvas, PoseTable, plan_poses
 from ._rectangles import make_rectangles
 from ._search_inputs import AnyArray, Stack
@@ -138,7 +139,7 @@ def group_candidates(
     scoring = Scoring(
         score=options.score if options.min_visible < 1 else without_undefined(options.score),
         ranking=options.ranking,
-        count=max(per_feature, CANDIDATES_PER_MATCH * options.top_k),
+        candidates=max(per_feature, CANDIDATES_PER_MATCH * options.top_k),
         min_visible=options.min_visible,
     )
     candidates = pose_candidates(image, bank, group.table, canvases, scoring, allowed, valid)

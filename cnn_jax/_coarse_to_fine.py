@@ -16,7 +16,8 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from ._aligned_scores import ALIGNED_SCORES
 from ._disk_search import ANGLES_PER_MAP, disk_candidates
-from ._pose_maxima import Bank, Scoring, pose_candidates, rank_of
+from ._pose_maxima import pose_candidates
+from ._pose_scores import Bank, Scoring, rank_of
 from ._pose_refinement import Poses, TemplateLevel, make_template_level, refine_poses, sample_patch
 from ._poses import plan_poses
 from ._pyramid import image_pyramid, masked_pyramid
@@ -214,7 +215,7 @@ def _box_candidates(
     scoring = Scoring(
         score=options.score if is_partial else without_undefined(options.score),
         ranking=options.ranking,
-        count=maps * CANDIDATES_PER_MAP.of(options.top_k),
+        candidates=maps * CANDIDATES_PER_MAP.of(options.top_k),
         poses_per_map=poses_per_map,
         min_visible=TOP_VISIBLE_FRACTION * options.min_visible,
     )

@@ -6,7 +6,7 @@ their number, and what depends on the image alone is computed once for all of th
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,29 +15,15 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from ._dtypes import accumulation_dtype
 from ._peaks import is_local_maximum, neighborhoods, subpixel_offset, top_block_maxima
-from ._poses import Canvas, PoseTable, draw_templates, scale_with_masks
-from ._typing import Pair, Score
-from ._visible_scores import visible_score
+from ._pose_scores import Bank, Scoring, pose_scores
+from ._poses import Canvas, PoseTable
 
-Ranking = Literal["highest", "lowest", "magnitude"]  # which scores are the best
 # Elements of the score maps that are computed at a time, unless one map has more.
 CHUNK_ELEMENTS = 2**21
 # Score maps that are computed at a time, at most.
 MAX_CHUNK_MAPS = 64
-# Rounding of the visible part of a template, as a fraction.
-VISIBLE_TOLERANCE = 1e-4
 # Local maxima of all templates, or of all chunks of poses, that are kept.
 MAX_CANDIDATES = 2**15
-
-
-class Bank(NamedTuple):
-    """K templates. A template may be smaller than its array, and has its top left pixel there."""
-
-    templates: Shaped[Array, "K h w *C"]
-    masks: Shaped[Array, "K h w *C"] | None
-    """Weights of their pixels."""
-    sizes: Int[Array, "K 2"]
-    """Rows and columns."""
 
 
 class Candidates(NamedTuple):
@@ -61,20 +47,6 @@ class PoseMaxima(NamedTuple):
 
     rank: Float[Array, "K H W"]
     pose: Int[Array, "K H W"]
-
-
-class Scoring(NamedTuple):
-    """How poses are scored. It is hashable, an argument of a compiled program."""
-
-    score: Score
-    ranking: Ranking
-    count: int
-    """Local maxima of each template to keep."""
-    poses_per_map: int | None = None
-    """None: local maxima are those of the best of all poses. A number: those of the best of so many consecutive poses,
-    so that several poses at one pixel are kept."""
-    min_visible: float = 1.0
-    """The smallest visible part of a template, if not all pixels of the image count."""
 
 
 def pose_candidates(
@@ -154,17 +126,17 @@ def _bank_candidates(
         chunks = -(-len(canvas.poses) // chunk)
         last = canvas.stop - 1  # repeated, so that all chunks have one length
         steps = jnp.minimum(canvas.poses.start + jnp.arange(chunks * chunk).reshape(chunks, chunk), last)
-        step_count = max(1, min(scoring.count, 4 * MAX_CANDIDATES // (chunks * len(canvases))))
-        score_poses = _pose_scores(image, valid, bank, table, canvas, scoring)
-        take_step = _pose_step(score_poses, scoring._replace(count=step_count), allowed)
+        step_count = max(1, min(scoring.candidates, 4 * MAX_CANDIDATES // (chunks * len(canvases))))
+        score_poses = pose_scores(image, valid, bank, table, canvas, scoring)
+        take_step = _pose_step(score_poses, scoring._replace(candidates=step_count), allowed)
         maxima, candidates = lax.scan(take_step, maxima, steps)
         found.append(jax.tree.map(lambda field: jnp.moveaxis(field, 0, 1).reshape(shape[0], -1), candidates))
     merged = Candidates(*(jnp.concatenate(fields, axis=1) for fields in zip(*found, strict=True)))
-    if merged.rank.shape[1] == scoring.count:
+    if merged.rank.shape[1] == scoring.candidates:
         return merged  # of one step only
     if scoring.poses_per_map is None:
         merged = merged._replace(rank=_where_still_maximum(merged, maxima))
-    return top_candidates(merged, scoring.count)
+    return top_candidates(merged, scoring.candidates)
 
 
 def _where_still_maximum(candidates: Candidates, maxima: PoseMaxima) -> Array:
@@ -233,7 +205,7 @@ def _map_candidates(
     is_candidate = is_local_maximum(best.rank, (1, 1)) & (best.pose >= first_pose)
     if allowed is not None:
         is_candidate = is_candidate & allowed
-    index, rank = top_block_maxima(jnp.where(is_candidate, best.rank, -jnp.inf), (2, 2), scoring.count)
+    index, rank = top_block_maxima(jnp.where(is_candidate, best.rank, -jnp.inf), (2, 2), scoring.candidates)
     row, column = jnp.divmod(index, best.rank.shape[1])
     pose = best.pose[row, column]
     number = jnp.maximum(pose - first_pose, 0)
@@ -242,72 +214,3 @@ def _map_candidates(
     if score is None:
         score = scores[number, k, row, column].astype(rank.dtype)
     return Candidates(rank, score, pose, row, column, dy, dx)
-
-
-def _pose_scores(
-    image: Array, valid: Array | None, bank: Bank, table: PoseTable, canvas: Canvas, scoring: Scoring
-) -> Callable[[Array], tuple[Array, Array]]:
-    """A function of P poses that returns their scores and ranks (P, K, H, W); ranks are -inf where a box ends outside.
-
-    The image is padded only as far as canvases reach further than the boxes on them.
-    """
-    size = image.shape[:2]
-    before = [(side - 1) // 2 - (least - 1) // 2 for side, least in zip(canvas.size, canvas.smallest_box, strict=True)]
-    after = [side // 2 - least // 2 for side, least in zip(canvas.size, canvas.smallest_box, strict=True)]
-    margins = list(zip(before, after, strict=True))
-    centered = [((least - 1) // 2, least // 2) for least in canvas.smallest_box]
-    padded = jnp.pad(image, [*margins, *[(0, 0)] * (image.ndim - 2)], mode="edge")
-    padded_valid = None if valid is None else jnp.pad(valid, margins)
-    map_size = tuple(n - least + 1 for n, least in zip(size, canvas.smallest_box, strict=True))
-    scaled = None if canvas.is_identity else scale_with_masks(*bank, table, canvas)
-
-    def score_template(template: Array, mask: Array | None) -> tuple[Array, Array]:
-        if padded_valid is not None:
-            return _score_visible_part(padded, padded_valid, template, mask, scoring)
-        scores = scoring.score(padded, template, mask=mask)
-        if scores.shape != map_size:
-            raise ValueError(f"score: expected maps of all positions {map_size}, got {scores.shape}")
-        return scores, ~jnp.isnan(scores)
-
-    def score_bank(templates: Array, masks: Array | None) -> tuple[Array, Array]:
-        one_mask = masks is None or masks.ndim < templates.ndim
-        return jax.vmap(score_template, (0, None if one_mask else 0))(templates, masks)
-
-    def score_poses(poses: Array) -> tuple[Array, Array]:
-        if scaled is None:
-            scores, is_score = jax.tree.map(lambda maps: maps[None], score_bank(bank.templates, bank.masks))
-        else:
-            templates, masks = jax.vmap(lambda pose: draw_templates(scaled, table, canvas, pose))(poses)
-            scores, is_score = jax.vmap(score_bank, (0, None if masks is None else 0))(templates, masks)
-        scores, is_score = (jnp.pad(maps, [(0, 0), (0, 0), *centered]) for maps in (scores, is_score))
-        fits = _box_fits(jnp.take(jnp.asarray(table.box), poses, axis=-2), size)
-        return scores, jnp.where(fits & is_score, rank_of(scores, scoring.ranking), -jnp.inf)
-
-    return score_poses
-
-
-def _score_visible_part(
-    image: Array, valid: Array, template: Array, mask: Array | None, scoring: Scoring
-) -> tuple[Array, Array]:
-    """The score of the visible part of every patch, and whether enough is visible."""
-    scored = visible_score(image, valid, template, mask, scoring.score)
-    is_score = (scored.visible >= scoring.min_visible - VISIBLE_TOLERANCE) & ~jnp.isnan(scored.score)
-    # A difference that is not defined is 0, which would be a perfect match.
-    return scored.score, is_score & scored.defined if scoring.ranking == "lowest" else is_score
-
-
-def _box_fits(boxes: Array, image_size: Pair | Sequence[int]) -> Array:
-    """Whether boxes (P, 2) or (K, P, 2) around a pixel lie inside the image: (P, 1 or K, H, W)."""
-    boxes = boxes[:, None] if boxes.ndim == 2 else jnp.moveaxis(boxes, 0, 1)
-    rows, columns = (
-        (jnp.arange(n) >= (side - 1) // 2) & (jnp.arange(n) < n - side // 2)
-        for n, side in zip(image_size, jnp.moveaxis(boxes, -1, 0)[..., None], strict=True)
-    )
-    return rows[..., :, None] & columns[..., None, :]
-
-
-def rank_of(scores: Array, ranking: Ranking) -> Array:
-    """The larger, the better."""
-    if ranking == "magnitude":
-        return jnp.abs(scores)
-    return -scores if ranking == "lowest" else scores

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ._pose_maxima import Ranking
+from ._pose_scores import Ranking
 from ._range_plan import Range
 from ._typing import Scalar, Score
 from ._validation import as_scalar, check_choice, check_number
