@@ -10,33 +10,22 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Shaped
 
 from ._aligned_scores import ALIGNED_SCORES
-from ._disk_search import ANGLES_PER_MAP, disk_candidates
-from ._pose_maxima import pose_candidates
-from ._pose_scores import Bank, Scoring, rank_of
 from ._pose_refinement import Poses, TemplateLevel, make_template_level, refine_poses, sample_patch
-from ._poses import plan_poses
+from ._pose_scores import rank_of
 from ._pyramid import image_pyramid, masked_pyramid
 from ._range_plan import RangePlan
-from ._search_options import MatchOptions, without_undefined
-from ._typing import Pair
-from .matching import zncc
+from ._search_options import MatchOptions
+from ._top_candidates import is_allowed, lies_inside, top_candidates
 
-# A template whose sides differ more is not compared under a disk.
-MIN_DISK_ASPECT = 0.5
 # Pixels of the template that are compared on a level, at most.
 MAX_PIXELS = 2**15
 # Gauss-Newton steps on the top level, and on the others.
 TOP_STEPS = 6
 STEPS = 4
-# Pixels of the top level that a candidate may reach over the border before it is refined.
-TOP_TOLERANCE = 2.0
-# The same for the visible part of a candidate, as a fraction of that of a match.
-TOP_VISIBLE_FRACTION = 0.8
 # Pixels of the image that a match may reach over the border.
 TOLERANCE = 0.5
 # Candidates closer than this are one, in pixels of their level, at the center and at the rim.
@@ -58,7 +47,6 @@ class CandidateCount(NamedTuple):
         return max(self.least, self.per_match * top_k)
 
 
-CANDIDATES_PER_MAP = CandidateCount(16, 2)
 TOP_CANDIDATES = CandidateCount(64, 8)
 CANDIDATES = CandidateCount(24, 4)
 LAST_CANDIDATES = CandidateCount(16, 3)
@@ -107,11 +95,11 @@ def range_candidates(
 
     def of_template(template: Array, mask: Array | None) -> RangeCandidates:
         templates, weights = _template_pyramid(template, mask, plan)
-        frozen = lax.stop_gradient(_make_levels(levels, templates, weights, plan))
+        frozen = _make_levels(*lax.stop_gradient((levels, templates, weights)), plan)
         top_mask = None if mask is None else weights[-1]
-        poses, ranks = _top_candidates(frozen[-1].image, lax.stop_gradient(templates[-1]), top_mask, plan, options)
-        if allowed_top is not None:
-            ranks = jnp.where(_is_allowed(poses, allowed_top), ranks, -jnp.inf)
+        top_image = frozen[-1].image.astype(template.dtype)
+        top_template = lax.stop_gradient(templates[-1])
+        poses, ranks = top_candidates(top_image, top_template, top_mask, allowed_top, plan, options)
         poses = _descend(poses, ranks, frozen, plan, options)
         return _score_matches(poses, _make_levels(levels, templates, weights, plan), allowed, plan, options)
 
@@ -169,86 +157,6 @@ def _make_levels(
             _Level(image, make_template_level(template, weight, plan.center(factor), plan.freedom, step), factor)
         )
     return levels
-
-
-# Candidates of the top level.
-
-
-def _top_candidates(
-    image: Array, template: Array, mask: Array | None, plan: RangePlan, options: MatchOptions
-) -> tuple[Poses, Array]:
-    """Poses on the top level whose scores are high local maxima, and their ranks."""
-    count = CANDIDATES_PER_MAP.of(options.top_k)
-    is_square = min(plan.size) >= MIN_DISK_ASPECT * max(plan.size)
-    has_all_pixels = mask is None and options.min_visible == 1
-    if options.score is zncc and has_all_pixels and is_square and plan.freedom.angle:
-        is_signed = options.ranking == "highest"
-        center = plan.center(plan.pyramid.factors[-1])
-        image = image.astype(template.dtype)
-        found = [
-            disk_candidates(image, template, center, plan.angles, log_scale, count, is_signed=is_signed)
-            for log_scale in plan.log_scales
-        ]
-        poses, ranks = jax.tree.map(lambda *fields: jnp.concatenate(fields), *found)
-    else:
-        poses, ranks = _box_candidates(image, template, mask, plan, options)
-    if options.min_visible == 1:
-        ranks = jnp.where(_fits(poses, plan, plan.pyramid.factors[-1], image.shape[:2], TOP_TOLERANCE), ranks, -jnp.inf)
-    return poses, ranks
-
-
-def _box_candidates(
-    image: Array, template: Array, mask: Array | None, plan: RangePlan, options: MatchOptions
-) -> tuple[Poses, Array]:
-    """Candidates of the exhaustive search, which takes any score and mask."""
-    size = template.shape[:2]
-    scales = [math.exp(log_scale) for log_scale in plan.log_scales]
-    is_partial = options.min_visible < 1
-    reach = math.ceil(math.hypot(*size) * max(scales)) if is_partial else 0
-    valid = jnp.pad(jnp.ones(image.shape[:2], bool), reach) if is_partial else None
-    image = jnp.pad(image, [(reach, reach), (reach, reach), (0, 0)])
-    table, canvases = plan_poses(np.array([size]), image.shape[:2], scales, plan.angles)
-    table = jax.tree.map(jnp.asarray, table)
-    bank = Bank(template[None], None if mask is None else mask[None], jnp.asarray([size]))
-    poses_per_map = min(ANGLES_PER_MAP, len(plan.angles))
-    maps = -(-len(table.scale) // poses_per_map)
-    scoring = Scoring(
-        score=options.score if is_partial else without_undefined(options.score),
-        ranking=options.ranking,
-        candidates=maps * CANDIDATES_PER_MAP.of(options.top_k),
-        poses_per_map=poses_per_map,
-        min_visible=TOP_VISIBLE_FRACTION * options.min_visible,
-    )
-    found = pose_candidates(image, bank, table, canvases, scoring, None, valid)
-    found = jax.tree.map(lambda field: field[0], found)
-    dtype = template.dtype
-    box = table.box[found.pose]
-    y, x = (
-        (pixel - (side - 1) // 2 - reach).astype(dtype) + (side - 1).astype(dtype) / 2
-        for pixel, side in zip((found.row, found.column), box.T, strict=True)
-    )
-    angle = table.angle.astype(dtype)[found.pose]
-    return Poses(y, x, angle, jnp.log(table.scale.astype(dtype))[found.pose]), found.rank
-
-
-def _fits(poses: Poses, plan: RangePlan, factor: float, size: Pair, tolerance: float) -> Array:
-    """Whether all pixels of the template lie inside of an image, but for a tolerance."""
-    scale = jnp.exp(poses.log_scale)
-    cos = jnp.abs(jnp.cos(poses.angle)) * scale
-    sin = jnp.abs(jnp.sin(poses.angle)) * scale
-    down, right = plan.center(factor)
-    rows = cos * down + sin * right
-    columns = sin * down + cos * right
-    fits = (poses.y >= rows - tolerance) & (poses.y <= size[0] - 1 - rows + tolerance)
-    return fits & (poses.x >= columns - tolerance) & (poses.x <= size[1] - 1 - columns + tolerance)
-
-
-def _is_allowed(poses: Poses, allowed: Array) -> Array:
-    """Whether the center of a pose lies where it may."""
-    rows, columns = allowed.shape
-    row = jnp.clip(jnp.round(poses.y), 0, rows - 1).astype(jnp.int32)
-    column = jnp.clip(jnp.round(poses.x), 0, columns - 1).astype(jnp.int32)
-    return allowed[row, column]
 
 
 # Refinement.
@@ -358,7 +266,7 @@ def _score_matches(
     # Pixels that are not finite are seen on the finest level only.
     is_match = jnp.isfinite(finest_rank) & _is_visible(poses, levels[0], plan, options)
     if allowed is not None:
-        is_match &= _is_allowed(poses, allowed)
+        is_match &= is_allowed(poses, allowed)
     rank = jnp.where(is_match, rank_of(score, options.ranking), -jnp.inf)
     return RangeCandidates(poses, score, lax.stop_gradient(rank))
 
@@ -366,7 +274,7 @@ def _score_matches(
 def _is_visible(poses: Poses, level: _Level, plan: RangePlan, options: MatchOptions) -> Array:
     """Whether enough of the template lies inside of the image."""
     if options.min_visible == 1:
-        return _fits(poses, plan, 1.0, level.image.shape[:2], TOLERANCE)
+        return lies_inside(poses, plan, 1.0, level.image.shape[:2], TOLERANCE)
     squares = (level.template.weights**2).sum(axis=1)
 
     def visible_fraction(pose: Poses) -> Array:

@@ -8,7 +8,7 @@ Results have a fixed length, so that `find` and `peaks` run under `jax.jit` and 
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -236,10 +236,13 @@ def _search(
     candidates: list[Matches] = []
     for group, group_poses in zip(groups, poses, strict=True):
         if isinstance(group, RangeGroup):
-            candidates += range_group_candidates(image, group, group_poses, options, allowed)
+            candidates += range_group_candidates(
+                image, group, cast(tuple[RangePlan, ...], group_poses), options, allowed
+            )
         else:
             (pixels,) = as_floats(image=image)
-            candidates.append(group_candidates(pixels, group, group_poses, options, count, allowed, valid))
+            canvases = cast(tuple[Canvas, ...], group_poses)
+            candidates.append(group_candidates(pixels, group, canvases, options, count, allowed, valid))
     least_rank = -threshold if options.ranking == "lowest" else threshold
     matches = suppress_overlaps(candidates, least_rank, max_overlap, options)
     if part is None:
