@@ -119,7 +119,7 @@ def _fill_gaps(image: Array) -> Array:
     if not jnp.issubdtype(image.dtype, jnp.floating):
         return image
     is_finite = jnp.isfinite(image)
-    count = jnp.maximum(is_finite.sum(), 1)
+    count = jnp.maximum(is_finite.sum(dtype=jnp.float32), 1)
     mean = jnp.where(is_finite, image, 0).sum(dtype=jnp.float32) / count
     return jnp.where(is_finite, image, mean.astype(image.dtype))
 
@@ -262,7 +262,7 @@ def _score_matches(
     start = lax.stop_gradient(poses)
     poses, finest_rank = _refine(levels[0], start, plan, options, 1)
     scored = [levels[i] for i in SCORED_LEVELS if i < len(levels)] or [levels[0]]
-    score = sum(_scores(level, _zoom(poses, 1 / level.factor), options) for level in scored) / len(scored)
+    score = jnp.stack([_scores(level, _zoom(poses, 1 / level.factor), options) for level in scored]).mean(axis=0)
     # Pixels that are not finite are seen on the finest level only.
     is_match = jnp.isfinite(finest_rank) & _is_visible(poses, levels[0], plan, options)
     if allowed is not None:

@@ -66,12 +66,12 @@ def disk_candidates(
         pose = Poses(jnp.asarray(center[0]), jnp.asarray(center[1]), -angle, jnp.asarray(-log_scale))
         patch, _ = sample_patch(template, pose, level)
         kernel = patch.reshape(*disk.shape, -1) * disk[..., None]
-        kernel = (kernel - kernel.sum(axis=(0, 1)) / weight) * disk[..., None]
+        kernel = (kernel - kernel.sum(axis=(0, 1), keepdims=True) / weight) * disk[..., None]
         energy = (kernel**2).sum()
         return jnp.where(energy > 0, kernel / jnp.sqrt(jnp.where(energy > 0, energy, 1)), 0)
 
     bank = jnp.moveaxis(jax.vmap(turned)(all_angles), 0, -1)
-    image = image - image.mean(axis=(0, 1))
+    image = image - image.mean(axis=(0, 1), keepdims=True)
     dots = _correlate(image, bank)
     inverse_norm = _inverse_norm(image, jnp.asarray(disk[..., None, None], image.dtype), weight)
     scores = jnp.moveaxis(dots, -1, 0).reshape(maps, -1, *inverse_norm.shape)

@@ -142,7 +142,7 @@ def range_group_candidates(
     if group.masks is not None:
         weights = jnp.asarray(group.masks)
         if not jnp.issubdtype(weights.dtype, jnp.floating):
-            weights = weights != 0
+            weights = weights.astype(bool)
         weights = weights.astype(templates.dtype).reshape(len(group.indices), *shape, -1)
         masks = jnp.broadcast_to(weights, templates.shape)
     pixels = image.reshape(*image.shape[:2], channels)
@@ -189,7 +189,7 @@ def _as_matches(
         template_width=width,
         found=jnp.zeros_like(score, jnp.int32),
     )
-    return Matches(*(jnp.where(valid, field, 0).ravel() for field in matches))
+    return Matches(*(jnp.where(valid, field, jnp.zeros_like(field)).ravel() for field in matches))
 
 
 def _squared_weights(masks: Array | None, templates: Array) -> Array:

@@ -208,7 +208,7 @@ def test_images_and_templates_in_batches():
         images
     )
     for i, pose in enumerate(POSES[:2]):
-        check_pose(jax.tree.map(lambda field: field[i], together), *pose)
+        check_pose(cnn.Matches(*(field[i] for field in together)), *pose)
 
 
 def test_poses_and_scores_have_gradients():

@@ -23,7 +23,7 @@ def test_features_of_one_shape_are_one_group():
 
 
 def test_features_that_fit_nowhere_are_left_out():
-    found, _ = groups([noise(0, 40, 40), noise(1, 301, 30)])
+    found, _ = groups([noise(0, 40, 40), noise(1, 400, 30)])
     assert [group.indices.tolist() for group in found] == [[0]]
 
 
