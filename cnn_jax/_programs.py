@@ -31,16 +31,43 @@ def compiled(*static: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
+def cached(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator: `functools.lru_cache` of a function of callables and options; those not hashable are not cached.
+
+    >>> @cached(maxsize=1)
+    ... def made(x):
+    ...     return object()
+    >>> made(1) is made(1), made([1]) is made([1])
+    (True, False)
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        cache = functools.lru_cache(maxsize, typed=True)(function)
+
+        @functools.wraps(function)
+        def lookup(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                hash((*args, *kwargs.values()))
+            except TypeError:
+                return function(*args, **kwargs)
+            return cache(*args, **kwargs)
+
+        return lookup
+
+    return decorate
+
+
+@cached(MAX_CALLABLE_PROGRAMS)
 def program_of(function: Callable[..., R], *callables: object, **options: object) -> Callable[..., R]:
-    """A program of a function whose first arguments are callables, such as a network: `jax.jit` of what is left of it.
+    """A program of a function whose first arguments are callables, such as a network: `jax.jit` of the rest of it.
 
     The same function, callables and options give the same program, until MAX_CALLABLE_PROGRAMS others were used. With a
     callable that is new at every call, such as a lambda, every call compiles.
 
     Args:
-      function: a function of the callables, arrays and options.
+      function: a function of callables, arrays and options.
       *callables: its first arguments.
-      **options: its static options; hashable.
+      **options: its static options.
 
     >>> def applied(function, x, *, times):
     ...     for _ in range(times):
@@ -49,12 +76,4 @@ def program_of(function: Callable[..., R], *callables: object, **options: object
     >>> program_of(applied, jax.numpy.negative, times=3)(jax.numpy.ones(1))
     Array([-1.], dtype=float32)
     """
-    try:
-        return _program_of(function, *callables, **options)
-    except TypeError:  # a callable that is not hashable
-        return _program_of.__wrapped__(function, *callables, **options)
-
-
-@functools.lru_cache(maxsize=MAX_CALLABLE_PROGRAMS, typed=True)
-def _program_of(function: Callable[..., R], *callables: object, **options: object) -> Callable[..., R]:
     return jax.jit(functools.partial(function, *callables, **options), inline=True)

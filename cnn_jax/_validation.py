@@ -90,6 +90,13 @@ def check_shape(name: str, array: Array | np.ndarray, *accepted: str) -> None:
         raise ValueError(f"{name}: expected at least one element, got the empty shape {array.shape}")
 
 
+def check_image(image: Shaped[ArrayLike, "..."], *accepted: str) -> Array:
+    """One image of an accepted shape, by default (H, W) or (H, W, C), as an unconverted array."""
+    (pixels,) = check_arrays(image=image)
+    check_shape("image", pixels, *(accepted or ("H W", "H W C")))
+    return pixels
+
+
 def check_choice(name: str, value: str, choices: Collection[str]) -> str:
     """One of some names."""
     if value not in choices:
@@ -195,7 +202,7 @@ def broadcast_mask(mask: Shaped[ArrayLike, "..."], shape: tuple[int, ...]) -> Bo
 
 
 def check_mask(mask: Shaped[ArrayLike, "..."], shape: tuple[int, ...]) -> Array:
-    """A mask of the feature's shape, or of its rows and columns, as an unconverted array; errors as `broadcast_mask`."""
+    """A mask of the feature's shape, or of its rows and columns, unconverted; raises as `broadcast_mask` does."""
     (weights,) = check_arrays(mask=mask)
     if weights.shape != shape and weights.shape != shape[:2]:
         accepted = f"{shape}" if len(shape) == 2 else f"{shape} or {shape[:2]}"

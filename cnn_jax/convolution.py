@@ -13,7 +13,7 @@ from ._padding import explicit_padding
 from ._programs import compiled
 from ._reduce_windows import add, reduce_windows
 from ._typing import Padding, Pads, Pair
-from ._validation import as_pair, check_arrays, check_int, check_shape, to_floats
+from ._validation import as_pair, check_arrays, check_image, check_int, check_shape, to_floats
 
 __all__ = ["Padding", "conv", "window_sum"]
 
@@ -160,8 +160,7 @@ def window_sum(
     Array([[ 8., 12.],
            [20., 24.]], dtype=float32)
     """
-    (image,) = check_arrays(image=image)
-    check_shape("image", image, "H W", "H W C")
+    image = check_image(image)
     window_size = as_pair("window", window)
     strides = as_pair("stride", stride)
     pads = explicit_padding(padding, image.shape[:2], window_size, strides, names=("image", "window"))

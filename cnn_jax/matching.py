@@ -37,15 +37,14 @@ Notes:
 
 from collections.abc import Callable, Sequence
 
-import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 from . import _score_formulas
-from ._programs import compiled
-from ._score_inputs import ScoreOptions, check_score_arguments, prepare_score_inputs
+from ._score_formulas import Formula, compute_score, find_defined
+from ._score_inputs import check_score_arguments
 from ._typing import Padding, Scalar, Score
-from ._validation import check_scalar, to_floats
+from ._validation import check_scalar
 
 __all__ = [
     "Score",
@@ -57,8 +56,6 @@ __all__ = [
     "squared_difference",
     "zncc",
 ]
-
-Formula = Callable[..., _score_formulas.ScoreMap | _score_formulas.CosineMap]
 
 
 def match(
@@ -107,7 +104,7 @@ def match(
     Array([[ 1., -1.]], dtype=float32)
     """
     arguments = check_score_arguments(image, feature, mask, stride, padding, fill, method, precision)
-    return _score(_score_formulas.match, *arguments)
+    return compute_score(_score_formulas.match, *arguments)
 
 
 def cosine(
@@ -135,7 +132,7 @@ def cosine(
     array([[1. , 0.6]], dtype=float32)
     """
     arguments = check_score_arguments(image, feature, mask, stride, padding, fill, method, precision)
-    return _score(_score_formulas.cosine, *arguments)
+    return compute_score(_score_formulas.cosine, *arguments)
 
 
 def zncc(
@@ -169,7 +166,7 @@ def zncc(
     array([[ 1., -1.,  0.]], dtype=float32)
     """
     arguments = check_score_arguments(image, feature, mask, stride, padding, fill, method, precision)
-    return _score(_score_formulas.zncc, *arguments)
+    return compute_score(_score_formulas.zncc, *arguments)
 
 
 def squared_difference(
@@ -196,7 +193,7 @@ def squared_difference(
     Array([[0., 5.]], dtype=float32)
     """
     arguments = check_score_arguments(image, feature, mask, stride, padding, fill, method, precision)
-    return _score(_score_formulas.squared_difference, *arguments)
+    return compute_score(_score_formulas.squared_difference, *arguments)
 
 
 def normalized_squared_difference(
@@ -224,7 +221,7 @@ def normalized_squared_difference(
     array([[0.  , 0.85]], dtype=float32)
     """
     arguments = check_score_arguments(image, feature, mask, stride, padding, fill, method, precision)
-    return _score(_score_formulas.normalized_squared_difference, *arguments)
+    return compute_score(_score_formulas.normalized_squared_difference, *arguments)
 
 
 def sharpened_cosine(
@@ -260,7 +257,7 @@ def sharpened_cosine(
     arguments = check_score_arguments(image, feature, mask, stride, padding, fill, method, precision)
     exponent = check_scalar("p", p)
     added_norm = check_scalar("q", q)
-    return _score(_score_formulas.sharpened_cosine, *arguments, exponent, added_norm)
+    return compute_score(_score_formulas.sharpened_cosine, *arguments, exponent, added_norm)
 
 
 def is_defined(
@@ -289,24 +286,7 @@ def is_defined(
         names = ", ".join(function.__name__ for function in _FORMULAS)
         raise ValueError(f"score: expected one of {names}, got {getattr(score, '__name__', score)!r}")
     arguments = check_score_arguments(image, feature, mask, stride, padding, fill, "auto", "highest")
-    return _is_defined(_FORMULAS[score], *arguments)
-
-
-@compiled("formula", "options")
-def _score(
-    formula: Formula, options: ScoreOptions, image: Array, feature: Array, mask: Array | None, *learned: Array
-) -> Array:
-    """The map of a score, from checked arguments; `learned` are those of `sharpened_cosine`."""
-    inputs = prepare_score_inputs(options, image, feature, mask)
-    numbers = [to_floats(number)[0].astype(inputs.image.dtype) for number in learned]
-    return formula(inputs, *numbers).score.astype(inputs.out_dtype)
-
-
-@compiled("formula", "options")
-def _is_defined(formula: Formula, options: ScoreOptions, image: Array, feature: Array, mask: Array | None) -> Array:
-    """Where the score of a formula is defined, from checked arguments."""
-    score_map = formula(prepare_score_inputs(options, image, feature, mask))
-    return score_map.defined & jnp.isfinite(score_map.score)
+    return find_defined(_FORMULAS[score], *arguments)
 
 
 _FORMULAS: dict[Callable[..., Array], Formula] = {

@@ -17,7 +17,7 @@ from ._padding import explicit_padding
 from ._programs import compiled
 from ._reduce_windows import add, reduce_windows
 from ._typing import Padding, Pads, Pair
-from ._validation import as_pair, check_arrays, check_shape, to_floats
+from ._validation import as_pair, check_image, to_floats
 from ._xla import index_computed_once, not_widened
 
 __all__ = ["avg_pool", "global_avg_pool", "max_abs_pool", "max_pool", "min_pool"]
@@ -140,8 +140,7 @@ def global_avg_pool(image: Shaped[ArrayLike, "H W *C"]) -> Float[Array, "*C"]:
     >>> global_avg_pool(jnp.arange(8).reshape(2, 2, 2))
     Array([3., 4.], dtype=float32)
     """
-    (image,) = check_arrays(image=image)
-    check_shape("image", image, "H W", "H W C")
+    image = check_image(image)
     return _global_avg_pool(image)
 
 
@@ -149,8 +148,7 @@ def _check_arguments(
     image: Shaped[ArrayLike, "..."], window: int | Sequence[int], stride: int | Sequence[int], padding: Padding
 ) -> tuple[Array, Pair, Pair, Pads]:
     """The image, the window's size, the strides and the pads."""
-    (image,) = check_arrays(image=image)
-    check_shape("image", image, "H W", "H W C")
+    image = check_image(image)
     window_size = as_pair("window", window)
     strides = as_pair("stride", stride)
     pads = explicit_padding(padding, image.shape[:2], window_size, strides, names=("image", "window"))

@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 from ._dtypes import accumulation_dtype
 from ._programs import compiled
 from ._typing import Scalar
-from ._validation import check_arrays, check_shape, to_floats
+from ._validation import check_arrays, check_image, check_shape, to_floats
 
 __all__ = ["affine", "affine_matrix", "elastic", "resample"]
 
@@ -38,9 +38,8 @@ def resample(
     >>> resample(jnp.array([[0.0, 4.0]]), jnp.zeros((1, 3)), jnp.array([[0.0, 0.25, 2.0]]))
     Array([[ 0.,  1., -1.]], dtype=float32)
     """
-    (image,) = check_arrays(image=image)
+    image = check_image(image)
     rows, columns = check_arrays(rows=rows, columns=columns)
-    check_shape("image", image, "H W", "H W C")
     check_shape("rows", rows, "h w")
     if rows.shape != columns.shape:
         raise ValueError(f"columns: expected the shape of rows {rows.shape}, got {columns.shape}")
@@ -73,9 +72,8 @@ def affine(
            [0., 1., 0.],
            [1., 0., 0.]], dtype=float32)
     """
-    (image,) = check_arrays(image=image)
+    image = check_image(image)
     (matrix,) = check_arrays(matrix=matrix)
-    check_shape("image", image, "H W", "H W C")
     if matrix.shape != (2, 3):
         raise ValueError(f"matrix: expected shape (2, 3), got {matrix.shape}")
     return _affine(image, matrix, fill)
@@ -140,9 +138,8 @@ def elastic(
            [0., 1., 0.],
            [0., 0., 1.]], dtype=float32)
     """
-    (image,) = check_arrays(image=image)
+    image = check_image(image)
     (offsets,) = check_arrays(offsets=offsets)
-    check_shape("image", image, "H W", "H W C")
     check_shape("offsets", offsets, "rows columns 2")
     if offsets.shape[2] != 2:
         raise ValueError(f"offsets: expected shape (rows, columns, 2), got {offsets.shape}")
@@ -152,7 +149,8 @@ def elastic(
 @compiled("fill")
 def _resample_checked(image: Array, rows: Array, columns: Array, fill: float) -> Array:
     (image,) = to_floats(image)
-    return _resample(image, *to_floats(rows, columns), fill)
+    rows, columns = to_floats(rows, columns)
+    return _resample(image, rows, columns, fill)
 
 
 @compiled("fill")
