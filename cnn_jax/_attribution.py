@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Key, Shaped
 from ._activations import find_stage
 from ._logits import Label, explain_logit, logit_function, select_logit
 from ._typing import Pair, Scalar
-from ._validation import as_pair, check_arrays, check_image, check_int, check_number, to_floats
+from ._validation import as_pair, check_image, check_int, check_number, check_numbers, to_floats
 from .layers import Layer, Params
 
 
@@ -151,14 +151,14 @@ def integrated_gradients(
     """
     steps = check_int("steps", steps)
     image = check_image(image, "H W C")
-    (start,) = check_arrays(baseline=baseline)
-    if start.shape not in ((), image.shape):
-        raise ValueError(f"baseline: expected a number or the image's shape {image.shape}, got {start.shape}")
+    (start,) = check_numbers(baseline=baseline)
+    if jnp.shape(start) not in ((), image.shape):
+        raise ValueError(f"baseline: expected a number or the image's shape {image.shape}, got {jnp.shape(start)}")
     return explain_logit(_integrated_gradients, net, params, image, label, start, steps=steps)
 
 
 def _integrated_gradients(
-    net: Layer, params: Params, image: Array, label: Label, baseline: Array, *, steps: int
+    net: Layer, params: Params, image: Array, label: Label, baseline: Array | float, *, steps: int
 ) -> Array:
     (image,) = to_floats(image)
     (start,) = to_floats(baseline)

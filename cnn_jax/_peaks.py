@@ -65,7 +65,7 @@ def peaks(
 
 
 @compiled("top_k", "distance", "subpixel")
-def _peaks(score_map: Array, threshold: Array, top_k: int, distance: Pair, subpixel: bool) -> Peaks:
+def _peaks(score_map: Array, threshold: Array | float, top_k: int, distance: Pair, subpixel: bool) -> Peaks:
     (score_map,) = to_floats(score_map)
     (threshold,) = to_floats(threshold)
     score_map = score_map.astype(jnp.promote_types(score_map.dtype, jnp.float32))

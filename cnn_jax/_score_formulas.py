@@ -157,7 +157,7 @@ Formula = Callable[..., ScoreMap | CosineMap]
 
 @compiled("formula", "options")
 def compute_score(
-    formula: Formula, options: ScoreOptions, image: Array, feature: Array, mask: Array | None, *learned: Array
+    formula: Formula, options: ScoreOptions, image: Array, feature: Array, mask: Array | None, *learned: Array | float
 ) -> Array:
     """The map of a score, from checked arguments; `learned` are those of `sharpened_cosine`."""
     inputs = prepare_score_inputs(options, image, feature, mask)

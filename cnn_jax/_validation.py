@@ -33,7 +33,7 @@ def as_floats(**arrays: object) -> tuple[Float[Array, "..."], ...]:
     >>> image.dtype, kernel.dtype
     (dtype('float32'), dtype('float32'))
     """
-    return to_floats(*map(jnp.asarray, check_arrays(**arrays)))
+    return to_floats(*check_arrays(**arrays))
 
 
 def check_arrays(**arrays: object) -> tuple[Array, ...]:
@@ -51,16 +51,25 @@ def check_arrays(**arrays: object) -> tuple[Array, ...]:
     return tuple(_check_array(name, value) for name, value in arrays.items())
 
 
-def to_floats(*arrays: Array) -> tuple[Float[Array, "..."], ...]:
+def check_numbers(**arrays: object) -> tuple[Array | float, ...]:
+    """`check_arrays` that leaves Python numbers as they are. In a program they adapt to the dtype of others."""
+    return tuple(_check_number_or_array(name, value) for name, value in arrays.items())
+
+
+def _check_number_or_array(name: str, value: object) -> Array | float:
+    return value if isinstance(value, int | float) and type(value) in (int, float) else _check_array(name, value)
+
+
+def to_floats(*arrays: Array | float) -> tuple[Float[Array, "..."], ...]:
     """Arrays of real numbers in one floating dtype, as `as_floats` converts them. Arguments are not checked."""
-    floats = [x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32) for x in arrays]
+    floats = [x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32) for x in map(jnp.asarray, arrays)]
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(*floats)
     return tuple(array.astype(dtype) for array in floats)
 
 
 def _check_array(name: str, value: object) -> Array:
-    if isinstance(value, Array) and _is_real(value.dtype):
+    if isinstance(value, jax.Array) and _is_real(value.dtype):
         return value
     if type(value) is np.ndarray and value.dtype.isnative and _is_real(value.dtype):
         return cast(Array, value)
@@ -106,15 +115,15 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> str:
 
 def as_scalar(name: str, value: Scalar) -> Float[Array, ""]:
     """One real number, which may be traced, as a floating-point array."""
-    (scalar,) = to_floats(jnp.asarray(check_scalar(name, value)))
+    (scalar,) = to_floats(check_scalar(name, value))
     return scalar
 
 
-def check_scalar(name: str, value: Scalar) -> Array:
-    """One real number, which may be traced, as an unconverted array."""
-    (scalar,) = check_arrays(**{name: value})
-    if scalar.shape:
-        raise ValueError(f"{name}: expected one number, got shape {scalar.shape}; use jax.vmap for several")
+def check_scalar(name: str, value: Scalar) -> Array | float:
+    """One real number, which may be traced, unconverted as by `check_numbers`."""
+    (scalar,) = check_numbers(**{name: value})
+    if shape := jnp.shape(scalar):
+        raise ValueError(f"{name}: expected one number, got shape {shape}; use jax.vmap for several")
     return scalar
 
 

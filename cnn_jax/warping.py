@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 from ._dtypes import accumulation_dtype
 from ._programs import compiled
 from ._typing import Scalar
-from ._validation import check_arrays, check_image, check_shape, to_floats
+from ._validation import check_arrays, check_image, check_numbers, check_shape, to_floats
 
 __all__ = ["affine", "affine_matrix", "elastic", "resample"]
 
@@ -104,7 +104,7 @@ def affine_matrix(
     Array([[2., 0., 0.],
            [0., 2., 3.]], dtype=float32)
     """
-    angles, shears, scales, shifts = check_arrays(angle=angle, shear=shear, scale=scale, shift=shift)
+    angles, shears, scales, shifts = check_numbers(angle=angle, shear=shear, scale=scale, shift=shift)
     _check_exact_shape("angle", angles, ())
     _check_exact_shape("shear", shears, ())
     _check_exact_shape("scale", scales, (), (2,))
@@ -174,7 +174,7 @@ def _affine(image: Array, matrix: Array, fill: float) -> Array:
 
 
 @compiled()
-def _affine_matrix(angle: Array, shear: Array, scale: Array, shift: Array) -> Array:
+def _affine_matrix(angle: Array | float, shear: Array | float, scale: Array | float, shift: Array | float) -> Array:
     angles, shears, scales, shifts = to_floats(angle, shear, scale, shift)
     sy, sx = jnp.broadcast_to(scales, (2,))
     cos = jnp.cos(angles)
@@ -212,6 +212,7 @@ def _pixel_grid(image: Array) -> tuple[Array, Array]:
     return jnp.broadcast_to(rows[:, None], shape), jnp.broadcast_to(columns[None, :], shape)
 
 
-def _check_exact_shape(name: str, value: Array, *accepted: tuple[int, ...]) -> None:
-    if value.shape not in accepted:
-        raise ValueError(f"{name}: expected shape {' or '.join(map(str, accepted))}, got {value.shape}")
+def _check_exact_shape(name: str, value: Array | float, *accepted: tuple[int, ...]) -> None:
+    shape = jnp.shape(value)
+    if shape not in accepted:
+        raise ValueError(f"{name}: expected shape {' or '.join(map(str, accepted))}, got {shape}")
