@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Int, Shaped
 
 from ._programs import program_of
-from ._typing import Scalar
+from ._typing import AnyArray, Scalar
 from ._validation import check_image, to_floats
 from .layers import Layer, Params
 
@@ -25,7 +25,7 @@ def explain_logit(
     params: Params,
     image: Shaped[ArrayLike, "H W C"],
     label: Label,
-    *args: Scalar | Array,
+    *args: AnyArray | Scalar,
     **options: Hashable,
 ) -> Array:
     """`method(net, params, image, label, *args, **options)` as a program, after checks of the image and the label."""

@@ -6,11 +6,12 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 from ._dtypes import accumulation_dtype
 from ._programs import compiled
+from ._typing import AnyArray
 from ._validation import check_arrays, check_number, check_shape, to_floats
 
 # An image and the probability of each class.
 Example = tuple[Shaped[ArrayLike, "H W *C"], Shaped[ArrayLike, " K"]]
-CheckedExample = tuple[Array, Array]
+CheckedExample = tuple[AnyArray, AnyArray]
 FloatExample = tuple[Float[Array, "H W *C"], Float[Array, " K"]]
 
 
@@ -127,7 +128,7 @@ def _float_examples(first: CheckedExample, second: CheckedExample) -> tuple[Floa
     return (image, label), (second_image, second_label)
 
 
-def _check_same_shape(first: Array, second: Array) -> None:
+def _check_same_shape(first: AnyArray, second: AnyArray) -> None:
     if first.shape != second.shape:
         raise ValueError(f"second: expected the shape of first {first.shape}, got {second.shape}")
 

@@ -13,10 +13,11 @@ R = TypeVar("R")
 MAX_CALLABLE_PROGRAMS = 128
 
 
-def compiled(*static: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def compiled(*static: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Decorator: `jax.jit` of a module's function. The named arguments are static: hashable, and checked by the caller.
 
-    The program is inlined into an outer `jax.jit`, which so compiles the same program as without it.
+    Arrays may also be NumPy's; the function sees JAX's. The program is inlined into an outer `jax.jit`, which so
+    compiles the same program as without it.
 
     >>> @compiled("power")
     ... def raised(x, power):
@@ -25,7 +26,7 @@ def compiled(*static: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     Array([1., 1.], dtype=float32)
     """
 
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+    def decorate(function: Callable[..., R]) -> Callable[..., R]:
         return jax.jit(function, static_argnames=static, inline=True)
 
     return decorate

@@ -12,7 +12,7 @@ from ._correlate import check_method
 from ._dtypes import accumulation_dtype
 from ._padding import explicit_padding
 from ._patch_statistics import CorrelateOptions
-from ._typing import Padding, Pads, Pair
+from ._typing import AnyArray, Padding, Pads, Pair
 from ._validation import as_pair, broadcast_mask, check_arrays, check_mask, check_shape, to_floats
 
 
@@ -49,9 +49,9 @@ class ScoreArguments(NamedTuple):
     """Checked arguments of a score, in their own shapes and dtypes."""
 
     options: ScoreOptions
-    image: Array
-    feature: Array
-    mask: Array | None
+    image: AnyArray
+    feature: AnyArray
+    mask: AnyArray | None
 
 
 def check_score_arguments(
@@ -81,7 +81,9 @@ def check_score_arguments(
     return ScoreArguments(options, image, feature, weights)
 
 
-def prepare_score_inputs(options: ScoreOptions, image: Array, feature: Array, mask: Array | None) -> ScoreInputs:
+def prepare_score_inputs(
+    options: ScoreOptions, image: AnyArray, feature: AnyArray, mask: AnyArray | None
+) -> ScoreInputs:
     """Pads the image and casts all arrays to the dtype to accumulate in."""
     image, feature = to_floats(image, feature)
     weights = None if mask is None else broadcast_mask(mask, feature.shape)
@@ -98,7 +100,7 @@ def prepare_score_inputs(options: ScoreOptions, image: Array, feature: Array, ma
     )
 
 
-def _check_shapes(image: Array, feature: Array) -> None:
+def _check_shapes(image: AnyArray, feature: AnyArray) -> None:
     check_shape("image", image, "H W", "H W C")
     check_shape("feature", feature, "h w", "h w C")
     if image.shape[2:] != feature.shape[2:]:

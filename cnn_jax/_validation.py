@@ -15,7 +15,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
-from ._typing import Pair, Scalar
+from ._typing import AnyArray, Pair, Scalar
 
 EXPECTED_ARRAY = "a real array (floats of 16 bits or more, integers or bools)"
 
@@ -36,7 +36,7 @@ def as_floats(**arrays: object) -> tuple[Float[Array, "..."], ...]:
     return to_floats(*check_arrays(**arrays))
 
 
-def check_arrays(**arrays: object) -> tuple[Array, ...]:
+def check_arrays(**arrays: object) -> tuple[AnyArray, ...]:
     """The named arrays, unconverted: JAX's and NumPy's arrays as they are, everything else as `jnp.asarray` makes it.
 
     NumPy arrays stay on the host, and with their own dtype, until they enter a compiled program.
@@ -51,16 +51,16 @@ def check_arrays(**arrays: object) -> tuple[Array, ...]:
     return tuple(_check_array(name, value) for name, value in arrays.items())
 
 
-def check_numbers(**arrays: object) -> tuple[Array | float, ...]:
+def check_numbers(**arrays: object) -> tuple[AnyArray | float, ...]:
     """`check_arrays` that leaves Python numbers as they are. In a program they adapt to the dtype of others."""
     return tuple(_check_number_or_array(name, value) for name, value in arrays.items())
 
 
-def _check_number_or_array(name: str, value: object) -> Array | float:
+def _check_number_or_array(name: str, value: object) -> AnyArray | float:
     return value if isinstance(value, int | float) and type(value) in (int, float) else _check_array(name, value)
 
 
-def to_floats(*arrays: Array | float) -> tuple[Float[Array, "..."], ...]:
+def to_floats(*arrays: AnyArray | float) -> tuple[Float[Array, "..."], ...]:
     """Arrays of real numbers in one floating dtype, as `as_floats` converts them. Arguments are not checked."""
     floats = [x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32) for x in map(jnp.asarray, arrays)]
     with jax.numpy_dtype_promotion("standard"):
@@ -68,11 +68,11 @@ def to_floats(*arrays: Array | float) -> tuple[Float[Array, "..."], ...]:
     return tuple(array.astype(dtype) for array in floats)
 
 
-def _check_array(name: str, value: object) -> Array:
+def _check_array(name: str, value: object) -> AnyArray:
     if isinstance(value, jax.Array) and _is_real(value.dtype):
         return value
     if type(value) is np.ndarray and value.dtype.isnative and _is_real(value.dtype):
-        return cast(Array, value)
+        return value
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError) as error:
@@ -90,7 +90,7 @@ def _is_real(dtype: np.dtype) -> bool:
     return jnp.issubdtype(dtype, jnp.integer) or dtype == jnp.bool_
 
 
-def check_shape(name: str, array: Array | np.ndarray, *accepted: str) -> None:
+def check_shape(name: str, array: AnyArray, *accepted: str) -> None:
     """Raises ValueError unless the array has the rank of one of the accepted shapes (`"H W C"`) and is not empty."""
     if array.ndim not in {len(shape.split()) for shape in accepted}:
         shapes = " or ".join(f"({', '.join(shape.split())})" for shape in accepted)
@@ -99,7 +99,7 @@ def check_shape(name: str, array: Array | np.ndarray, *accepted: str) -> None:
         raise ValueError(f"{name}: expected at least one element, got the empty shape {array.shape}")
 
 
-def check_image(image: Shaped[ArrayLike, "..."], *accepted: str) -> Array:
+def check_image(image: Shaped[ArrayLike, "..."], *accepted: str) -> AnyArray:
     """One image of an accepted shape, by default (H, W) or (H, W, C), as an unconverted array."""
     (pixels,) = check_arrays(image=image)
     check_shape("image", pixels, *(accepted or ("H W", "H W C")))
@@ -119,7 +119,7 @@ def as_scalar(name: str, value: Scalar) -> Float[Array, ""]:
     return scalar
 
 
-def check_scalar(name: str, value: Scalar) -> Array | float:
+def check_scalar(name: str, value: Scalar) -> AnyArray | float:
     """One real number, which may be traced, unconverted as by `check_numbers`."""
     (scalar,) = check_numbers(**{name: value})
     if shape := jnp.shape(scalar):
@@ -210,7 +210,7 @@ def broadcast_mask(mask: Shaped[ArrayLike, "..."], shape: tuple[int, ...]) -> Bo
     return jnp.broadcast_to(weights, shape)
 
 
-def check_mask(mask: Shaped[ArrayLike, "..."], shape: tuple[int, ...]) -> Array:
+def check_mask(mask: Shaped[ArrayLike, "..."], shape: tuple[int, ...]) -> AnyArray:
     """A mask of the feature's shape, or of its rows and columns, unconverted; raises as `broadcast_mask` does."""
     (weights,) = check_arrays(mask=mask)
     if weights.shape != shape and weights.shape != shape[:2]:

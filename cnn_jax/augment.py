@@ -44,7 +44,7 @@ def flip(key: Array, image: Shaped[ArrayLike, "H W *C"]) -> Float[Array, "H W *C
            [0., 1.]], dtype=float32)
     """
     image = check_image(image)
-    return _flip(key, image)
+    return _random_flip(key, image)
 
 
 def alternating_flip(
@@ -238,7 +238,7 @@ def cutout(key: Array, image: Shaped[ArrayLike, "H W *C"], *, size: int, fill: f
 
 
 @compiled()
-def _flip(key: Array, image: Array) -> Array:
+def _random_flip(key: Array, image: Array) -> Array:
     (image,) = to_floats(image)
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
@@ -257,7 +257,7 @@ def _crop(key: Array, image: Array, border: int) -> Array:
 
 
 @compiled("max_shift")
-def _shift(key: Array, image: Array, max_shift: int, fill: float) -> Array:
+def _shift(key: Array, image: Array, max_shift: int, fill: float | Array) -> Array:
     (image,) = to_floats(image)
     return _random_window(key, image, max_shift, constant_values=fill)
 
@@ -286,7 +286,7 @@ def _elastic(key: Array, image: Array, deviation: float | Array, grid: int, fill
 
 
 @compiled()
-def _cutout(key: Array, image: Array, size: int, fill: float) -> Array:
+def _cutout(key: Array, image: Array, size: int | Array, fill: float | Array) -> Array:
     (image,) = to_floats(image)
     side = jnp.asarray(size, jnp.int32)
     is_covered = random_box(key, image, side, side)

@@ -12,7 +12,7 @@ from ._lax_conv import lax_conv
 from ._padding import explicit_padding
 from ._programs import compiled
 from ._reduce_windows import add, reduce_windows
-from ._typing import Padding, Pads, Pair
+from ._typing import AnyArray, Padding, Pads, Pair
 from ._validation import as_pair, check_arrays, check_image, check_int, check_shape, to_floats
 
 __all__ = ["Padding", "conv", "window_sum"]
@@ -114,7 +114,7 @@ def _conv(
     return out.astype(image.dtype)
 
 
-def _check_groups(image: Array, kernel: Array, groups: int) -> None:
+def _check_groups(image: AnyArray, kernel: AnyArray, groups: int) -> None:
     if kernel.shape[2] * groups != image.shape[2]:
         raise ValueError(
             f"kernel: expected shape (h, w, C // groups, K) for C = {image.shape[2]} and groups = {groups}, "

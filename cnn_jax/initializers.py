@@ -89,7 +89,7 @@ def whitening(
 
 
 @compiled("rows", "columns")
-def _whitening(images: Array, rows: int, columns: int, epsilon: float) -> Array:
+def _whitening(images: Array, rows: int, columns: int, epsilon: float | Array) -> Array:
     (images,) = to_floats(images)
     patches = _all_patches(images.astype(accumulation_dtype(images.dtype)), rows, columns)
     centered = patches - jnp.mean(patches, 0, keepdims=True)

@@ -16,7 +16,7 @@ from ._dtypes import accumulation_dtype
 from ._padding import explicit_padding
 from ._programs import compiled
 from ._reduce_windows import add, reduce_windows
-from ._typing import Padding, Pads, Pair
+from ._typing import AnyArray, Padding, Pads, Pair
 from ._validation import as_pair, check_image, to_floats
 from ._xla import index_computed_once, not_widened
 
@@ -146,7 +146,7 @@ def global_avg_pool(image: Shaped[ArrayLike, "H W *C"]) -> Float[Array, "*C"]:
 
 def _check_arguments(
     image: Shaped[ArrayLike, "..."], window: int | Sequence[int], stride: int | Sequence[int], padding: Padding
-) -> tuple[Array, Pair, Pair, Pads]:
+) -> tuple[AnyArray, Pair, Pair, Pads]:
     """The image, the window's size, the strides and the pads."""
     image = check_image(image)
     window_size = as_pair("window", window)

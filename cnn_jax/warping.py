@@ -7,7 +7,7 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from ._dtypes import accumulation_dtype
 from ._programs import compiled
-from ._typing import Scalar
+from ._typing import AnyArray, Scalar
 from ._validation import check_arrays, check_image, check_numbers, check_shape, to_floats
 
 __all__ = ["affine", "affine_matrix", "elastic", "resample"]
@@ -212,7 +212,7 @@ def _pixel_grid(image: Array) -> tuple[Array, Array]:
     return jnp.broadcast_to(rows[:, None], shape), jnp.broadcast_to(columns[None, :], shape)
 
 
-def _check_exact_shape(name: str, value: Array | float, *accepted: tuple[int, ...]) -> None:
+def _check_exact_shape(name: str, value: AnyArray | float, *accepted: tuple[int, ...]) -> None:
     shape = jnp.shape(value)
     if shape not in accepted:
         raise ValueError(f"{name}: expected shape {' or '.join(map(str, accepted))}, got {shape}")

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import gc
 import inspect
+import re
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -169,9 +170,7 @@ def own_programs():
 def test_an_outer_program_has_no_call_of_an_inner_one(name):
     """So an outer `jax.jit` compiles the same program as if the function was not compiled."""
     function, arguments = CALLS[name]
-    equations = jax.make_jaxpr(function)(*arguments).jaxpr.eqns
-    called = {equation.params.get("name") for equation in equations}
-    assert len(equations) > 1
+    called = set(re.findall(r"call @(\w+?)(?:_\d+)?\(", jax.jit(function).lower(*arguments).as_text()))
     assert {"compute_score", "_conv", "_max_pool"} <= own_programs()
     assert not called & own_programs()
 
@@ -198,7 +197,7 @@ def test_a_wrong_option_is_refused_after_an_equal_one_was_compiled(stride):
 
 def test_options_of_equal_values_share_a_program():
     cnn.max_pool(IMAGE, window=2, padding="VALID")
-    options: list[Any] = [(np.int64(2), "VALID"), ([2, 2], [[0, 0], [0, 0]])]
+    options: list[Any] = [(2, ((0, 0), (0, 0))), ([2, 2], [[0, 0], [0, 0]])]
     for window, padding in options:
         _, compilations_of_the_call = counted(lambda w=window, p=padding: cnn.max_pool(IMAGE, window=w, padding=p))
         assert compilations_of_the_call == 0
