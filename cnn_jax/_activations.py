@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Shaped
 
-from ._validation import as_floats, check_int, check_shape
+from ._programs import compiled, program_of
+from ._validation import check_arrays, check_image, check_int, to_floats
 from .layers import Layer, Params, Stages
 from .receptive_field import patch_grid
 
@@ -37,7 +38,12 @@ def stages(net: Layer, params: Params, image: Shaped[ArrayLike, "H W C"]) -> Sta
       >>> {name: stage.shape for name, stage in stages(net, params, jnp.ones((6, 6, 1))).items()}
       {'conv1': (4, 4, 2), 'max_pool1': (2, 2, 2)}
     """
-    activations = net.stages(params, check_image(image))
+    return program_of(_stages, net)(params, check_image(image, "H W C"))
+
+
+def _stages(net: Layer, params: Params, image: Array) -> Stages:
+    (image,) = to_floats(image)
+    activations = net.stages(params, image)
     return Stages((name, activation) for name, activation in activations.items() if activation.ndim == 3)
 
 
@@ -92,12 +98,17 @@ def top_activating_patches(
       >>> top.patches.shape
       (1, 2, 1, 1, 1)
     """
-    (images,) = as_floats(images=images)
+    (images,) = check_arrays(images=images)
     if images.ndim != 4:
         raise ValueError(f"images: expected shape (N, H, W, C), got {images.shape}")
     count = check_int("count", count)
     if count > len(images):
         raise ValueError(f"count: expected 1 to {len(images)} (the number of images), got {count}")
+    return program_of(_top_patches, net, stage=stage, count=count)(params, images)
+
+
+def _top_patches(net: Layer, params: Params, images: Array, *, stage: str | None, count: int) -> TopPatches:
+    (images,) = to_floats(images)
     shape = images.shape[1:]
     stage, activation = find_stage(net, params, jax.ShapeDtypeStruct(shape, images.dtype), stage)
     size, row_starts, column_starts = patch_grid(net, shape, stage)
@@ -148,7 +159,12 @@ def kernels_as_images(params: Params, *, stage: str | None = None) -> Float[Arra
         stage = next(iter(kernels_by_stage), None)
     if stage not in kernels_by_stage:
         raise ValueError(f"stage: expected one of the layers with kernels {list(kernels_by_stage)}, got {stage!r}")
-    kernels = jnp.moveaxis(kernels_by_stage[stage], -1, 0)
+    return _as_images(kernels_by_stage[stage])
+
+
+@compiled()
+def _as_images(kernels: Array) -> Array:
+    kernels = jnp.moveaxis(kernels, -1, 0)
     largest = jnp.abs(kernels).max()
     return kernels / jnp.where(largest > 0, largest, 1)
 
@@ -160,13 +176,6 @@ def _kernels(params: Params, path: tuple[str, ...] = ()) -> Iterator[tuple[str, 
             yield from _kernels(value, (*path, name))
         elif jnp.ndim(value) == 4:
             yield "/".join(path), value
-
-
-def check_image(image: Shaped[ArrayLike, "H W C"]) -> Float[Array, "H W C"]:
-    """One image as floats; raises a ValueError for another rank."""
-    (image,) = as_floats(image=image)
-    check_shape("image", image, "H W C")
-    return image
 
 
 def find_stage(

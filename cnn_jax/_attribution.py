@@ -1,23 +1,18 @@
 """Attribution maps: how much each pixel of an image, or each position of a stage, contributes to one logit."""
 
-import functools
-import operator
-from collections.abc import Callable, Sequence
-from typing import SupportsIndex, cast
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, Key, Shaped
 
-from ._activations import check_image, find_stage
-from ._typing import Scalar
-from ._validation import as_floats, as_pair, check_int, check_number
+from ._activations import find_stage
+from ._logits import Label, explain_logit, logit_function, select_logit
+from ._typing import Pair, Scalar
+from ._validation import as_pair, check_image, check_int, check_number, check_numbers, to_floats
 from .layers import Layer, Params
-
-Label = Int[ArrayLike, ""] | None
 
 
 def saliency(
@@ -50,7 +45,11 @@ def saliency(
       >>> saliency(net, params, jnp.array([[[0.0], [1.0]]]))
       Array([[2., 3.]], dtype=float32)
     """
-    image = check_image(image)
+    return explain_logit(_saliency, net, params, image, label)
+
+
+def _saliency(net: Layer, params: Params, image: Array, label: Label) -> Array:
+    (image,) = to_floats(image)
     logit = logit_function(net, params, image, label)
     return jnp.abs(jax.grad(logit)(image)).max(axis=-1)
 
@@ -95,7 +94,13 @@ def smooth_grad(
     """
     samples = check_int("samples", samples)
     noise = check_number("noise", noise, "a number of at least 0", lambda noise: noise >= 0)
-    image = check_image(image)
+    return explain_logit(_smooth_grad, net, params, image, label, key, noise, samples=samples)
+
+
+def _smooth_grad(
+    net: Layer, params: Params, image: Array, label: Label, key: Array, noise: Scalar, *, samples: int
+) -> Array:
+    (image,) = to_floats(image)
     logit = logit_function(net, params, image, label)
     copies = image[None] + noise * jnp.ptp(image) * jax.random.normal(key, (samples, *image.shape), image.dtype)
     return jnp.abs(jax.vmap(jax.grad(logit))(copies).mean(axis=0)).max(axis=-1)
@@ -145,11 +150,19 @@ def integrated_gradients(
       Array([[[2., 6.]]], dtype=float32)
     """
     steps = check_int("steps", steps)
-    image = check_image(image)
+    image = check_image(image, "H W C")
+    (start,) = check_numbers(baseline=baseline)
+    if jnp.shape(start) not in ((), image.shape):
+        raise ValueError(f"baseline: expected a number or the image's shape {image.shape}, got {jnp.shape(start)}")
+    return explain_logit(_integrated_gradients, net, params, image, label, start, steps=steps)
+
+
+def _integrated_gradients(
+    net: Layer, params: Params, image: Array, label: Label, baseline: Array | float, *, steps: int
+) -> Array:
+    (image,) = to_floats(image)
+    (start,) = to_floats(baseline)
     logit = logit_function(net, params, image, label)
-    (start,) = as_floats(baseline=baseline)
-    if start.shape not in ((), image.shape):
-        raise ValueError(f"baseline: expected a number or the image's shape {image.shape}, got {start.shape}")
     start = jnp.broadcast_to(start.astype(image.dtype), image.shape)
     midpoints = jnp.asarray((np.arange(steps) + 0.5) / steps, image.dtype)
     gradients = jax.vmap(lambda t: jax.grad(logit)(start + t * (image - start)))(midpoints)
@@ -204,7 +217,13 @@ def occlusion(
     window = as_pair("window", window)
     stride = as_pair("stride", stride)
     fill = check_number("fill", fill)
-    image = check_image(image)
+    return explain_logit(_occlusion, net, params, image, label, fill, window=window, stride=stride)
+
+
+def _occlusion(
+    net: Layer, params: Params, image: Array, label: Label, fill: Scalar, *, window: Pair, stride: Pair
+) -> Array:
+    (image,) = to_floats(image)
     logit = logit_function(net, params, image, label)
 
     def covered_logit(rows: Array, columns: Array) -> Array:
@@ -254,7 +273,11 @@ def grad_cam(
       >>> grad_cam(net, params, jnp.array([[[1.0], [2.0]]]), stage="relu1")
       Array([[3., 6.]], dtype=float32)
     """
-    image = check_image(image)
+    return explain_logit(_grad_cam, net, params, image, label, stage=stage)
+
+
+def _grad_cam(net: Layer, params: Params, image: Array, label: Label, *, stage: str | None) -> Array:
+    (image,) = to_floats(image)
     stage, activation = find_stage(net, params, image, stage)
     logit_of = select_logit(net, params, image, label)
 
@@ -268,33 +291,3 @@ def grad_cam(
     gradient, maps = jax.grad(logit_with_offset, has_aux=True)(jnp.zeros(activation.shape, activation.dtype))
     weights = gradient.mean(axis=(0, 1), keepdims=True)
     return jax.nn.relu(jnp.sum(weights * maps, axis=-1))
-
-
-def logit_function(net: Layer, params: Params, image: Array, label: Label) -> Callable[[Array], Array]:
-    """The function from any image to the logit of the explained class."""
-    logit_of = select_logit(net, params, image, label)
-    return lambda other_image: logit_of(net.apply(params, other_image))
-
-
-def select_logit(net: Layer, params: Params, image: Array, label: Label) -> Callable[[Array], Array]:
-    """The function from logits to the explained one: the label's, by default the one that is largest for `image`."""
-    shape = jax.eval_shape(functools.partial(net.apply, params), image).shape
-    if len(shape) != 1:
-        raise ValueError(f"net: expected a network whose output is a vector of logits (K,), got shape {shape}")
-    index = jnp.argmax(net.apply(params, image)) if label is None else check_label(label, shape[0])
-    return lambda logits: logits[index]
-
-
-def check_label(label: object, classes: int) -> int | Int[Array, ""]:
-    """A class index; a traced one passes unchecked, since its value is unknown at trace time."""
-    if isinstance(label, Tracer) and jnp.issubdtype(label.dtype, jnp.integer) and label.shape == ():
-        return label
-    if isinstance(label, bool | np.bool_ | Tracer):
-        raise TypeError(f"label: expected an int from 0 to {classes - 1}, got {label!r}")
-    try:
-        index = operator.index(cast(SupportsIndex, label))
-    except TypeError:
-        raise TypeError(f"label: expected an int from 0 to {classes - 1}, got {label!r}") from None
-    if not 0 <= index < classes:
-        raise ValueError(f"label: expected 0 to {classes - 1}, got {index}")
-    return index

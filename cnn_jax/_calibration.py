@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Shaped
 
 from ._layer import Layer, Params
+from ._programs import program_of
 from ._validation import check_int, check_shape
 
 Path = tuple[str, ...]  # keys from the root of the parameters to those of one layer
@@ -61,13 +62,7 @@ def calibrate(
     if stored.ndim == 3:
         stored = stored[..., None]
     paths = _batch_norm_paths(net, params, stored[0])
-
-    @jax.jit
-    def image_statistics(params: Params, images: Array) -> dict[Path, tuple[Array, Array]]:
-        """The mean and the variance of every image at every BatchNorm."""
-        stages = jax.vmap(net.stages, (None, 0))(params, images)
-        return {path: (stages["/".join((*path, "mean"))], stages["/".join((*path, "variance"))]) for path in paths}
-
+    image_statistics = program_of(_image_statistics, net, paths=tuple(paths))
     for path in paths:
         batches = (stored[start : start + batch_size] for start in range(0, len(stored), batch_size))
         statistics = [image_statistics(params, batch)[path] for batch in batches]
@@ -77,9 +72,17 @@ def calibrate(
     return params
 
 
+def _image_statistics(
+    net: Layer, params: Params, images: Array, *, paths: tuple[Path, ...]
+) -> dict[Path, tuple[Array, Array]]:
+    """The mean and the variance of every image at every BatchNorm."""
+    stages = jax.vmap(net.stages, (None, 0))(params, images)
+    return {path: (stages["/".join((*path, "mean"))], stages["/".join((*path, "variance"))]) for path in paths}
+
+
 def _batch_norm_paths(net: Layer, params: Params, image: Shaped[ArrayLike, "H W C"]) -> list[Path]:
     """Paths to the parameters of every BatchNorm, in the order in which the image passes them."""
-    stage_paths = [name.split("/") for name in jax.eval_shape(net.stages, params, image)]
+    stage_paths = [name.split("/") for name in jax.eval_shape(program_of(Layer.stages, net), params, image)]
     observed = [tuple(path[:-1]) for path in stage_paths if path[-1] == "mean"]
     with_statistics = list(_paths_to_statistics(params))
     for path in with_statistics:

@@ -5,10 +5,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 from ._dtypes import accumulation_dtype
-from ._validation import as_floats, check_number, check_shape
+from ._programs import compiled
+from ._typing import AnyArray
+from ._validation import check_arrays, check_number, check_shape, to_floats
 
 # An image and the probability of each class.
 Example = tuple[Shaped[ArrayLike, "H W *C"], Shaped[ArrayLike, " K"]]
+CheckedExample = tuple[AnyArray, AnyArray]
 FloatExample = tuple[Float[Array, "H W *C"], Float[Array, " K"]]
 
 
@@ -36,9 +39,8 @@ def mixup(key: Array, first: Example, second: Example, *, alpha: float | Shaped[
     >>> bool(jnp.allclose(image, label[0] - label[1]))
     True
     """
-    (image, label), (second_image, second_label) = _check_examples(first, second)
-    weight = _beta_draw(key, alpha, image)
-    return _weighted_mean(weight, image, second_image), _weighted_mean(weight, label, second_label)
+    examples = _check_examples(first, second)
+    return _mixup(key, *examples, _check_alpha(alpha))
 
 
 def cutmix(key: Array, first: Example, second: Example, *, alpha: float | Shaped[ArrayLike, ""] = 1.0) -> FloatExample:
@@ -66,7 +68,20 @@ def cutmix(key: Array, first: Example, second: Example, *, alpha: float | Shaped
     >>> bool(jnp.allclose(image.mean(), label[0] - label[1]))
     True
     """
-    (image, label), (second_image, second_label) = _check_examples(first, second)
+    examples = _check_examples(first, second)
+    return _cutmix(key, *examples, _check_alpha(alpha))
+
+
+@compiled()
+def _mixup(key: Array, first: CheckedExample, second: CheckedExample, alpha: float | Array) -> FloatExample:
+    (image, label), (second_image, second_label) = _float_examples(first, second)
+    weight = _beta_draw(key, alpha, image)
+    return _weighted_mean(weight, image, second_image), _weighted_mean(weight, label, second_label)
+
+
+@compiled()
+def _cutmix(key: Array, first: CheckedExample, second: CheckedExample, alpha: float | Array) -> FloatExample:
+    (image, label), (second_image, second_label) = _float_examples(first, second)
     share_key, box_key = jax.random.split(key)
     side = jnp.sqrt(1 - _beta_draw(share_key, alpha, image))
     rows, columns = (jnp.round(side * length).astype(jnp.int32) for length in image.shape[:2])
@@ -92,9 +107,9 @@ def _random_interval(key: Array, size: int, length: Array) -> Bool[Array, " size
     return (positions >= first) & (positions < first + length)
 
 
-def _check_examples(first: Example, second: Example) -> tuple[FloatExample, FloatExample]:
-    image, second_image = as_floats(first=first[0], second=second[0])
-    label, second_label = as_floats(first=first[1], second=second[1])
+def _check_examples(first: Example, second: Example) -> tuple[CheckedExample, CheckedExample]:
+    image, second_image = check_arrays(first=first[0], second=second[0])
+    label, second_label = check_arrays(first=first[1], second=second[1])
     check_shape("first", image, "H W", "H W C")
     _check_same_shape(image, second_image)
     _check_same_shape(label, second_label)
@@ -103,15 +118,24 @@ def _check_examples(first: Example, second: Example) -> tuple[FloatExample, Floa
     return (image, label), (second_image, second_label)
 
 
-def _check_same_shape(first: Array, second: Array) -> None:
+def _check_alpha(alpha: float | Shaped[ArrayLike, ""]) -> float | Array:
+    return check_number("alpha", alpha, "a finite number above 0", lambda alpha: alpha > 0)
+
+
+def _float_examples(first: CheckedExample, second: CheckedExample) -> tuple[FloatExample, FloatExample]:
+    image, second_image = to_floats(first[0], second[0])
+    label, second_label = to_floats(first[1], second[1])
+    return (image, label), (second_image, second_label)
+
+
+def _check_same_shape(first: AnyArray, second: AnyArray) -> None:
     if first.shape != second.shape:
         raise ValueError(f"second: expected the shape of first {first.shape}, got {second.shape}")
 
 
-def _beta_draw(key: Array, alpha: float | Shaped[ArrayLike, ""], image: Array) -> Float[Array, ""]:
+def _beta_draw(key: Array, alpha: float | Array, image: Array) -> Float[Array, ""]:
     """A draw from Beta(alpha, alpha), in the dtype to add up the image in."""
     dtype = accumulation_dtype(image.dtype)
-    alpha = check_number("alpha", alpha, "a finite number above 0", lambda alpha: alpha > 0)
     concentration = jnp.asarray(alpha, dtype)
     return jax.random.beta(key, concentration, concentration, dtype=dtype)
 

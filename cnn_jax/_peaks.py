@@ -9,9 +9,10 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 from ._padding import NO_PADDING
+from ._programs import compiled
 from ._reduce_windows import reduce_windows
 from ._typing import Pair, Scalar
-from ._validation import as_floats, as_pair, as_scalar, check_int, check_shape
+from ._validation import as_pair, check_arrays, check_int, check_scalar, check_shape, to_floats
 
 
 class Peaks(NamedTuple):
@@ -56,12 +57,18 @@ def peaks(
     >>> top.x.round(2), top.valid
     (Array([1.25, 4.  , 0.  ], dtype=float32), Array([ True,  True, False], dtype=bool))
     """
-    (score_map,) = as_floats(scores=scores)
+    (score_map,) = check_arrays(scores=scores)
     check_shape("scores", score_map, "H W")
     top_k = check_int("top_k", top_k)
-    threshold = as_scalar("min_score", min_score)
+    threshold = check_scalar("min_score", min_score)
     distance = as_pair("min_distance", min_distance)
+    return _peaks(score_map, threshold, top_k, distance, bool(subpixel))
 
+
+@compiled("top_k", "distance", "subpixel")
+def _peaks(score_map: Array, threshold: Array | float, top_k: int, distance: Pair, subpixel: bool) -> Peaks:
+    (score_map,) = to_floats(score_map)
+    (threshold,) = to_floats(threshold)
     score_map = score_map.astype(jnp.promote_types(score_map.dtype, jnp.float32))
     index, height = top_local_maxima(score_map, distance, top_k)
     valid = (height >= threshold.astype(height.dtype)) & (height > -jnp.inf)

@@ -4,6 +4,7 @@ p is a patch, f the feature and m the mask, 1 everywhere without one; sums run o
 channels. Means are those of each channel.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -23,7 +24,9 @@ from ._patch_statistics import (
     times_squared_mask,
     total_squared_weight,
 )
-from ._score_inputs import ScoreInputs
+from ._programs import compiled
+from ._score_inputs import ScoreInputs, ScoreOptions, prepare_score_inputs
+from ._validation import to_floats
 
 
 class ScoreMap(NamedTuple):
@@ -166,3 +169,23 @@ def sharpen(cosine_map: CosineMap, p: Array, q: Array) -> ScoreMap:
 def _nan_or_zero(score: Array) -> Array:
     """NaN where the score is NaN, 0 elsewhere."""
     return jnp.where(jnp.isnan(score), score, 0)
+
+
+Formula = Callable[..., ScoreMap | CosineMap]
+
+
+@compiled("formula", "options")
+def compute_score(
+    formula: Formula, options: ScoreOptions, image: Array, feature: Array, mask: Array | None, *learned: Array | float
+) -> Array:
+    """The map of a score, from checked arguments; `learned` are those of `sharpened_cosine`."""
+    inputs = prepare_score_inputs(options, image, feature, mask)
+    numbers = [to_floats(number)[0].astype(inputs.image.dtype) for number in learned]
+    return formula(inputs, *numbers).score.astype(inputs.out_dtype)
+
+
+@compiled("formula", "options")
+def find_defined(formula: Formula, options: ScoreOptions, image: Array, feature: Array, mask: Array | None) -> Array:
+    """Where the score of a formula is defined, from checked arguments."""
+    score_map = formula(prepare_score_inputs(options, image, feature, mask))
+    return score_map.defined & jnp.isfinite(score_map.score)

@@ -1,4 +1,4 @@
-"""The arguments of a score: checked once, padded, and in the dtype to accumulate in."""
+"""The arguments of a score: checked once, then padded and cast to the dtype to accumulate in."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,12 +12,12 @@ from ._correlate import check_method
 from ._dtypes import accumulation_dtype
 from ._padding import explicit_padding
 from ._patch_statistics import CorrelateOptions
-from ._typing import Padding, Pads, Pair
-from ._validation import as_floats, as_pair, broadcast_mask, check_shape
+from ._typing import AnyArray, Padding, Pads, Pair
+from ._validation import as_pair, broadcast_mask, check_arrays, check_mask, check_shape, to_floats
 
 
 class ScoreInputs(NamedTuple):
-    """Checked arguments of a score."""
+    """Arguments of a score as its formula takes them."""
 
     image: Array
     """(H, W, C), padding included."""
@@ -35,7 +35,26 @@ class ScoreInputs(NamedTuple):
     """The dtype of the score."""
 
 
-def check_score_inputs(
+class ScoreOptions(NamedTuple):
+    """Checked options of a score; hashable."""
+
+    stride: Pair
+    pads: Pads
+    fill: float | str
+    method: str
+    precision: lax.PrecisionLike
+
+
+class ScoreArguments(NamedTuple):
+    """Checked arguments of a score, in their own shapes and dtypes."""
+
+    options: ScoreOptions
+    image: AnyArray
+    feature: AnyArray
+    mask: AnyArray | None
+
+
+def check_score_arguments(
     image: Shaped[ArrayLike, "H W *C"],
     feature: Shaped[ArrayLike, "h w *C"],
     mask: Shaped[ArrayLike, "h w *c"] | None,
@@ -44,35 +63,44 @@ def check_score_inputs(
     fill: float | str,
     method: str,
     precision: lax.PrecisionLike,
-) -> ScoreInputs:
-    """Checks the arguments of a score, pads the image and casts all arrays to the dtype to accumulate in.
+) -> ScoreArguments:
+    """Checks the arguments of a score.
 
     Raises:
       ValueError: wrong ranks, channels or mask shapes, an empty array, a feature larger than the image, an unknown
         padding, fill or method.
       TypeError: arrays that are not real numbers, options of a wrong type.
     """
-    image, feature = as_floats(image=image, feature=feature)
+    image, feature = check_arrays(image=image, feature=feature)
     _check_shapes(image, feature)
     strides = as_pair("stride", stride)
-    window = feature.shape[0], feature.shape[1]
-    pads = explicit_padding(padding, image.shape[:2], window, strides, names=("image", "feature"))
-    weights = None if mask is None else broadcast_mask(mask, feature.shape)
+    pads = explicit_padding(padding, image.shape[:2], feature.shape[:2], strides, names=("image", "feature"))
+    weights = None if mask is None else check_mask(mask, feature.shape)
     check_method(method)
+    options = ScoreOptions(strides, pads, _check_fill(fill), method, precision)
+    return ScoreArguments(options, image, feature, weights)
+
+
+def prepare_score_inputs(
+    options: ScoreOptions, image: AnyArray, feature: AnyArray, mask: AnyArray | None
+) -> ScoreInputs:
+    """Pads the image and casts all arrays to the dtype to accumulate in."""
+    image, feature = to_floats(image, feature)
+    weights = None if mask is None else broadcast_mask(mask, feature.shape)
     out_dtype = image.dtype
     dtype = accumulation_dtype(out_dtype)
     return ScoreInputs(
-        image=_pad(_with_channels(image, dtype), pads, fill),
+        image=_pad(_with_channels(image, dtype), options.pads, options.fill),
         feature=_with_channels(feature, dtype),
         mask=None if weights is None else _with_channels(weights, dtype),
         is_binary_mask=weights is None or weights.dtype == jnp.bool_,
-        window=window,
-        options=CorrelateOptions(strides, method, precision),
+        window=(feature.shape[0], feature.shape[1]),
+        options=CorrelateOptions(options.stride, options.method, options.precision),
         out_dtype=out_dtype,
     )
 
 
-def _check_shapes(image: Array, feature: Array) -> None:
+def _check_shapes(image: AnyArray, feature: AnyArray) -> None:
     check_shape("image", image, "H W", "H W C")
     check_shape("feature", feature, "h w", "h w C")
     if image.shape[2:] != feature.shape[2:]:
@@ -88,13 +116,20 @@ def _with_channels(array: Array, dtype: DTypeLike) -> Array:
     return array.astype(dtype).reshape(*array.shape[:2], -1)
 
 
+def _check_fill(fill: float | str) -> float | str:
+    expected = "a number, 'edge' or 'reflect'"
+    if isinstance(fill, str):
+        if fill not in ("edge", "reflect"):
+            raise ValueError(f"fill: expected {expected}, got {fill!r}")
+        return fill
+    try:
+        return float(fill)
+    except TypeError:
+        raise TypeError(f"fill: expected {expected}, got {fill!r}") from None
+
+
 def _pad(image: Array, pads: Pads, fill: float | str) -> Array:
     widths = [*pads, (0, 0)]
     if isinstance(fill, str):
-        if fill not in ("edge", "reflect"):
-            raise ValueError(f"fill: expected a number, 'edge' or 'reflect', got {fill!r}")
         return jnp.pad(image, widths, mode=fill)
-    try:
-        return jnp.pad(image, widths, constant_values=float(fill))
-    except TypeError:
-        raise TypeError(f"fill: expected a number, 'edge' or 'reflect', got {fill!r}") from None
+    return jnp.pad(image, widths, constant_values=fill)

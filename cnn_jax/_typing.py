@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Array, ArrayLike, Shaped
 
 Pair = tuple[int, int]  # (rows, columns)
@@ -10,6 +11,7 @@ Shape = tuple[int, ...]
 Pads = tuple[Pair, Pair]  # ((top, bottom), (left, right))
 Padding = str | Sequence[Sequence[int]]  # "VALID", "SAME", "CEIL", or pads
 Scalar = float | Shaped[ArrayLike, ""]  # a number that may be traced
+AnyArray = Array | np.ndarray  # on a device, traced, or on the host
 JsonObject = dict[str, Any]  # Any: a value as JSON holds it
 
 

@@ -3,6 +3,7 @@
 A value has type object where callers may pass a wrong type, which the check rejects.
 """
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
-from ._typing import Pair, Scalar
+from ._typing import AnyArray, Pair, Scalar
 
 EXPECTED_ARRAY = "a real array (floats of 16 bits or more, integers or bools)"
 
@@ -22,7 +23,8 @@ EXPECTED_ARRAY = "a real array (floats of 16 bits or more, integers or bools)"
 def as_floats(**arrays: object) -> tuple[Float[Array, "..."], ...]:
     """The named arrays in one floating dtype: integers and bools become float32, mixed floats the wider of them.
 
-    An argument may be anything that `jnp.asarray` takes.
+    An argument may be anything that `jnp.asarray` takes. Outside of a compiled program every conversion is a dispatched
+    operation: functions that are compiled as a whole use `check_arrays` outside and `to_floats` inside.
 
     Raises:
       TypeError: an argument is not an array of real numbers.
@@ -31,31 +33,77 @@ def as_floats(**arrays: object) -> tuple[Float[Array, "..."], ...]:
     >>> image.dtype, kernel.dtype
     (dtype('float32'), dtype('float32'))
     """
-    floats = [_as_float(name, value) for name, value in arrays.items()]
+    return to_floats(*check_arrays(**arrays))
+
+
+def check_arrays(**arrays: object) -> tuple[AnyArray, ...]:
+    """The named arrays, unconverted: JAX's and NumPy's arrays as they are, everything else as `jnp.asarray` makes it.
+
+    NumPy arrays stay on the host, and with their own dtype, until they enter a compiled program.
+
+    Raises:
+      TypeError: an argument is not an array of real numbers.
+
+    >>> image, numbers = check_arrays(image=np.zeros(2, np.uint8), numbers=[1, 2])
+    >>> type(image).__name__, numbers.dtype
+    ('ndarray', dtype('int32'))
+    """
+    return tuple(_check_array(name, value) for name, value in arrays.items())
+
+
+def check_numbers(**arrays: object) -> tuple[AnyArray | float, ...]:
+    """`check_arrays` that leaves Python numbers as they are. In a program they adapt to the dtype of others."""
+    return tuple(_check_number_or_array(name, value) for name, value in arrays.items())
+
+
+def _check_number_or_array(name: str, value: object) -> AnyArray | float:
+    return value if isinstance(value, int | float) and type(value) in (int, float) else _check_array(name, value)
+
+
+def to_floats(*arrays: AnyArray | float) -> tuple[Float[Array, "..."], ...]:
+    """Arrays of real numbers in one floating dtype, as `as_floats` converts them. Arguments are not checked."""
+    floats = [x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32) for x in map(jnp.asarray, arrays)]
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(*floats)
     return tuple(array.astype(dtype) for array in floats)
 
 
-def _as_float(name: str, value: object) -> Float[Array, "..."]:
+def _check_array(name: str, value: object) -> AnyArray:
+    if isinstance(value, jax.Array) and _is_real(value.dtype):
+        return value
+    if type(value) is np.ndarray and value.dtype.isnative and _is_real(value.dtype):
+        return value
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: expected {EXPECTED_ARRAY}, got {type(value).__name__}") from error
-    if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize > 1:
-        return array
-    if jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == jnp.bool_:
-        return array.astype(jnp.float32)
-    raise TypeError(f"{name}: expected {EXPECTED_ARRAY}, got {array.dtype}")
+    if not _is_real(array.dtype):
+        raise TypeError(f"{name}: expected {EXPECTED_ARRAY}, got {array.dtype}")
+    return array
 
 
-def check_shape(name: str, array: Array | np.ndarray, *accepted: str) -> None:
+@functools.cache
+def _is_real(dtype: np.dtype) -> bool:
+    """Whether numbers of a dtype are real: floats of 16, 32 or 64 bits, integers and bools."""
+    if jnp.issubdtype(dtype, jnp.floating):
+        return 1 < dtype.itemsize <= 8
+    return jnp.issubdtype(dtype, jnp.integer) or dtype == jnp.bool_
+
+
+def check_shape(name: str, array: AnyArray, *accepted: str) -> None:
     """Raises ValueError unless the array has the rank of one of the accepted shapes (`"H W C"`) and is not empty."""
     if array.ndim not in {len(shape.split()) for shape in accepted}:
         shapes = " or ".join(f"({', '.join(shape.split())})" for shape in accepted)
         raise ValueError(f"{name}: expected shape {shapes}, got {array.shape}; use jax.vmap for batches")
     if 0 in array.shape:
         raise ValueError(f"{name}: expected at least one element, got the empty shape {array.shape}")
+
+
+def check_image(image: Shaped[ArrayLike, "..."], *accepted: str) -> AnyArray:
+    """One image of an accepted shape, by default (H, W) or (H, W, C), as an unconverted array."""
+    (pixels,) = check_arrays(image=image)
+    check_shape("image", pixels, *(accepted or ("H W", "H W C")))
+    return pixels
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> str:
@@ -67,9 +115,15 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> str:
 
 def as_scalar(name: str, value: Scalar) -> Float[Array, ""]:
     """One real number, which may be traced, as a floating-point array."""
-    (scalar,) = as_floats(**{name: value})
-    if scalar.shape:
-        raise ValueError(f"{name}: expected one number, got shape {scalar.shape}; use jax.vmap for several")
+    (scalar,) = to_floats(check_scalar(name, value))
+    return scalar
+
+
+def check_scalar(name: str, value: Scalar) -> AnyArray | float:
+    """One real number, which may be traced, unconverted as by `check_numbers`."""
+    (scalar,) = check_numbers(**{name: value})
+    if shape := jnp.shape(scalar):
+        raise ValueError(f"{name}: expected one number, got shape {shape}; use jax.vmap for several")
     return scalar
 
 
@@ -157,10 +211,16 @@ def broadcast_mask(mask: Shaped[ArrayLike, "..."], shape: tuple[int, ...]) -> Bo
       ValueError: the mask has another shape.
       TypeError: the mask is not an array of real numbers.
     """
-    (weights,) = as_floats(mask=mask)
-    weights = weights if jnp.issubdtype(jnp.asarray(mask).dtype, jnp.floating) else weights != 0
+    weights = jnp.asarray(check_mask(mask, shape))
+    weights = weights if jnp.issubdtype(weights.dtype, jnp.floating) else weights.astype(jnp.bool_)
+    weights = weights.reshape(weights.shape + (1,) * (len(shape) - weights.ndim))
+    return jnp.broadcast_to(weights, shape)
+
+
+def check_mask(mask: Shaped[ArrayLike, "..."], shape: tuple[int, ...]) -> AnyArray:
+    """A mask of the feature's shape, or of its rows and columns, unconverted; raises as `broadcast_mask` does."""
+    (weights,) = check_arrays(mask=mask)
     if weights.shape != shape and weights.shape != shape[:2]:
         accepted = f"{shape}" if len(shape) == 2 else f"{shape} or {shape[:2]}"
         raise ValueError(f"mask: expected the shape of the feature, {accepted}, got {weights.shape}")
-    weights = weights.reshape(weights.shape + (1,) * (len(shape) - weights.ndim))
-    return jnp.broadcast_to(weights, shape)
+    return weights

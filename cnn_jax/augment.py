@@ -7,6 +7,8 @@ Images are (H, W) or (H, W, C) and keep their shape. Integers and bools become f
 variation (angles, scales, a strength, alpha) may be traced, so that they can follow a schedule.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -15,7 +17,8 @@ from jaxtyping import Array, ArrayLike, Float, Int, Shaped
 from . import warping
 from ._dtypes import accumulation_dtype
 from ._mixup import cutmix, mixup, random_box
-from ._validation import as_floats, check_int, check_number, check_shape
+from ._programs import compiled
+from ._validation import check_image, check_int, check_number, to_floats
 
 __all__ = ["affine", "alternating_flip", "crop", "cutmix", "cutout", "elastic", "flip", "mixup", "shift"]
 
@@ -40,8 +43,8 @@ def flip(key: Array, image: Shaped[ArrayLike, "H W *C"]) -> Float[Array, "H W *C
            [1., 0.],
            [0., 1.]], dtype=float32)
     """
-    image = _as_image(image)
-    return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+    image = check_image(image)
+    return _random_flip(key, image)
 
 
 def alternating_flip(
@@ -70,9 +73,8 @@ def alternating_flip(
            [1., 0.],
            [0., 1.]], dtype=float32)
     """
-    image = _as_image(image)
-    is_mirrored = jax.random.bernoulli(key) ^ (jnp.asarray(epoch) % 2 == 1)
-    return jnp.where(is_mirrored, image[:, ::-1], image)
+    image = check_image(image)
+    return _alternating_flip(key, image, epoch)
 
 
 def crop(key: Array, image: Shaped[ArrayLike, "H W *C"], *, border: int = 4) -> Float[Array, "H W *C"]:
@@ -94,12 +96,11 @@ def crop(key: Array, image: Shaped[ArrayLike, "H W *C"], *, border: int = 4) -> 
     Array([[1., 2., 3., 2.],
            [1., 2., 3., 2.]], dtype=float32)
     """
-    image = _as_image(image)
+    image = check_image(image)
     border = check_int("border", border)
     if border >= min(image.shape[:2]):
         raise ValueError(f"border: expected less than both sides of the image {image.shape[:2]}, got {border}")
-    padded = jnp.pad(image, _pad_widths(image, border), mode="reflect")
-    return _random_window(key, padded, image.shape, border)
+    return _crop(key, image, border)
 
 
 def shift(
@@ -124,10 +125,9 @@ def shift(
     Array([[ 1.,  1., -1.],
            [ 1.,  1., -1.]], dtype=float32)
     """
-    image = _as_image(image)
+    image = check_image(image)
     max_shift = check_int("max_shift", max_shift)
-    padded = jnp.pad(image, _pad_widths(image, max_shift), constant_values=fill)
-    return _random_window(key, padded, image.shape, max_shift)
+    return _shift(key, image, max_shift, fill)
 
 
 def affine(
@@ -161,21 +161,12 @@ def affine(
     >>> affine(jax.random.key(0), jnp.ones((4, 4)), angle=0.5).shape
     (4, 4)
     """
-    image = _as_image(image)
-    dtype = accumulation_dtype(image.dtype)
-    scale = check_number("scale", scale, "a finite number of at least 0", lambda scale: scale >= 0)
-    max_angle = jnp.asarray(check_number("angle", angle), dtype)
-    max_scale = jnp.asarray(scale, dtype)
-    max_shear = jnp.asarray(check_number("shear", shear), dtype)
-    max_shift = jnp.asarray(check_number("shift", shift), dtype)
-    draws = jax.random.uniform(key, (6,), dtype, -1)
-    matrix = warping.affine_matrix(
-        angle=max_angle * draws[0],
-        scale=(1 + max_scale) ** draws[1:3],
-        shear=max_shear * draws[3],
-        shift=max_shift * draws[4:],
-    )
-    return warping.affine(image, matrix, fill=fill)
+    image = check_image(image)
+    max_angle = check_number("angle", angle)
+    max_scale = check_number("scale", scale, "a finite number of at least 0", lambda scale: scale >= 0)
+    max_shear = check_number("shear", shear)
+    max_shift = check_number("shift", shift)
+    return _affine(key, image, (max_angle, max_scale, max_shear, max_shift), fill)
 
 
 def elastic(
@@ -210,14 +201,11 @@ def elastic(
     >>> elastic(jax.random.key(0), jnp.ones((8, 8))).shape
     (8, 8)
     """
-    image = _as_image(image)
+    image = check_image(image)
     grid = check_int("grid", grid)
     if 2 * grid > min(image.shape[:2]):
         raise ValueError(f"grid: expected at most half of the shorter side of {image.shape[:2]}, got {grid}")
-    dtype = accumulation_dtype(image.dtype)
-    deviation = jnp.asarray(check_number("strength", strength), dtype)
-    displacements = deviation * jax.random.normal(key, (grid, grid, 2), dtype)
-    return warping.elastic(image, displacements, fill=fill)
+    return _elastic(key, image, check_number("strength", strength), grid, fill)
 
 
 def cutout(key: Array, image: Shaped[ArrayLike, "H W *C"], *, size: int, fill: float = 0.0) -> Float[Array, "H W *C"]:
@@ -244,23 +232,69 @@ def cutout(key: Array, image: Shaped[ArrayLike, "H W *C"], *, size: int, fill: f
            [1., 0., 0., 1.],
            [1., 1., 1., 1.]], dtype=float32)
     """
-    image = _as_image(image)
+    image = check_image(image)
     size = check_int("size", size)
-    is_covered = random_box(key, image, jnp.int32(size), jnp.int32(size))
+    return _cutout(key, image, size, fill)
+
+
+@compiled()
+def _random_flip(key: Array, image: Array) -> Array:
+    (image,) = to_floats(image)
+    return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+
+
+@compiled()
+def _alternating_flip(key: Array, image: Array, epoch: int | Int[ArrayLike, ""]) -> Array:
+    (image,) = to_floats(image)
+    is_mirrored = jax.random.bernoulli(key) ^ (jnp.asarray(epoch) % 2 == 1)
+    return jnp.where(is_mirrored, image[:, ::-1], image)
+
+
+@compiled("border")
+def _crop(key: Array, image: Array, border: int) -> Array:
+    (image,) = to_floats(image)
+    return _random_window(key, image, border, mode="reflect")
+
+
+@compiled("max_shift")
+def _shift(key: Array, image: Array, max_shift: int, fill: float | Array) -> Array:
+    (image,) = to_floats(image)
+    return _random_window(key, image, max_shift, constant_values=fill)
+
+
+@compiled("fill")
+def _affine(key: Array, image: Array, limits: tuple[float | Array, ...], fill: float) -> Array:
+    (image,) = to_floats(image)
+    dtype = accumulation_dtype(image.dtype)
+    max_angle, max_scale, max_shear, max_shift = (jnp.asarray(limit, dtype) for limit in limits)
+    draws = jax.random.uniform(key, (6,), dtype, -1)
+    matrix = warping.affine_matrix(
+        angle=max_angle * draws[0],
+        scale=(1 + max_scale) ** draws[1:3],
+        shear=max_shear * draws[3],
+        shift=max_shift * draws[4:],
+    )
+    return warping.affine(image, matrix, fill=fill)
+
+
+@compiled("grid", "fill")
+def _elastic(key: Array, image: Array, deviation: float | Array, grid: int, fill: float) -> Array:
+    (image,) = to_floats(image)
+    dtype = accumulation_dtype(image.dtype)
+    displacements = jnp.asarray(deviation, dtype) * jax.random.normal(key, (grid, grid, 2), dtype)
+    return warping.elastic(image, displacements, fill=fill)
+
+
+@compiled()
+def _cutout(key: Array, image: Array, size: int | Array, fill: float | Array) -> Array:
+    (image,) = to_floats(image)
+    side = jnp.asarray(size, jnp.int32)
+    is_covered = random_box(key, image, side, side)
     return jnp.where(is_covered, jnp.asarray(fill, image.dtype), image)
 
 
-def _as_image(image: Shaped[ArrayLike, "H W *C"]) -> Float[Array, "H W *C"]:
-    (image,) = as_floats(image=image)
-    check_shape("image", image, "H W", "H W C")
-    return image
-
-
-def _pad_widths(image: Array, border: int) -> list[tuple[int, int]]:
-    return [(border, border)] * 2 + [(0, 0)] * (image.ndim - 2)
-
-
-def _random_window(key: Array, padded: Array, shape: tuple[int, ...], border: int) -> Array:
-    """A window of the given shape at a random position in an image that is larger by `border` on each side."""
+def _random_window(key: Array, image: Array, border: int, **pad_options: Any) -> Array:
+    """A window of the image's shape at a random position in the image padded by `border` on each side."""
+    padded = jnp.pad(image, [(border, border)] * 2 + [(0, 0)] * (image.ndim - 2), **pad_options)
     row, column = jax.random.randint(key, (2,), 0, 2 * border + 1)
-    return lax.dynamic_slice(padded, [row, column] + [jnp.zeros_like(row)] * (len(shape) - 2), shape)
+    return lax.dynamic_slice(padded, [row, column] + [jnp.zeros_like(row)] * (image.ndim - 2), image.shape)

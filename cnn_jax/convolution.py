@@ -10,9 +10,10 @@ from ._dtypes import accumulation_dtype
 from ._geometry import dilated_size
 from ._lax_conv import lax_conv
 from ._padding import explicit_padding
+from ._programs import compiled
 from ._reduce_windows import add, reduce_windows
-from ._typing import Padding
-from ._validation import as_floats, as_pair, check_int, check_shape
+from ._typing import AnyArray, Padding, Pads, Pair
+from ._validation import as_pair, check_arrays, check_image, check_int, check_shape, to_floats
 
 __all__ = ["Padding", "conv", "window_sum"]
 
@@ -69,7 +70,7 @@ def conv(
     >>> conv(jnp.ones((4, 4, 1)), jnp.ones((3, 3, 1, 2))).shape
     (2, 2, 2)
     """
-    image, kernel = as_floats(image=image, kernel=kernel)
+    image, kernel = check_arrays(image=image, kernel=kernel)
     check_shape("image", image, "H W C")
     check_shape("kernel", kernel, "h w C K")
     strides = as_pair("stride", stride)
@@ -81,25 +82,39 @@ def conv(
         raise ValueError(f"groups: expected 1 with method={method!r}, got {groups}")
     kernel_size = dilated_size(kernel.shape[:2], dilations)
     pads = explicit_padding(padding, image.shape[:2], kernel_size, strides, names=("image", "kernel"))
+    return _conv(image, kernel, strides, pads, dilations, groups, method, precision)
 
+
+@compiled("stride", "padding", "dilation", "groups", "method", "precision")
+def _conv(
+    image: Array,
+    kernel: Array,
+    stride: Pair,
+    padding: Pads,
+    dilation: Pair,
+    groups: int,
+    method: str,
+    precision: lax.PrecisionLike,
+) -> Array:
+    image, kernel = to_floats(image, kernel)
     if groups > 1:
         out = lax_conv(
             image[None],
             kernel,
-            stride=strides,
-            padding=pads,
-            dilation=dilations,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
             groups=groups,
             precision=precision,
         )[0]
     else:
         out = correlate_image(
-            image, kernel, stride=strides, padding=pads, dilation=dilations, method=method, precision=precision
+            image, kernel, stride=stride, padding=padding, dilation=dilation, method=method, precision=precision
         )
     return out.astype(image.dtype)
 
 
-def _check_groups(image: Array, kernel: Array, groups: int) -> None:
+def _check_groups(image: AnyArray, kernel: AnyArray, groups: int) -> None:
     if kernel.shape[2] * groups != image.shape[2]:
         raise ValueError(
             f"kernel: expected shape (h, w, C // groups, K) for C = {image.shape[2]} and groups = {groups}, "
@@ -145,10 +160,15 @@ def window_sum(
     Array([[ 8., 12.],
            [20., 24.]], dtype=float32)
     """
-    (image,) = as_floats(image=image)
-    check_shape("image", image, "H W", "H W C")
+    image = check_image(image)
     window_size = as_pair("window", window)
     strides = as_pair("stride", stride)
     pads = explicit_padding(padding, image.shape[:2], window_size, strides, names=("image", "window"))
+    return _window_sum(image, window_size, strides, pads)
+
+
+@compiled("window", "stride", "pads")
+def _window_sum(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:
+    (image,) = to_floats(image)
     terms = image.astype(accumulation_dtype(image.dtype))
-    return reduce_windows(terms, window_size, strides, pads, 0, add).astype(image.dtype)
+    return reduce_windows(terms, window, stride, pads, 0, add).astype(image.dtype)

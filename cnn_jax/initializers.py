@@ -9,7 +9,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from ._dtypes import accumulation_dtype
-from ._validation import as_floats, as_pair, check_number, check_shape
+from ._programs import compiled
+from ._validation import as_pair, check_arrays, check_number, check_shape, to_floats
 
 __all__ = ["dirac", "whitening"]
 
@@ -78,13 +79,18 @@ def whitening(
     >>> whitening(jax.random.normal(jax.random.key(0), (10, 8, 8, 3)), 2).shape
     (2, 2, 3, 24)
     """
-    (images,) = as_floats(images=images)
+    (images,) = check_arrays(images=images)
     check_shape("images", images, "N H W C")
     rows, columns = as_pair("size", size)
     epsilon = check_number("epsilon", epsilon, "a finite number above 0", lambda epsilon: epsilon > 0)
     if images.shape[1] < rows or images.shape[2] < columns:
         raise ValueError(f"size: expected at most the size of the images {images.shape[1:3]}, got {(rows, columns)}")
+    return _whitening(images, rows, columns, epsilon)
 
+
+@compiled("rows", "columns")
+def _whitening(images: Array, rows: int, columns: int, epsilon: float | Array) -> Array:
+    (images,) = to_floats(images)
     patches = _all_patches(images.astype(accumulation_dtype(images.dtype)), rows, columns)
     centered = patches - jnp.mean(patches, 0, keepdims=True)
     covariance = jnp.matmul(centered.T, centered, precision="highest") / len(centered)

@@ -37,14 +37,14 @@ Notes:
 
 from collections.abc import Callable, Sequence
 
-import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 from . import _score_formulas
-from ._score_inputs import check_score_inputs
+from ._score_formulas import Formula, compute_score, find_defined
+from ._score_inputs import check_score_arguments
 from ._typing import Padding, Scalar, Score
-from ._validation import as_scalar
+from ._validation import check_scalar
 
 __all__ = [
     "Score",
@@ -103,8 +103,8 @@ def match(
     >>> match(jnp.array([[1, -1, 1], [-1, 1, -1]]), diagonal)
     Array([[ 1., -1.]], dtype=float32)
     """
-    inputs = check_score_inputs(image, feature, mask, stride, padding, fill, method, precision)
-    return _score_formulas.match(inputs).score.astype(inputs.out_dtype)
+    arguments = check_score_arguments(image, feature, mask, stride, padding, fill, method, precision)
+    return compute_score(_score_formulas.match, *arguments)
 
 
 def cosine(
@@ -131,8 +131,8 @@ def cosine(
     >>> np.asarray(cosine(np.array([[3.0, 4.0, 0.0]]), np.array([[30.0, 40.0]])).round(2)).round(2)
     array([[1. , 0.6]], dtype=float32)
     """
-    inputs = check_score_inputs(image, feature, mask, stride, padding, fill, method, precision)
-    return _score_formulas.cosine(inputs).score.astype(inputs.out_dtype)
+    arguments = check_score_arguments(image, feature, mask, stride, padding, fill, method, precision)
+    return compute_score(_score_formulas.cosine, *arguments)
 
 
 def zncc(
@@ -165,8 +165,8 @@ def zncc(
     >>> np.asarray(zncc(np.array([[246.0, 245.0, 246.0, 246.0]]), np.array([[1.0, 0.0]]))).round(2)
     array([[ 1., -1.,  0.]], dtype=float32)
     """
-    inputs = check_score_inputs(image, feature, mask, stride, padding, fill, method, precision)
-    return _score_formulas.zncc(inputs).score.astype(inputs.out_dtype)
+    arguments = check_score_arguments(image, feature, mask, stride, padding, fill, method, precision)
+    return compute_score(_score_formulas.zncc, *arguments)
 
 
 def squared_difference(
@@ -192,8 +192,8 @@ def squared_difference(
     >>> squared_difference(jnp.array([[1.0, 2.0, 4.0]]), jnp.array([[1.0, 2.0]]))
     Array([[0., 5.]], dtype=float32)
     """
-    inputs = check_score_inputs(image, feature, mask, stride, padding, fill, method, precision)
-    return _score_formulas.squared_difference(inputs).score.astype(inputs.out_dtype)
+    arguments = check_score_arguments(image, feature, mask, stride, padding, fill, method, precision)
+    return compute_score(_score_formulas.squared_difference, *arguments)
 
 
 def normalized_squared_difference(
@@ -220,8 +220,8 @@ def normalized_squared_difference(
     >>> np.asarray(normalized_squared_difference(np.array([[3.0, 4.0, 0.0]]), np.array([[3.0, 4.0]]))).round(2)
     array([[0.  , 0.85]], dtype=float32)
     """
-    inputs = check_score_inputs(image, feature, mask, stride, padding, fill, method, precision)
-    return _score_formulas.normalized_squared_difference(inputs).score.astype(inputs.out_dtype)
+    arguments = check_score_arguments(image, feature, mask, stride, padding, fill, method, precision)
+    return compute_score(_score_formulas.normalized_squared_difference, *arguments)
 
 
 def sharpened_cosine(
@@ -254,10 +254,10 @@ def sharpened_cosine(
     >>> np.asarray(sharpened_cosine(np.array([[3.0, 4.0, 0.0]]), np.array([[3.0, 4.0]]), p=2, q=0).round(2)).round(2)
     array([[1.  , 0.36]], dtype=float32)
     """
-    inputs = check_score_inputs(image, feature, mask, stride, padding, fill, method, precision)
-    exponent = as_scalar("p", p).astype(inputs.image.dtype)
-    added_norm = as_scalar("q", q).astype(inputs.image.dtype)
-    return _score_formulas.sharpened_cosine(inputs, exponent, added_norm).score.astype(inputs.out_dtype)
+    arguments = check_score_arguments(image, feature, mask, stride, padding, fill, method, precision)
+    exponent = check_scalar("p", p)
+    added_norm = check_scalar("q", q)
+    return compute_score(_score_formulas.sharpened_cosine, *arguments, exponent, added_norm)
 
 
 def is_defined(
@@ -285,12 +285,11 @@ def is_defined(
     if score not in _FORMULAS:
         names = ", ".join(function.__name__ for function in _FORMULAS)
         raise ValueError(f"score: expected one of {names}, got {getattr(score, '__name__', score)!r}")
-    inputs = check_score_inputs(image, feature, mask, stride, padding, fill, "auto", "highest")
-    score_map = _FORMULAS[score](inputs)
-    return score_map.defined & jnp.isfinite(score_map.score)
+    arguments = check_score_arguments(image, feature, mask, stride, padding, fill, "auto", "highest")
+    return find_defined(_FORMULAS[score], *arguments)
 
 
-_FORMULAS: dict[Callable[..., Array], Callable[..., _score_formulas.ScoreMap | _score_formulas.CosineMap]] = {
+_FORMULAS: dict[Callable[..., Array], Formula] = {
     match: _score_formulas.match,
     cosine: _score_formulas.cosine,
     zncc: _score_formulas.zncc,

@@ -14,9 +14,10 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 from ._dtypes import accumulation_dtype
 from ._padding import explicit_padding
+from ._programs import compiled
 from ._reduce_windows import add, reduce_windows
-from ._typing import Padding, Pads, Pair
-from ._validation import as_floats, as_pair, check_shape
+from ._typing import AnyArray, Padding, Pads, Pair
+from ._validation import as_pair, check_image, to_floats
 from ._xla import index_computed_once, not_widened
 
 __all__ = ["avg_pool", "global_avg_pool", "max_abs_pool", "max_pool", "min_pool"]
@@ -62,7 +63,7 @@ def max_pool(
     Array([[4., 5.],
            [7., 8.]], dtype=float32)
     """
-    return _max(*_check_arguments(image, window, stride, padding))
+    return _max_pool(*_check_arguments(image, window, stride, padding))
 
 
 def min_pool(
@@ -80,8 +81,7 @@ def min_pool(
     Array([[0., 2.],
            [6., 8.]], dtype=float32)
     """
-    image, window_size, strides, pads = _check_arguments(image, window, stride, padding)
-    return -_max(-image, window_size, strides, pads)
+    return _min_pool(*_check_arguments(image, window, stride, padding))
 
 
 def max_abs_pool(
@@ -101,10 +101,7 @@ def max_abs_pool(
     >>> max_abs_pool(jnp.array([[1.0, -3.0], [2.0, 0.0]]))
     Array([[-3.]], dtype=float32)
     """
-    image, window_size, strides, pads = _check_arguments(image, window, stride, padding)
-    largest = _max(image, window_size, strides, pads)
-    smallest = -_max(-image, window_size, strides, pads)
-    return jnp.where(largest < -smallest, smallest, largest)
+    return _max_abs_pool(*_check_arguments(image, window, stride, padding))
 
 
 def avg_pool(
@@ -122,14 +119,7 @@ def avg_pool(
     Array([[2. , 3.5],
            [6.5, 8. ]], dtype=float32)
     """
-    image, window_size, strides, pads = _check_arguments(image, window, stride, padding)
-    terms = image.astype(accumulation_dtype(image.dtype))
-    if _is_tiled(window_size, strides):
-        total = _tiled_sum(_whole_tiles(terms, window_size, pads, 0), window_size)
-    else:
-        total = reduce_windows(terms, window_size, strides, pads, 0, add)
-    count = reduce_windows(jnp.ones_like(terms), window_size, strides, pads, 0, add)
-    return (total / count).astype(image.dtype)
+    return _avg_pool(*_check_arguments(image, window, stride, padding))
 
 
 def global_avg_pool(image: Shaped[ArrayLike, "H W *C"]) -> Float[Array, "*C"]:
@@ -150,17 +140,15 @@ def global_avg_pool(image: Shaped[ArrayLike, "H W *C"]) -> Float[Array, "*C"]:
     >>> global_avg_pool(jnp.arange(8).reshape(2, 2, 2))
     Array([3., 4.], dtype=float32)
     """
-    (image,) = as_floats(image=image)
-    check_shape("image", image, "H W", "H W C")
-    return jnp.mean(image, axis=(0, 1))
+    image = check_image(image)
+    return _global_avg_pool(image)
 
 
 def _check_arguments(
     image: Shaped[ArrayLike, "..."], window: int | Sequence[int], stride: int | Sequence[int], padding: Padding
-) -> tuple[Array, Pair, Pair, Pads]:
-    """The image as floats, the window's size, the strides and the pads."""
-    (image,) = as_floats(image=image)
-    check_shape("image", image, "H W", "H W C")
+) -> tuple[AnyArray, Pair, Pair, Pads]:
+    """The image, the window's size, the strides and the pads."""
+    image = check_image(image)
     window_size = as_pair("window", window)
     strides = as_pair("stride", stride)
     pads = explicit_padding(padding, image.shape[:2], window_size, strides, names=("image", "window"))
@@ -169,6 +157,44 @@ def _check_arguments(
             f"padding: expected less than the window {window_size}, so that every window holds a pixel, got {pads}"
         )
     return image, window_size, strides, pads
+
+
+@compiled("window", "stride", "pads")
+def _max_pool(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:
+    (image,) = to_floats(image)
+    return _max(image, window, stride, pads)
+
+
+@compiled("window", "stride", "pads")
+def _min_pool(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:
+    (image,) = to_floats(image)
+    return -_max(-image, window, stride, pads)
+
+
+@compiled("window", "stride", "pads")
+def _max_abs_pool(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:
+    (image,) = to_floats(image)
+    largest = _max(image, window, stride, pads)
+    smallest = -_max(-image, window, stride, pads)
+    return jnp.where(largest < -smallest, smallest, largest)
+
+
+@compiled("window", "stride", "pads")
+def _avg_pool(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:
+    (image,) = to_floats(image)
+    terms = image.astype(accumulation_dtype(image.dtype))
+    if _is_tiled(window, stride):
+        total = _tiled_sum(_whole_tiles(terms, window, pads, 0), window)
+    else:
+        total = reduce_windows(terms, window, stride, pads, 0, add)
+    count = reduce_windows(jnp.ones_like(terms), window, stride, pads, 0, add)
+    return (total / count).astype(image.dtype)
+
+
+@compiled()
+def _global_avg_pool(image: Array) -> Array:
+    (image,) = to_floats(image)
+    return jnp.mean(image, axis=(0, 1))
 
 
 def _max(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:

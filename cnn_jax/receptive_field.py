@@ -2,7 +2,7 @@
 
 import bisect
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, overload
 
 import jax
@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ._function_or_net import check_function, parameter_shapes
+from ._programs import cached
 from ._typing import Pair
 from ._validation import as_positive_shape
 from .layers import Layer
@@ -54,7 +55,7 @@ def receptive_field(function_or_net: Callable[[Array], Array] | Layer, shape: Se
     Notes:
       Accuracy: a function that replaces NaN, as a comparison or `jnp.where(x > 0, x, 0)` does, appears not to depend
       on those pixels.
-      Cost: one compilation and a few dozen evaluations.
+      Cost: one compilation and a few dozen evaluations for each new function and shape; the last 32 results are cached.
 
     Example:
       >>> from cnn_jax import max_pool, nets
@@ -67,6 +68,13 @@ def receptive_field(function_or_net: Callable[[Array], Array] | Layer, shape: Se
     shape = as_positive_shape(shape)
     if len(shape) not in (2, 3):
         raise ValueError(f"shape: expected an image shape (H, W) or (H, W, C), got {shape}")
+    fields = _receptive_fields(function_or_net, shape)
+    return dict(fields) if isinstance(function_or_net, Layer) else fields[""]
+
+
+@cached(maxsize=32)
+def _receptive_fields(function_or_net: Callable[[Array], Array] | Layer, shape: tuple[int, ...]) -> Mapping[str, Pair]:
+    """The receptive field of every output by name."""
     outputs_by_name = _outputs_by_name(function_or_net, shape)
     image = _random_like(jax.ShapeDtypeStruct(shape, jnp.float32))
     names = list(jax.eval_shape(outputs_by_name, image))
@@ -87,8 +95,7 @@ def receptive_field(function_or_net: Callable[[Array], Array] | Layer, shape: Se
     def extent(axis: int, output: int) -> int:
         return _extent(shape[axis], lambda before, after: bool(nan_flags(axis, before, after)[output]))
 
-    fields = {name: (extent(0, output), extent(1, output)) for output, name in enumerate(names)}
-    return fields if isinstance(function_or_net, Layer) else fields[""]
+    return {name: (extent(0, output), extent(1, output)) for output, name in enumerate(names)}
 
 
 def _outputs_by_name(
@@ -172,7 +179,7 @@ def patch_grid(net: Layer, shape: Sequence[int], stage: str) -> PatchGrid:
     return _patch_grid(net, as_positive_shape(shape), stage)
 
 
-@functools.lru_cache(maxsize=32)
+@cached(maxsize=32)
 def _patch_grid(net: Layer, shape: tuple[int, ...], stage: str) -> PatchGrid:
     params = _random_like(parameter_shapes(net, shape))
     image = _random_like(jax.ShapeDtypeStruct(shape, jnp.float32))

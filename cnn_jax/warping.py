@@ -6,8 +6,9 @@ from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from ._dtypes import accumulation_dtype
-from ._typing import Scalar
-from ._validation import as_floats, check_shape
+from ._programs import compiled
+from ._typing import AnyArray, Scalar
+from ._validation import check_arrays, check_image, check_numbers, check_shape, to_floats
 
 __all__ = ["affine", "affine_matrix", "elastic", "resample"]
 
@@ -37,13 +38,12 @@ def resample(
     >>> resample(jnp.array([[0.0, 4.0]]), jnp.zeros((1, 3)), jnp.array([[0.0, 0.25, 2.0]]))
     Array([[ 0.,  1., -1.]], dtype=float32)
     """
-    (image,) = as_floats(image=image)
-    rows, columns = as_floats(rows=rows, columns=columns)
-    check_shape("image", image, "H W", "H W C")
+    image = check_image(image)
+    rows, columns = check_arrays(rows=rows, columns=columns)
     check_shape("rows", rows, "h w")
     if rows.shape != columns.shape:
         raise ValueError(f"columns: expected the shape of rows {rows.shape}, got {columns.shape}")
-    return _resample(image, rows, columns, fill)
+    return _resample_checked(image, rows, columns, fill)
 
 
 def affine(
@@ -72,25 +72,11 @@ def affine(
            [0., 1., 0.],
            [1., 0., 0.]], dtype=float32)
     """
-    (image,) = as_floats(image=image)
-    (matrix,) = as_floats(matrix=matrix)
-    check_shape("image", image, "H W", "H W C")
+    image = check_image(image)
+    (matrix,) = check_arrays(matrix=matrix)
     if matrix.shape != (2, 3):
         raise ValueError(f"matrix: expected shape (2, 3), got {matrix.shape}")
-    matrix = matrix.astype(accumulation_dtype(image.dtype))
-    a = matrix[0, 0]
-    b = matrix[0, 1]
-    c = matrix[1, 0]
-    d = matrix[1, 1]
-    rows, columns = _pixel_grid(image)
-    y_center = (image.shape[0] - 1) / 2
-    x_center = (image.shape[1] - 1) / 2
-    y = rows - y_center - matrix[0, 2]
-    x = columns - x_center - matrix[1, 2]
-    determinant = a * d - b * c
-    source_rows = (d * y - b * x) / determinant + y_center
-    source_columns = (a * x - c * y) / determinant + x_center
-    return _resample(image, source_rows, source_columns, fill)
+    return _affine(image, matrix, fill)
 
 
 def affine_matrix(
@@ -118,17 +104,12 @@ def affine_matrix(
     Array([[2., 0., 0.],
            [0., 2., 3.]], dtype=float32)
     """
-    angles, shears, scales, shifts = as_floats(angle=angle, shear=shear, scale=scale, shift=shift)
+    angles, shears, scales, shifts = check_numbers(angle=angle, shear=shear, scale=scale, shift=shift)
     _check_exact_shape("angle", angles, ())
     _check_exact_shape("shear", shears, ())
     _check_exact_shape("scale", scales, (), (2,))
     _check_exact_shape("shift", shifts, (2,))
-    sy, sx = jnp.broadcast_to(scales, (2,))
-    cos = jnp.cos(angles)
-    sin = jnp.sin(angles)
-    top = [(cos + sin * shears) * sy, -sin * sx, shifts[0]]
-    bottom = [(sin - cos * shears) * sy, cos * sx, shifts[1]]
-    return jnp.stack([jnp.stack(top), jnp.stack(bottom)])
+    return _affine_matrix(angles, shears, scales, shifts)
 
 
 def elastic(
@@ -157,12 +138,56 @@ def elastic(
            [0., 1., 0.],
            [0., 0., 1.]], dtype=float32)
     """
-    (image,) = as_floats(image=image)
-    (offsets,) = as_floats(offsets=offsets)
-    check_shape("image", image, "H W", "H W C")
+    image = check_image(image)
+    (offsets,) = check_arrays(offsets=offsets)
     check_shape("offsets", offsets, "rows columns 2")
     if offsets.shape[2] != 2:
         raise ValueError(f"offsets: expected shape (rows, columns, 2), got {offsets.shape}")
+    return _elastic(image, offsets, fill)
+
+
+@compiled("fill")
+def _resample_checked(image: Array, rows: Array, columns: Array, fill: float) -> Array:
+    (image,) = to_floats(image)
+    rows, columns = to_floats(rows, columns)
+    return _resample(image, rows, columns, fill)
+
+
+@compiled("fill")
+def _affine(image: Array, matrix: Array, fill: float) -> Array:
+    (image,) = to_floats(image)
+    (matrix,) = to_floats(matrix)
+    matrix = matrix.astype(accumulation_dtype(image.dtype))
+    a = matrix[0, 0]
+    b = matrix[0, 1]
+    c = matrix[1, 0]
+    d = matrix[1, 1]
+    rows, columns = _pixel_grid(image)
+    y_center = (image.shape[0] - 1) / 2
+    x_center = (image.shape[1] - 1) / 2
+    y = rows - y_center - matrix[0, 2]
+    x = columns - x_center - matrix[1, 2]
+    determinant = a * d - b * c
+    source_rows = (d * y - b * x) / determinant + y_center
+    source_columns = (a * x - c * y) / determinant + x_center
+    return _resample(image, source_rows, source_columns, fill)
+
+
+@compiled()
+def _affine_matrix(angle: Array | float, shear: Array | float, scale: Array | float, shift: Array | float) -> Array:
+    angles, shears, scales, shifts = to_floats(angle, shear, scale, shift)
+    sy, sx = jnp.broadcast_to(scales, (2,))
+    cos = jnp.cos(angles)
+    sin = jnp.sin(angles)
+    top = [(cos + sin * shears) * sy, -sin * sx, shifts[0]]
+    bottom = [(sin - cos * shears) * sy, cos * sx, shifts[1]]
+    return jnp.stack([jnp.stack(top), jnp.stack(bottom)])
+
+
+@compiled("fill")
+def _elastic(image: Array, offsets: Array, fill: float) -> Array:
+    (image,) = to_floats(image)
+    (offsets,) = to_floats(offsets)
     moves = jax.image.resize(offsets.astype(accumulation_dtype(image.dtype)), (*image.shape[:2], 2), "cubic")
     rows, columns = _pixel_grid(image)
     return _resample(image, rows + moves[..., 0], columns + moves[..., 1], fill)
@@ -187,6 +212,7 @@ def _pixel_grid(image: Array) -> tuple[Array, Array]:
     return jnp.broadcast_to(rows[:, None], shape), jnp.broadcast_to(columns[None, :], shape)
 
 
-def _check_exact_shape(name: str, value: Array, *accepted: tuple[int, ...]) -> None:
-    if value.shape not in accepted:
-        raise ValueError(f"{name}: expected shape {' or '.join(map(str, accepted))}, got {value.shape}")
+def _check_exact_shape(name: str, value: AnyArray | float, *accepted: tuple[int, ...]) -> None:
+    shape = jnp.shape(value)
+    if shape not in accepted:
+        raise ValueError(f"{name}: expected shape {' or '.join(map(str, accepted))}, got {shape}")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cnn_jax as cnn
-from cnn_jax._score_inputs import ScoreInputs, check_score_inputs
+from cnn_jax._score_inputs import ScoreInputs, check_score_arguments, prepare_score_inputs
 from tests.helpers.oracles import NAMES, noise
 
 IMAGE = np.ones((6, 7))
@@ -16,7 +16,7 @@ FEATURE = np.ones((3, 3))
 
 def checked(image: Any, feature: Any, **options: Any) -> ScoreInputs:
     defaults = {"mask": None, "stride": 1, "padding": "VALID", "fill": 0.0, "method": "auto", "precision": None}
-    return check_score_inputs(image, feature, **defaults | options)
+    return prepare_score_inputs(*check_score_arguments(image, feature, **defaults | options))
 
 
 @pytest.mark.parametrize("channels", [(), (1,), (3,)])

@@ -12,11 +12,17 @@ from cnn_jax._validation import (
     as_scalar,
     as_shape,
     broadcast_mask,
+    check_arrays,
     check_bool,
     check_choice,
+    check_image,
     check_int,
+    check_mask,
     check_number,
+    check_numbers,
+    check_scalar,
     check_shape,
+    to_floats,
 )
 
 
@@ -49,6 +55,31 @@ def test_lists_and_numbers_are_arrays():
 def test_what_is_not_real_is_named(value, got):
     with pytest.raises(TypeError, match=rf"image: expected a real array \(floats of 16 bits or more, .*, got {got}"):
         as_floats(image=value)
+
+
+def test_checked_arrays_stay_on_the_host_and_keep_their_dtype():
+    image = np.zeros((2, 3), np.uint8)
+    (checked,) = check_arrays(image=image)
+    assert checked is image
+    assert check_image(image) is image
+    assert check_mask(image, (2, 3, 4)) is image
+    with pytest.raises(TypeError, match=r"image: expected a real array .*, got ndarray"):
+        check_arrays(image=image.astype(">f4"))  # JAX takes no swapped bytes
+
+
+def test_checked_numbers_stay_numbers():
+    half, numbers = check_numbers(half=0.5, numbers=[1, 2])
+    assert half == 0.5
+    assert isinstance(half, float)
+    assert isinstance(numbers, jax.Array)
+    assert check_scalar("p", 0.5) == 0.5
+    with pytest.raises(TypeError, match="half: expected a real array"):
+        check_numbers(half=0.5j)
+
+
+def test_a_number_does_not_widen_arrays():
+    half, image = jax.jit(to_floats)(0.5, jnp.zeros(2, "bfloat16"))
+    assert (half.dtype, image.dtype) == (jnp.bfloat16, jnp.bfloat16)
 
 
 def test_ranks_and_empty_arrays_are_checked():

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 
+from .._programs import compiled
 from .._validation import check_int
 
 __all__ = ["CLASSES", "CLEAN", "Strength", "draw"]
@@ -85,12 +86,20 @@ def draw(
            [-1., -1.,  1., -1., -1., -1.,  1., -1., -1.],
            [-1., -1., -1.,  1., -1.,  1., -1., -1., -1.]], dtype=float32)
     """
-    check_int("size", size)
+    size = check_int("size", size)
     if isinstance(label, int) and label not in (0, 1):
         raise ValueError(f"label: expected 0 or 1, got {label}")
+    strengths = shift, shrink, stretch, rotate, slant, deform, thickness, contrast, noise
+    return _draw(key, label, strengths, size)
+
+
+@compiled("size")
+def _draw(
+    key: Array, label: int | Shaped[ArrayLike, ""] | None, strengths: tuple[Strength, ...], size: int
+) -> tuple[Float[Array, "size size"], Int[Array, ""]]:
+    """The drawing, from checked arguments; strengths in the order of `draw`."""
     shift, shrink, stretch, rotate, slant, deform, thickness, contrast, noise = (
-        jnp.asarray(strength, jnp.float32)
-        for strength in (shift, shrink, stretch, rotate, slant, deform, thickness, contrast, noise)
+        jnp.asarray(strength, jnp.float32) for strength in strengths
     )
     label_key, x_key, o_key, letter_key, grain_key = jax.random.split(key, 5)
     if label is None:
