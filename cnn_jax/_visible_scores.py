@@ -30,7 +30,7 @@ from ._patch_statistics import (
 )
 from ._reduce_windows import reduce_windows
 from ._score_formulas import CosineMap, ScoreMap, normalize_difference, sharpen
-from ._score_inputs import check_score_inputs
+from ._score_inputs import check_score_arguments, prepare_score_inputs
 from ._typing import Pair, Score
 
 # Visible parts with less than this fraction of the feature's weight or energy have nothing to compare. Fourier
@@ -102,7 +102,8 @@ def visible_score(
     Source: Padfield, "Masked Object Registration in the Fourier Domain" (2012),
     https://doi.org/10.1109/TIP.2011.2181402, for zncc.
     """
-    checked = check_score_inputs(image, feature, mask, 1, "VALID", 0.0, "auto", "highest")
+    arguments = check_score_arguments(image, feature, mask, 1, "VALID", 0.0, "auto", "highest")
+    checked = prepare_score_inputs(*arguments)
     weights = jnp.ones_like(checked.feature) if checked.mask is None else checked.mask
     inputs = _Inputs(
         image=checked.image,
