@@ -91,15 +91,17 @@ def test_offsets_are_those_of_the_map_of_the_best_pose():
     found, poses = candidates_of(image, template, [(5, 6)], scoring, scales=(1.0,), angles=(0.0, 1.0))
     maps = pose_maps("zncc", image, template[0], poses)
     assert set(found.pose[0]) == {0, 1}
-    for pose, row, column, dy, dx in zip(
-        *(field[0] for field in (found.pose, found.row, found.column, found.dy, found.dx)), strict=True
-    ):
+    peaks = jax.jit(lambda scores: cnn.peaks(scores, top_k=1))
+    for n in range(12):
+        pose, row, column = (int(field[0, n]) for field in (found.pose, found.row, found.column))
         alone = np.full(SIZE, -1, np.float32)
         around = np.s_[row - 1 : row + 2, column - 1 : column + 2]
         alone[around] = maps[pose][around]
-        if np.isfinite(alone).all():
-            peak = cnn.peaks(alone, top_k=1)
-            np.testing.assert_allclose([row + dy, column + dx], [peak.y[0], peak.x[0]], rtol=0, atol=1e-3)
+        if np.isfinite(alone).all() and alone.max() == alone[row, column]:
+            peak = peaks(alone)
+            np.testing.assert_allclose(
+                [found.dy[0, n] + row, found.dx[0, n] + column], [peak.y[0], peak.x[0]], atol=1e-3
+            )
 
 
 def test_several_poses_of_one_place_are_kept_if_maps_are_of_few_poses():
@@ -138,6 +140,6 @@ def test_memory_does_not_grow_with_features_or_poses():
         assert analysis is not None
         return analysis.temp_size_in_bytes
 
-    few = temporary_bytes(70, [0.0])
+    few = temporary_bytes(50, [0.0])
     assert temporary_bytes(500, [0.0]) < 1.2 * few
-    assert temporary_bytes(70, [0.1 * i for i in range(1, 20)]) < 2 * few
+    assert temporary_bytes(50, [0.1 * i for i in range(1, 20)]) < 2 * few
