@@ -139,10 +139,11 @@ def top_block_maxima(heights: Array, block: Pair, count: int) -> tuple[Array, Ar
     top = block_index // across * block[0]
     left = block_index % across * block[1]
     pixels = padded[
-        top[:, None, None] + jnp.arange(block[0])[None, :, None],
-        left[:, None, None] + jnp.arange(block[1])[None, None, :],
+        top[:, None, None] + jnp.arange(block[0], dtype=top.dtype)[None, :, None],
+        left[:, None, None] + jnp.arange(block[1], dtype=left.dtype)[None, None, :],
     ]
-    row_in_block, column_in_block = jnp.divmod(pixels.reshape(block_count, -1).argmax(axis=1), block[1])
+    in_block = lax.argmax(pixels.reshape(block_count, -1), 1, jnp.int32)
+    row_in_block, column_in_block = jnp.divmod(in_block, block[1])
     index = (top + row_in_block) * heights.shape[1] + left + column_in_block
     unused = (0, count - block_count)
     return jnp.pad(index, unused), jnp.pad(best, unused, constant_values=-jnp.inf)
@@ -154,7 +155,7 @@ def neighborhoods(maps: Array, index: Sequence[Array]) -> Array:
     `index` holds N positions along each axis.
     """
     *outer, row, column = index
-    steps = jnp.arange(-1, 2)
+    steps = jnp.arange(-1, 2, dtype=row.dtype)
     rows = row[None, None] + steps[:, None, None]
     columns = column[None, None] + steps[None, :, None]
     pixels = maps[*(axis[None, None] for axis in outer), rows, columns]

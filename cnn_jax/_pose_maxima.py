@@ -124,8 +124,9 @@ def _bank_candidates(
         group = scoring.poses_per_map or 1
         chunk = group * _even_share(-(-len(canvas.poses) // group), max(1, maps // group))
         chunks = -(-len(canvas.poses) // chunk)
-        last = canvas.stop - 1  # repeated, so that all chunks have one length
-        steps = jnp.minimum(canvas.poses.start + jnp.arange(chunks * chunk).reshape(chunks, chunk), last)
+        numbers = canvas.poses.start + jnp.arange(chunks * chunk, dtype=jnp.int32)
+        # The last pose is repeated, so that all chunks have one length.
+        steps = jnp.minimum(numbers, canvas.stop - 1).reshape(chunks, chunk)
         step_count = max(1, min(scoring.candidates, 4 * MAX_CANDIDATES // (chunks * len(canvases))))
         score_poses = pose_scores(image, valid, bank, table, canvas, scoring)
         take_step = _pose_step(score_poses, scoring._replace(candidates=step_count), allowed)
@@ -171,7 +172,7 @@ def _pose_step(
             groups = jax.tree.map(lambda field: field[None], maxima)
         else:
             groups = _best_of_groups(ranks, poses, scoring.poses_per_map)
-        templates = jnp.arange(ranks.shape[1])
+        templates = jnp.arange(ranks.shape[1], dtype=jnp.int32)
         of_map = jax.vmap(
             jax.vmap(lambda best, k: _map_candidates(best, k, scores, ranks, poses[0], scoring, allowed)), (0, None)
         )

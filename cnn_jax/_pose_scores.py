@@ -95,11 +95,13 @@ def _score_visible_part(
 def _box_fits(boxes: Array, image_size: Pair | Sequence[int]) -> Array:
     """Whether boxes (P, 2) or (K, P, 2) around a pixel lie inside the image: (P, 1 or K, H, W)."""
     boxes = boxes[:, None] if boxes.ndim == 2 else jnp.moveaxis(boxes, 0, 1)
-    rows, columns = (
-        (jnp.arange(n) >= (side - 1) // 2) & (jnp.arange(n) < n - side // 2)
-        for n, side in zip(image_size, jnp.moveaxis(boxes, -1, 0)[..., None], strict=True)
-    )
-    return rows[..., :, None] & columns[..., None, :]
+
+    def fits_along(axis: int) -> Array:
+        side = boxes[:, :, axis, None]
+        pixels = jnp.arange(image_size[axis], dtype=boxes.dtype)[None, None]
+        return (pixels >= (side - 1) // 2) & (pixels < image_size[axis] - side // 2)
+
+    return fits_along(0)[:, :, :, None] & fits_along(1)[:, :, None, :]
 
 
 def rank_of(scores: Array, ranking: Ranking) -> Array:

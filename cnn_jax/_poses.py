@@ -70,12 +70,11 @@ def plan_poses(
     """All poses in which some template fits into the image, and their canvases; none if no template fits."""
     sizes = template_sizes[:1] if (template_sizes == template_sizes[:1]).all() else template_sizes
     table = make_pose_table(sizes, scales, angles)
-    fits = (table.box <= np.array(image_size)[None, None]).all(axis=2).any(axis=0)
-    table = _take_poses(table, np.flatnonzero(fits))
+    table = _take_poses(table, np.flatnonzero(_fits(table, image_size).any(axis=0)))
     # Large scales first. Sorting is stable, so that poses of one scale stay in the order of their angles.
     order = np.argsort(-table.scale, kind="stable")
     table = _take_poses(table, order)
-    canvases = _make_canvases(table, sizes)
+    canvases = _make_canvases(table, _fits(table, image_size))
     if len(sizes) == 1:
         table = table._replace(size=table.size[0], box=table.box[0])
     return table, canvases
@@ -97,15 +96,22 @@ def make_pose_table(
     return PoseTable(scale, angle, cos, sin, size.astype(np.int64), box.astype(np.int64))
 
 
+def _fits(table: PoseTable, image_size: Sequence[int]) -> np.ndarray:
+    """Whether each template fits into the image in each pose, (K, P)."""
+    return (table.box <= np.array(image_size)[None, None]).all(axis=2)
+
+
 def _take_poses(table: PoseTable, index: np.ndarray) -> PoseTable:
     return PoseTable(*(field[index] for field in table[:4]), *(field[:, index] for field in table[4:]))
 
 
-def _make_canvases(table: PoseTable, template_sizes: np.ndarray) -> tuple[Canvas, ...]:
+def _make_canvases(table: PoseTable, fits: np.ndarray) -> tuple[Canvas, ...]:
     """Cuts the poses, sorted by scale, into those of one canvas each."""
+    if len(table.scale) == 0:
+        return ()
     starts = np.flatnonzero(np.diff(table.scale, prepend=np.nan) != 0).tolist()
     spans = list(zip(starts, [*starts[1:], len(table.scale)], strict=True))
-    separate = [_make_canvas(table, template_sizes, [start], stop) for start, stop in spans]
+    separate = [_make_canvas(table, fits, [start], stop) for start, stop in spans]
     if len(separate) <= MAX_SEPARATE_SCALES and all(canvas.is_filled for canvas in separate):
         return tuple(separate)
     canvases: list[Canvas] = []
@@ -115,19 +121,19 @@ def _make_canvases(table: PoseTable, template_sizes: np.ndarray) -> tuple[Canvas
         is_last = i + 1 == len(separate)
         next_size = (0, 0) if is_last else separate[i + 1].size
         if is_last or any(n < MIN_FILLED_FRACTION * m for n, m in zip(next_size, largest, strict=True)):
-            canvases.append(_make_canvas(table, template_sizes, starts[first : i + 1], canvas.stop))
+            canvases.append(_make_canvas(table, fits, starts[first : i + 1], canvas.stop))
             first = i + 1
     return tuple(canvases)
 
 
-def _make_canvas(table: PoseTable, template_sizes: np.ndarray, scale_starts: Sequence[int], stop: int) -> Canvas:
+def _make_canvas(table: PoseTable, fits: np.ndarray, scale_starts: Sequence[int], stop: int) -> Canvas:
     poses = slice(scale_starts[0], stop)
-    boxes = table.box[:, poses]
-    rows, columns = boxes.max(axis=(0, 1)).tolist()
-    smallest_rows, smallest_columns = boxes.min(axis=(0, 1)).tolist()
-    scaled_rows, scaled_columns = table.size[:, poses].max(axis=(0, 1)).tolist()
+    boxes = table.box[:, poses][fits[:, poses]]
+    rows, columns = boxes.max(axis=0).tolist()
+    smallest_rows, smallest_columns = boxes.min(axis=0).tolist()
+    scaled_rows, scaled_columns = table.size[:, poses][fits[:, poses]].max(axis=0).tolist()
     is_quarter_turn = (table.cos[poses] == 0) | (table.sin[poses] == 0)
-    is_filled = bool((boxes == boxes[:1, :1]).all() and is_quarter_turn.all())
+    is_filled = bool(fits[:, poses].all() and (boxes == boxes[:1]).all() and is_quarter_turn.all())
     is_scaled = bool((table.scale[poses] != 1).any())
     is_single = stop - scale_starts[0] == 1
     return Canvas(
@@ -168,8 +174,11 @@ def scale_templates(
 
 def _scaling_weights(old_count: int, new_count: int, old_size: Array, new_size: Array, scale: Array) -> Array:
     """Weights (new_count, old_count) of linear interpolation about the center, widened where the scale is below 1."""
-    centers = (jnp.arange(new_count) + 0.5 - new_size / 2) / scale + old_size / 2 - 0.5
-    pixels = jnp.arange(old_count)
+    old_size = old_size.astype(scale.dtype)
+    new_size = new_size.astype(scale.dtype)
+    new_pixels = jnp.arange(new_count, dtype=scale.dtype)
+    centers = (new_pixels - (new_size - 1) / 2) / scale + (old_size - 1) / 2
+    pixels = jnp.arange(old_count, dtype=scale.dtype)
     distance = jnp.abs(centers[:, None] - pixels[None, :]) / jnp.maximum(1 / scale, 1)
     weights = jnp.where(pixels[None, :] < old_size, jnp.maximum(1 - distance, 0), 0)
     total = weights.sum(axis=1, keepdims=True)
@@ -247,10 +256,10 @@ def rotation_grid(
 ) -> tuple[Float[Array, "h w"], Float[Array, "h w"], Bool[Array, "h w"]]:
     """For every pixel of a canvas, its row and column in a scaled template, and whether it lies inside."""
     down, right = (
-        jnp.arange(n) - ((n - 1) // 2 - (side - 1) // 2 + (side - 1) / 2)
-        for n, side in zip(canvas_size, box, strict=True)
+        jnp.arange(n, dtype=cos.dtype) - ((n - 1) // 2 + (side - 1) / 2 - jnp.floor((side - 1) / 2))
+        for n, side in zip(canvas_size, box.astype(cos.dtype), strict=True)
     )
-    height, width = size
+    height, width = size.astype(cos.dtype)
     rows = cos * down[:, None] + sin * right[None, :] + (height - 1) / 2
     columns = cos * right[None, :] - sin * down[:, None] + (width - 1) / 2
     inside_rows = (rows >= -0.5) & (rows <= height - 0.5)

@@ -301,3 +301,56 @@ def turned_intersection_over_union(a: Sequence[float], b: Sequence[float]) -> fl
     """The overlap of two rectangles (center y, center x, height, width, angle)."""
     intersection = rectangle_intersection(a, b)
     return intersection / (float(a[2] * a[3]) + float(b[2] * b[3]) - intersection)
+
+
+def scaling_weights(old_size: int, new_size: int, scale: float) -> np.ndarray:
+    """Linear interpolation about the center as a matrix (new, old), widened where the scale is below 1."""
+    centers = (np.arange(new_size) - (new_size - 1) / 2) / scale + (old_size - 1) / 2
+    distance = np.abs(centers[:, None] - np.arange(old_size)) / max(1 / scale, 1)
+    weights = np.maximum(1 - distance, 0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def posed_template(template: Any, mask: Any, scale: float, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """A template (h, w, C), scaled and then rotated, on the upright box around it, and the pixels that count."""
+    old_size = template.shape[:2]
+    height, width = (max(1, round(side * scale)) for side in old_size)
+    cos, sin = np.cos(angle), np.sin(angle)
+    box = [round(abs(cos) * a + abs(sin) * b) for a, b in ((height, width), (width, height))]
+    down, right = np.indices(box) - (np.reshape(box, (2, 1, 1)) - 1) / 2
+    rows = np.round(cos * down + sin * right + (height - 1) / 2, 6)
+    columns = np.round(cos * right - sin * down + (width - 1) / 2, 6)
+    inside = (rows >= -0.5) & (rows <= height - 0.5) & (columns >= -0.5) & (columns <= width - 0.5)
+
+    def posed(pixels: np.ndarray) -> np.ndarray:
+        weights = [scaling_weights(old, new, scale) for old, new in zip(old_size, (height, width), strict=True)]
+        scaled = np.einsum("yi,xj,ijc->yxc", *weights, pixels)
+        return resample(scaled, np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1))
+
+    counted = np.ones(template.shape) if mask is None else np.asarray(mask, np.float64).reshape(template.shape)
+    coverage = posed(counted)
+    pixels = posed(np.where(counted > 0, template, 0)) / np.maximum(coverage, 0.5)
+    return pixels, (coverage >= 0.5) & inside[:, :, None]
+
+
+def pose_maps(
+    name: str, image: Any, template: Any, poses: Sequence[tuple[float, float]], mask: Any = None
+) -> np.ndarray:
+    """The score of a template in every pose (scale, angle) at its box's middle pixel, NaN where a box ends outside."""
+    image, template = (np.asarray(a, np.float64).reshape(*np.shape(a)[:2], -1) for a in (image, template))
+    maps = np.full((len(poses), *image.shape[:2]), np.nan)
+    for out, (scale, angle) in zip(maps, poses, strict=True):
+        pixels, counted = posed_template(template, mask, scale, angle)
+        if all(side <= n for side, n in zip(pixels.shape, image.shape[:2], strict=False)):
+            top, left = ((side - 1) // 2 for side in pixels.shape[:2])
+            score_map, _ = scores(name, image, pixels, mask=counted)
+            out[top : top + score_map.shape[0], left : left + score_map.shape[1]] = score_map
+    return maps
+
+
+def local_maxima(ranks: np.ndarray) -> set[tuple[int, int]]:
+    """Pixels (row, column) that are the first of the largest of their 3x3 neighborhoods; -inf are none."""
+    padded = np.pad(ranks, 1, constant_values=-np.inf)
+    around = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).reshape(*ranks.shape, 9)
+    is_maximum = (around.argmax(axis=-1) == 4) & (ranks > -np.inf) & (around.min(axis=-1) < ranks)
+    return {(int(y), int(x)) for y, x in np.argwhere(is_maximum)}
