@@ -13,8 +13,9 @@ from ._pose_maxima import MAX_CANDIDATES, Candidates, pose_candidates
 from ._pose_scores import Bank, Scoring, rank_of
 from ._poses import MIN_FILLED_FRACTION, Canvas, PoseTable, plan_poses
 from ._rectangles import make_rectangles
-from ._search_inputs import AnyArray, Stack
+from ._search_inputs import Stack
 from ._search_options import MatchOptions, without_undefined
+from ._typing import AnyArray
 from ._validation import as_floats
 
 # Local maxima of each feature that take part in non-maximum suppression: at least 32 top_k, and these if they are few.

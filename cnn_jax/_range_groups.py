@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Shaped
 from ._coarse_to_fine import RangeCandidates, range_candidates
 from ._matches import Matches
 from ._range_plan import Range, RangePlan, plan_ranges
-from ._search_inputs import AnyArray, Stack, has_values
+from ._search_inputs import Stack, has_values
 from ._search_options import MatchOptions
-from ._typing import Pair
+from ._typing import AnyArray, Pair
 from ._validation import as_floats
 from .matching import squared_difference
 

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Shaped
+from jaxtyping import ArrayLike, Shaped
 
+from ._typing import AnyArray
 from ._validation import EXPECTED_ARRAY, check_shape
 
 Template = Shaped[ArrayLike, "..."]  # a feature, or its mask
-AnyArray = np.ndarray | Array
 # The widest last axis of an array that may be channels of one picture: gray, gray and alpha, color, color and alpha.
 MAX_PICTURE_CHANNELS = 4
 # Shapes that an error message lists.

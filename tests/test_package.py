@@ -18,7 +18,10 @@ HEAVY = ("matplotlib", "PIL", "pooch", "safetensors", "rich", "scipy.ndimage", "
 
 # A module imports only from modules before it.
 LEVELS = {
-    0: ("_typing _dtypes _errors _optional files progress _malloc _validation _padding _reduce_windows _geometry _xla"),
+    0: (
+        "_typing _dtypes _errors _optional files progress _malloc _programs _validation _padding _reduce_windows "
+        "_geometry _xla"
+    ),
     1: "_cost_model _shift _im2col _fft _lax_conv warping",
     2: "_correlate",
     3: "convolution pooling _patch_statistics _score_inputs",
@@ -30,7 +33,7 @@ LEVELS = {
     ),
     6: (
         "nets _function_or_net receptive_field _jaxpr_work costs _figure_style _image_figures _chart_figures figures "
-        "_activations _attribution explain"
+        "_logits _activations _attribution explain"
     ),
     7: (
         "optimizers _checksums _orbax _sharding _train_state _signals _batches _train_step _run_steps _run_checkpoint "
