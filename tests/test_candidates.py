@@ -5,31 +5,61 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import cnn_jax as cnn
 from cnn_jax import _candidates
-from cnn_jax._candidates import group_by_shape
+from cnn_jax._candidates import MatchOptions, make_groups
 from cnn_jax._matches import Matches
+from cnn_jax._search_inputs import as_stacks
+from tests.helpers.oracles import noise
 
-suppress_overlaps = jax.jit(_candidates.suppress_overlaps, static_argnames=("top_k", "per_feature"))
 SMALL, LARGE = np.zeros((2, 3), np.float32), np.ones((4, 3), np.float32)
 
 
+def groups_of(features, masks=None, **poses):
+    stacks = as_stacks(features, masks, (20, 20))
+    return make_groups(stacks, (20, 20), **({"scales": [1.0], "angles": [0.0]} | poses))
+
+
 def test_features_of_one_shape_form_a_group_that_keeps_their_indices():
-    groups = group_by_shape([SMALL, LARGE, SMALL + 1], None, 2)
-    assert [(group.indices, group.templates.shape, group.masks) for group in groups] == [
+    groups, canvases = groups_of([SMALL, LARGE, SMALL + 1])
+    assert [(group.indices.tolist(), group.templates.shape, group.masks) for group in groups] == [
+        ([1], (4, 3), None),
         ([0, 2], (2, 2, 3), None),
-        ([1], (1, 4, 3), None),
     ]
+    assert [canvas.is_identity for (canvas,) in canvases] == [True, True]
 
 
-def test_one_feature_and_a_bank_are_taken_alike():
-    (single,) = group_by_shape(SMALL, None, 2)
-    (bank,) = group_by_shape(np.stack([SMALL, SMALL]), None, 2)
-    assert (single.indices, bank.indices) == ([0], [0, 1])
+def test_features_of_many_similar_shapes_share_arrays():
+    features = [noise(side, side, 9) for side in (4, 5, 6, 19)]
+    groups, _ = groups_of(features)
+    assert [(group.indices.tolist(), group.templates.shape) for group in groups] == [
+        ([3], (19, 9)),
+        ([2, 1, 0], (3, 6, 9)),
+    ]
+    np.testing.assert_array_equal(groups[1].templates[2], np.pad(features[0], ((0, 2), (0, 0))))
+    assert groups[1].sizes.tolist() == [[6, 9], [5, 9], [4, 9]]
 
 
-def test_each_feature_needs_a_mask():
-    with pytest.raises(ValueError, match="one mask per feature, got 2 features and 1 masks"):
-        group_by_shape([SMALL, LARGE], [np.ones((2, 3), bool)], 2)
+def test_features_are_grouped_by_dtype_and_kind_of_mask():
+    mask = np.ones((2, 3), bool)
+    features = [noise(0, 2, 3), noise(1, 2, 3), noise(2, 2, 3).astype(np.float16)]
+    groups, _ = groups_of(features, [None, mask, None])
+    assert [group.indices.tolist() for group in groups] == [[0], [1], [2]]
+    assert [group.masks is None for group in groups] == [True, False, True]
+
+
+def test_features_that_fit_nowhere_are_in_no_group():
+    groups, _ = groups_of([SMALL, np.zeros((21, 3), np.float32)])
+    assert [group.indices.tolist() for group in groups] == [[0]]
+    assert groups_of(np.zeros((21, 3), np.float32)) == ((), ())
+
+
+def suppress_overlaps(candidates, least_rank, max_overlap, ranking="highest", **options):
+    options = MatchOptions(
+        cnn.zncc, ranking, **({"subpixel": True, "per_feature": False, "min_visible": 1.0} | options)
+    )
+    suppress = jax.jit(_candidates.suppress_overlaps, static_argnames="options")
+    return suppress(candidates, least_rank, max_overlap, options=options)
 
 
 def candidates(y, score, feature=0):
@@ -68,3 +98,14 @@ def test_features_can_be_suppressed_each_by_itself():
 def test_candidates_below_the_least_score_are_no_matches():
     matches = suppress_overlaps([candidates([0.0, 9.0], [0.8, 0.4])], jnp.array(0.5), 0.25, top_k=2)
     assert matches.valid.tolist() == [True, False]
+
+
+def test_the_rank_decides_and_the_score_is_returned():
+    scores = [candidates([0.0, 9.0], [-0.9, 0.6])]
+    by_magnitude = suppress_overlaps(scores, jnp.array(0.5), 0.25, top_k=2, ranking="magnitude")
+    np.testing.assert_array_equal(by_magnitude.score, np.float32([-0.9, 0.6]))
+    lowest = suppress_overlaps(
+        [candidates([0.0, 9.0, 18.0], [2.0, 0.0, 3.0])], jnp.array(-2.5), 0.25, top_k=3, ranking="lowest"
+    )
+    assert lowest.score.tolist() == [0, 2, 0]
+    assert lowest.valid.tolist() == [True, True, False]

@@ -10,10 +10,9 @@ import pytest
 
 import cnn_jax as cnn
 from cnn_jax import warping
-from cnn_jax._candidates import fitting_poses, group_by_shape
 from tests.helpers.oracles import intersection_over_union, noise
 
-OPTIONS = ("score", "scales", "angles", "top_k", "max_overlap", "per_feature", "subpixel")
+OPTIONS = ("score", "scales", "angles", "top_k", "max_overlap", "per_feature", "subpixel", "polarity", "min_visible")
 find = jax.jit(cnn.find, static_argnames=OPTIONS)
 IMAGE = noise(0, 40, 50)
 TURNS = tuple(i * math.pi / 2 for i in range(4))
@@ -202,36 +201,12 @@ def test_memory_does_not_grow_with_the_angles():
     assert temporary_bytes(20) < 1.1 * temporary_bytes(5)
 
 
-def test_poses_of_one_scale_are_consecutive_and_fit_into_the_image():
-    poses = fitting_poses((4, 8), (9, 9), scales=(1.0, 1.1, 2.0), angles=(0.0, math.pi / 4, math.pi / 2))
-    assert [(pose.scale, pose.box) for pose in poses] == [
-        (1.0, (4, 8)),
-        (1.0, (8, 8)),
-        (1.0, (8, 4)),
-        (1.1, (4, 9)),
-        (1.1, (9, 9)),
-        (1.1, (9, 4)),
-    ]
-
-
-def test_features_are_grouped_by_shape_dtype_and_kind_of_mask():
-    mask = np.ones((2, 3), bool)
-    features = [noise(0, 2, 3), noise(1, 4, 3), noise(2, 2, 3), noise(3, 2, 3).astype(np.float16)]
-    groups = group_by_shape(features, [None, None, mask, None], 2)
-    assert [group.indices for group in groups] == [[0], [1], [2], [3]]
-    assert [group.masks is None for group in groups] == [True, True, False, True]
-    (group,) = group_by_shape(np.stack(features[::2]), None, 2)
-    assert (group.indices, group.templates.shape) == ([0, 1], (2, 2, 3))
-    (group,) = group_by_shape(features[0], mask, 2)
-    assert (group.indices, group.templates.shape) == ([0], (1, 2, 3))
-
-
 def test_nothing_there_is_no_match():
     got = find(np.zeros((40, 50), np.float32), noise(0, 5, 6), top_k=1, min_score=0.5)
     assert (got.valid.tolist(), got.feature.tolist()) == ([False], [-1])
 
 
-@pytest.mark.slow  # fast: test_poses_of_one_scale_are_consecutive_and_fit_into_the_image
+@pytest.mark.slow  # fast: test_poses
 def test_features_that_fit_at_some_scales_only():
     image = noise(0, 12, 12)
     got = find(image, image[1:11, 1:11], scales=(1.0, 2.0), angles=(0.0, 0.8), top_k=1, subpixel=False)
