@@ -81,12 +81,13 @@ def test_bytes_are_searched_as_they_are():
     check_pose(find_turned(levels, TEMPLATE), y, x, angle)
 
 
-@pytest.mark.parametrize("scale", [0.83, 1.2])
+@pytest.mark.parametrize("scale", [0.83, pytest.param(1.2, marks=pytest.mark.slow)])
 def test_scales_are_found_with_the_angle(scale):
     find = compiled(angle_range=ALL_ANGLES, scale_range=(0.75, 1.3), top_k=1)
     check_pose(find(view(55.3, 70.1, 2.2, scale), TEMPLATE), 55.3, 70.1, 2.2, scale)
 
 
+@pytest.mark.slow
 def test_a_range_of_scales_beside_a_list_of_angles():
     find = compiled(scale_range=(0.75, 1.3), angles=(0.0, 0.5), top_k=1)
     check_pose(find(view(55.3, 70.1, 0.5, 1.1), TEMPLATE), 55.3, 70.1, 0.5, 1.1)
@@ -124,6 +125,7 @@ def test_nothing_there_is_no_match():
     assert int(find_turned(texture(77, *SIZE), TEMPLATE).found) == 0
 
 
+@pytest.mark.slow
 def test_a_bank_of_features_is_searched_together():
     y, x, angle = POSES[2]
     bank = np.stack([texture(50, 32, 40), TEMPLATE])
@@ -141,6 +143,7 @@ def test_pixels_without_weight_do_not_matter():
     check_pose(matches, y, x, angle)
 
 
+@pytest.mark.slow  # fast: test_pose_refinement
 def test_colors():
     scene = texture(3, 240, 240, 3) + np.array([50, 0, -20], np.float32)
     y, x, angle = POSES[0]
@@ -159,9 +162,9 @@ def test_negatives_are_found_with_either_polarity():
 @pytest.mark.parametrize(
     ("score", "limit"),
     [
-        (cnn.cosine, {"min_score": 0.9}),
+        pytest.param(cnn.cosine, {"min_score": 0.9}, marks=pytest.mark.slow),
         (cnn.squared_difference, {"max_score": 300.0}),
-        (cnn.normalized_squared_difference, {"max_score": 0.1}),
+        pytest.param(cnn.normalized_squared_difference, {"max_score": 0.1}, marks=pytest.mark.slow),
         pytest.param(cnn.sharpened_cosine, {"min_score": 0.9}, marks=pytest.mark.slow),
         pytest.param(functools.partial(cnn.zncc, precision=None), {"min_score": 0.9}, marks=pytest.mark.slow),
     ],
@@ -174,6 +177,7 @@ def test_other_scores(score, limit):
     check_pose(matches, y, x, angle)
 
 
+@pytest.mark.slow  # fast: test_top_candidates and test_pose_refinement
 def test_features_that_the_border_cuts():
     image = view(60.5, 75.2, 0.3)[54:]  # the center is at row 6.5
     find = compiled(angle_range=ALL_ANGLES, top_k=1, min_visible=0.5)
@@ -216,7 +220,7 @@ def test_poses_and_scores_have_gradients():
     image = view(y, x, angle) + 0.05 * noise(3, *SIZE)
 
     def shifted(move):
-        rows, columns = jnp.meshgrid(jnp.arange(SIZE[0]) - move, jnp.arange(SIZE[1]) * 1.0, indexing="ij")
+        rows, columns = jnp.meshgrid(jnp.arange(1.0 * SIZE[0]) - move, jnp.arange(1.0 * SIZE[1]), indexing="ij")
         return cnn.find(
             jax.scipy.ndimage.map_coordinates(jnp.asarray(image), [rows, columns], order=1, mode="nearest"),
             TEMPLATE,
