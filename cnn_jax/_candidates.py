@@ -9,37 +9,20 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
+from jaxtyping import Array, ArrayLike, Shaped
 
-from ._non_max_suppression import Boxes, non_max_suppression
+from ._matches import Matches
+from ._non_max_suppression import non_max_suppression
 from ._peaks import top_local_maxima
 from ._pose_maxima import PoseMaxima
 from ._poses import Pose, make_pose
+from ._rectangles import Rectangles
 from ._validation import as_floats, broadcast_mask, check_shape
 
 # Local maxima of each feature that take part in non-maximum suppression.
 CANDIDATES_PER_MATCH = 32
 MIN_CANDIDATES = 4096
 Template = Shaped[ArrayLike, "..."]  # a feature, or its mask
-
-
-class Matches(NamedTuple):
-    """Features found in an image, the best first.
-
-    `y`, `x` are the row and the column of the top left pixel of an upright box of `height` by `width` pixels around the
-    feature, scaled and rotated. The box's center is at (y + (height - 1) / 2, x + (width - 1) / 2). `feature` is the
-    index of the feature. Where `valid` is false there are no more matches: `feature` is -1, all other fields are 0.
-    """
-
-    y: Float[Array, " k"]
-    x: Float[Array, " k"]
-    score: Float[Array, " k"]
-    feature: Int[Array, " k"]
-    scale: Float[Array, " k"]
-    angle: Float[Array, " k"]
-    height: Float[Array, " k"]
-    width: Float[Array, " k"]
-    valid: Bool[Array, " k"]
 
 
 class TemplateGroup(NamedTuple):
@@ -110,6 +93,8 @@ def _feature_candidates(
     pose_index, dy, dx = (field.ravel()[index] for field in (maxima.pose, maxima.dy, maxima.dx))
     boxes = np.array([pose.box for pose in poses])
     height, width = jnp.array(boxes, dtype)[pose_index].T
+    sizes = np.array([pose.size for pose in poses])
+    template_height, template_width = jnp.array(sizes, dtype)[pose_index].T
     row, column = jnp.divmod(index, maxima.score.shape[1])
     y = row.astype(dtype) - (height - 1) // 2
     x = column.astype(dtype) - (width - 1) // 2
@@ -123,14 +108,21 @@ def _feature_candidates(
         height=height,
         width=width,
         valid=score > -jnp.inf,
+        template_height=template_height,
+        template_width=template_width,
+        found=jnp.zeros_like(index),
     )
 
 
-def suppress_overlaps(candidates: Sequence[Matches], min_score: Array, max_overlap: float, top_k: int) -> Matches:
+def suppress_overlaps(
+    candidates: Sequence[Matches], min_score: Array, max_overlap: float, top_k: int, per_feature: bool = False
+) -> Matches:
     """The best `top_k` candidates of at least `min_score` after non-maximum suppression."""
     merged = Matches(*(jnp.concatenate(fields) for fields in zip(*candidates, strict=True)))
-    boxes = Boxes(merged.y, merged.x, merged.height, merged.width)
+    center = merged.center
+    boxes = Rectangles(center[:, 0], center[:, 1], merged.template_height, merged.template_width, merged.angle)
     scores = jnp.where(merged.score >= min_score.astype(merged.score.dtype), merged.score, -jnp.inf)
-    kept = non_max_suppression(boxes, scores, max_overlap=max_overlap, top_k=top_k)
+    classes = merged.feature if per_feature else None
+    kept, found = non_max_suppression(boxes, scores, max_overlap=max_overlap, top_k=top_k, classes=classes)
     matches = Matches(*(jnp.where(kept >= 0, field[kept], jnp.zeros_like(field[kept])) for field in merged))
-    return matches._replace(feature=jnp.where(matches.valid, matches.feature, -1))
+    return matches._replace(feature=jnp.where(matches.valid, matches.feature, -1), found=found)

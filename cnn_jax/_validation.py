@@ -96,6 +96,13 @@ def check_int(name: str, value: object, *, minimum: int = 1) -> int:
     return number
 
 
+def check_bool(name: str, value: object) -> bool:
+    """A Python bool, which decides what is compiled."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return value
+
+
 @overload
 def check_number(
     name: str, value: float, expected: str = "a finite number", accepts: Callable[[float], bool] = ...

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 from jaxtyping import ArrayLike, Shaped
 
-from ._candidates import Matches, fitting_poses, group_by_shape, suppress_overlaps, top_candidates
+from ._candidates import fitting_poses, group_by_shape, suppress_overlaps, top_candidates
+from ._matches import Matches
 from ._peaks import Peaks, peaks
 from ._pose_maxima import best_poses
 from ._typing import Scalar, Score
-from ._validation import as_floats, as_scalar, check_int, check_shape
+from ._validation import as_floats, as_scalar, check_bool, check_int, check_shape
 from .matching import normalized_squared_difference, squared_difference, zncc
 
 __all__ = ["Matches", "Peaks", "find", "peaks"]
@@ -32,13 +33,14 @@ def find(
     top_k: int = 10,
     min_score: Scalar = 0.5,
     max_overlap: float = 0.25,
+    per_feature: bool = False,
     subpixel: bool = True,
 ) -> Matches:
     """Finds features in an image at all given scales and angles: the best matches after non-maximum suppression.
 
     Each feature is scaled and rotated (bilinearly, smoothed before it shrinks) and scored at every position, under a
     mask if rotation leaves corners empty. Only the best pose per feature and pixel is kept. The best local maximum is
-    a match, maxima whose boxes overlap it too much are dropped, and this repeats.
+    a match, maxima whose rectangles overlap it too much are dropped, and this repeats.
 
     Args:
       image: (H, W) or (H, W, C).
@@ -50,18 +52,20 @@ def find(
         angle of a scale needs a mask, all angles of that scale are compared under masks.
       top_k: the number of matches to return.
       min_score: the lowest score of a match.
-      max_overlap: how much the boxes of two matches may overlap, intersection over union, 0 to 1.
+      max_overlap: how much the rotated rectangles of two matches may overlap, intersection over union, 0 to 1.
+      per_feature: whether only matches of the same feature drop each other. By default all do.
       subpixel: whether to place matches between pixels, by a quadratic fit as in `peaks`.
 
     Returns:
-      `Matches`, arrays of length `top_k`. A match lies wholly inside the image.
+      `Matches`: arrays of length `top_k`, and `found`, the number of matches without `top_k`. A match lies wholly
+      inside the image.
 
     Raises:
       ValueError: wrong ranks, channels or masks, empty arrays, features that fit nowhere, no scale or angle, a scale
         not above 0, `max_overlap` outside [0, 1], `top_k` below 1, a squared difference as score, or a score that skips
         positions.
       TypeError: arrays that are not real numbers, scales or angles that are not Python numbers, a score that is not
-        callable.
+        callable, `per_feature` that is not a bool.
 
     Notes:
       Memory: about four maps of the image's size per feature, and the rotated features. It does not grow with the
@@ -80,6 +84,7 @@ def find(
     top_k = check_int("top_k", top_k)
     threshold = as_scalar("min_score", min_score)
     _check_max_overlap(max_overlap)
+    per_feature = check_bool("per_feature", per_feature)
     _check_score(score)
     scales = _check_numbers("scales", scales)
     angles = _check_numbers("angles", angles)
@@ -94,7 +99,7 @@ def find(
             candidates.append(top_candidates(maxima, group.indices, poses, top_k, subpixel))
     if not candidates:
         raise ValueError(f"features: expected one that fits into the image {pixels.shape[:2]} at some scale and angle")
-    return suppress_overlaps(candidates, threshold, max_overlap, top_k)
+    return suppress_overlaps(candidates, threshold, max_overlap, top_k, per_feature)
 
 
 def _check_max_overlap(max_overlap: float) -> None:

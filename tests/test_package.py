@@ -25,7 +25,7 @@ LEVELS = {
     4: "_score_formulas matching _mixup augment data",
     5: (
         "initializers _layer _chain _kernel_layers layers _calibration norms _poses _peaks _pose_maxima "
-        "_non_max_suppression _candidates search"
+        "_rectangles _matches _non_max_suppression _candidates search"
     ),
     6: (
         "nets _function_or_net receptive_field _jaxpr_work costs _figure_style _image_figures _chart_figures figures "

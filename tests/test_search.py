@@ -13,7 +13,7 @@ from cnn_jax import warping
 from cnn_jax._candidates import fitting_poses, group_by_shape
 from tests.helpers.oracles import intersection_over_union, noise
 
-OPTIONS = ("score", "scales", "angles", "top_k", "max_overlap", "subpixel")
+OPTIONS = ("score", "scales", "angles", "top_k", "max_overlap", "per_feature", "subpixel")
 find = jax.jit(cnn.find, static_argnames=OPTIONS)
 IMAGE = noise(0, 40, 50)
 TURNS = tuple(i * math.pi / 2 for i in range(4))
@@ -84,6 +84,47 @@ def test_any_angle_beside_the_border():
     assert got.angle[0] == 0.5
     np.testing.assert_allclose(got.y[0] + (got.height[0] - 1) / 2, 15, atol=0.25)
     np.testing.assert_allclose(got.x[0] + (got.width[0] - 1) / 2, 16.5, atol=0.25)
+
+
+def bars(shape, centers, size, angle):
+    """An image of light bars (height, width) on noise: their edges are those of turned rectangles."""
+    image = 0.05 * noise(7, *shape)
+    rows, columns = np.indices(shape)
+    for y, x in centers:
+        down = np.cos(angle) * (rows - y) + np.sin(angle) * (columns - x)
+        right = np.cos(angle) * (columns - x) - np.sin(angle) * (rows - y)
+        image[(abs(down) < size[0] / 2) & (abs(right) < size[1] / 2)] += 1
+    return image
+
+
+def test_parallel_bars_whose_upright_boxes_overlap_are_all_found():
+    """The features are 26 pixels apart and 20 high. Their upright boxes are 99 pixels high and wide."""
+    shift = 26 * math.sqrt(0.5)
+    centers = [(70 + shift * i, 70 + shift * i) for i in range(5)]
+    image = bars((215, 215), centers, (16, 116), math.pi / 4)
+    bar = np.pad(np.ones((16, 116), np.float32), 2)
+    got = find(image, bar, angles=(math.pi / 4,))
+    assert (got.valid.sum(), got.found) == (5, 5)
+    found = got.center[got.valid]
+    np.testing.assert_allclose(found[np.argsort(found[:, 0])], centers, atol=0.7)
+
+
+def test_top_k_cuts_no_match_silently():
+    image = np.tile(noise(8, 6, 7), (3, 4))
+    got = find(image, image[:6, :7], top_k=5, min_score=0.99, subpixel=False)
+    assert got.valid.all()
+    assert got.found == 12
+
+
+def test_features_that_share_a_place_are_found_each_by_itself():
+    feature = noise(9, 8, 8)
+    image = 0.05 * noise(10, 20, 20)
+    image[5:13, 6:14] += feature
+    bank = np.stack([feature, feature + 0.1 * noise(11, 8, 8)])
+    together = find(image, bank, top_k=3)
+    by_itself = find(image, bank, top_k=3, per_feature=True)
+    assert (together.feature.tolist(), int(together.found)) == ([0, -1, -1], 1)
+    assert (by_itself.feature.tolist(), int(by_itself.found)) == ([0, 1, -1], 2)
 
 
 @pytest.mark.slow  # fast: test_non_max_suppression
@@ -215,6 +256,7 @@ ERRORS = [
     ({"top_k": 1.5}, TypeError, "top_k: expected an int"),
     ({"min_score": np.ones(2)}, ValueError, "min_score: expected one number"),
     ({"max_overlap": 1.5}, ValueError, "max_overlap: expected 0 to 1"),
+    ({"per_feature": 1}, TypeError, "per_feature: expected True or False, got 1"),
     ({"score": cnn.squared_difference}, ValueError, "score: expected one that grows with the match"),
 ]
 

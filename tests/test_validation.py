@@ -12,6 +12,7 @@ from cnn_jax._validation import (
     as_scalar,
     as_shape,
     broadcast_mask,
+    check_bool,
     check_choice,
     check_int,
     check_number,
@@ -92,6 +93,13 @@ def test_ints_have_a_minimum():
         check_int("steps", 0)
     with pytest.raises(TypeError, match=r"steps: expected an int, got 1\.5"):
         check_int("steps", 1.5)
+
+
+def test_bools_are_python_bools():
+    assert check_bool("per_feature", True) is True
+    for value in (1, None, jnp.array(True)):
+        with pytest.raises(TypeError, match="per_feature: expected True or False, got"):
+            check_bool("per_feature", value)
 
 
 def test_numbers_are_finite_and_accepted():

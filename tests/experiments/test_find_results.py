@@ -21,6 +21,9 @@ MATCHES = cnn_jax.Matches(
     height=jnp.array([3, 0]),
     width=jnp.array([5, 0]),
     valid=jnp.array([True, False]),
+    template_height=jnp.array([5, 0]),
+    template_width=jnp.array([3, 0]),
+    found=jnp.array(1),
 )
 RECORD = {
     "template": "b",

@@ -258,3 +258,44 @@ def convolutions(function: Callable[..., Any], *args: Any) -> list[bool]:
     text = jax.jit(function).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
     lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
     return ["batch_group_count = 1 " in line and "feature_group_count = 1 " in line for line in lines]
+
+
+def rectangle_corners(rectangle: Sequence[float]) -> list[tuple[float, float]]:
+    """The corners (y, x) of a rectangle (center y, center x, height, width, angle), its top left one first."""
+    y, x, height, width, angle = (float(value) for value in rectangle)
+    cos = np.cos(angle)
+    sin = np.sin(angle)
+    signs = [(-0.5, -0.5), (-0.5, 0.5), (0.5, 0.5), (0.5, -0.5)]
+    offsets = [(down * height, right * width) for down, right in signs]
+    return [(y + cos * down - sin * right, x + sin * down + cos * right) for down, right in offsets]
+
+
+def rectangle_intersection(a: Sequence[float], b: Sequence[float]) -> float:
+    """Area of the intersection of two turned rectangles, by Sutherland-Hodgman clipping."""
+    center = np.array([float(a[0]), float(a[1])])
+    polygon = [np.array(corner) - center for corner in rectangle_corners(a)]
+    window = [np.array(corner) - center for corner in rectangle_corners(b)]
+    for start, end in zip(window, window[1:] + window[:1], strict=True):
+        polygon = clip_polygon(polygon, start, end)
+    following = polygon[1:] + polygon[:1]
+    return abs(sum(p[0] * q[1] - p[1] * q[0] for p, q in zip(polygon, following, strict=True))) / 2
+
+
+def clip_polygon(polygon: Sequence[np.ndarray], start: np.ndarray, end: np.ndarray) -> list[np.ndarray]:
+    """The part of a convex polygon on the inner side of an edge of a clockwise one."""
+    edge = end - start
+    sides = [edge[1] * (corner[0] - start[0]) - edge[0] * (corner[1] - start[1]) for corner in polygon]
+    clipped = []
+    for i, (corner, side) in enumerate(zip(polygon, sides, strict=True)):
+        j = (i + 1) % len(polygon)
+        if side >= 0:
+            clipped.append(corner)
+        if side * sides[j] < 0:
+            clipped.append(corner + side / (side - sides[j]) * (polygon[j] - corner))
+    return clipped
+
+
+def turned_intersection_over_union(a: Sequence[float], b: Sequence[float]) -> float:
+    """The overlap of two rectangles (center y, center x, height, width, angle)."""
+    intersection = rectangle_intersection(a, b)
+    return intersection / (float(a[2] * a[3]) + float(b[2] * b[3]) - intersection)
