@@ -13,13 +13,15 @@ from jaxtyping import ArrayLike, Shaped
 
 from ._candidates import fitting_poses, group_by_shape, suppress_overlaps, top_candidates
 from ._matches import Matches
+from ._non_max_suppression import Kept, non_max_suppression
 from ._peaks import Peaks, peaks
 from ._pose_maxima import best_poses
+from ._rectangles import Rectangles
 from ._typing import Scalar, Score
 from ._validation import as_floats, as_scalar, check_bool, check_int, check_shape
 from .matching import normalized_squared_difference, squared_difference, zncc
 
-__all__ = ["Matches", "Peaks", "find", "peaks"]
+__all__ = ["Kept", "Matches", "Peaks", "Rectangles", "find", "non_max_suppression", "peaks"]
 
 
 def find(
