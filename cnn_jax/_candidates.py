@@ -16,7 +16,7 @@ from ._non_max_suppression import non_max_suppression
 from ._peaks import top_local_maxima
 from ._pose_maxima import PoseMaxima
 from ._poses import Pose, make_pose
-from ._rectangles import Rectangles
+from ._rectangles import make_rectangles
 from ._validation import as_floats, broadcast_mask, check_shape
 
 # Local maxima of each feature that take part in non-maximum suppression.
@@ -120,7 +120,7 @@ def suppress_overlaps(
     """The best `top_k` candidates of at least `min_score` after non-maximum suppression."""
     merged = Matches(*(jnp.concatenate(fields) for fields in zip(*candidates, strict=True)))
     center = merged.center
-    boxes = Rectangles(center[:, 0], center[:, 1], merged.template_height, merged.template_width, merged.angle)
+    boxes = make_rectangles(center[:, 0], center[:, 1], merged.template_height, merged.template_width, merged.angle)
     scores = jnp.where(merged.score >= min_score.astype(merged.score.dtype), merged.score, -jnp.inf)
     classes = merged.feature if per_feature else None
     kept, found = non_max_suppression(boxes, scores, max_overlap=max_overlap, top_k=top_k, classes=classes)

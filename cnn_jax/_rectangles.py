@@ -14,16 +14,19 @@ CORNER_SIGNS = ((-1, -1), (-1, 1), (1, 1), (1, -1))
 
 
 class Rectangles(NamedTuple):
-    """Rectangles in an image whose rows grow downwards: centers and sides in pixels, angles in radians.
-
-    A rectangle of angle 0 is upright. The angle grows counterclockwise as seen.
-    """
+    """Turned rectangles in an image: centers and sides in pixels, and the angle's cosine and sine."""
 
     y: Float[Array, "..."]
     x: Float[Array, "..."]
     height: Float[Array, "..."]
     width: Float[Array, "..."]
-    angle: Float[Array, "..."]
+    cos: Float[Array, "..."]
+    sin: Float[Array, "..."]
+
+
+def make_rectangles(y: Array, x: Array, height: Array, width: Array, angle: Array) -> Rectangles:
+    """Rectangles of these angles: radians, counterclockwise as seen. A rectangle of angle 0 is upright."""
+    return Rectangles(y, x, height, width, *cos_and_sin(angle))
 
 
 def cos_and_sin(angle: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
@@ -68,19 +71,17 @@ def intersection_area(one: Rectangles, others: Rectangles) -> Float[Array, " n"]
       units in the last place of the product of the diagonals: so that rounding does not let rectangles overlap that
       touch. The coordinates' magnitude adds no error.
     """
-    cos_one, sin_one = cos_and_sin(one.angle)
-    cos_others, sin_others = cos_and_sin(others.angle)
     down = others.y - one.y
     right = others.x - one.x
-    y = cos_one * down + sin_one * right
-    x = cos_one * right - sin_one * down
-    cos = cos_others * cos_one + sin_others * sin_one
-    sin = sin_others * cos_one - cos_others * sin_one
+    y = one.cos * down + one.sin * right
+    x = one.cos * right - one.sin * down
+    cos = others.cos * one.cos + others.sin * one.sin
+    sin = others.sin * one.cos - others.cos * one.sin
     corners = [(y + dy, x + dx) for dy, dx in corner_offsets(others.height, others.width, cos, sin)]
     area = jnp.zeros_like(y)
     for start, end in zip(corners, corners[1:] + corners[:1], strict=True):
         area -= _integral_of_clipped_edge(start, end, one.height / 2, one.width / 2)
-    turns = jnp.abs(cos_one * sin_one) + jnp.abs(cos_others * sin_others)  # 0 for two upright rectangles
+    turns = jnp.abs(one.cos * one.sin) + jnp.abs(others.cos * others.sin)  # 0 for two upright rectangles
     diagonals = jnp.hypot(one.height, one.width) * jnp.hypot(others.height, others.width)
     rounding = CORNER_ULPS * jnp.finfo(area.dtype).eps * turns * diagonals
     smaller = jnp.minimum(one.height * one.width, others.height * others.width)

@@ -1,12 +1,15 @@
 """Candidates of `find`: templates grouped by shape, and matches after suppression. See also test_search."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax._candidates import group_by_shape, suppress_overlaps
+from cnn_jax import _candidates
+from cnn_jax._candidates import group_by_shape
 from cnn_jax._matches import Matches
 
+suppress_overlaps = jax.jit(_candidates.suppress_overlaps, static_argnames=("top_k", "per_feature"))
 SMALL, LARGE = np.zeros((2, 3), np.float32), np.ones((4, 3), np.float32)
 
 
@@ -39,7 +42,9 @@ def candidates(y, score, feature=0):
 
 
 def test_the_best_of_overlapping_candidates_stays():
-    matches = suppress_overlaps([candidates([0.0, 1.0], [0.8, 0.9]), candidates([9.0], [0.7])], jnp.array(0.5), 0.25, 3)
+    matches = suppress_overlaps(
+        [candidates([0.0, 1.0], [0.8, 0.9]), candidates([9.0], [0.7])], jnp.array(0.5), 0.25, top_k=3
+    )
     assert matches.valid.tolist() == [True, True, False]
     assert matches.y.tolist() == [1, 9, 0]
     assert matches.feature.tolist() == [0, 0, -1]
@@ -47,19 +52,19 @@ def test_the_best_of_overlapping_candidates_stays():
 
 
 def test_matches_that_do_not_fit_into_top_k_are_counted():
-    matches = suppress_overlaps([candidates([0.0, 4.0, 8.0, 9.0], [0.8, 0.9, 0.7, 0.6])], jnp.array(0.5), 0.25, 1)
+    matches = suppress_overlaps([candidates([0.0, 4.0, 8.0, 9.0], [0.8, 0.9, 0.7, 0.6])], jnp.array(0.5), 0.25, top_k=1)
     assert matches.y.tolist() == [4]
     assert (matches.found.shape, matches.found.dtype, int(matches.found)) == ((), jnp.int32, 3)
 
 
 def test_features_can_be_suppressed_each_by_itself():
     both = [candidates([0.0, 1.0], [0.8, 0.9]), candidates([1.0], [0.7], feature=1)]
-    assert suppress_overlaps(both, jnp.array(0.5), 0.25, 3).feature.tolist() == [0, -1, -1]
-    by_itself = suppress_overlaps(both, jnp.array(0.5), 0.25, 3, per_feature=True)
+    assert suppress_overlaps(both, jnp.array(0.5), 0.25, top_k=3).feature.tolist() == [0, -1, -1]
+    by_itself = suppress_overlaps(both, jnp.array(0.5), 0.25, top_k=3, per_feature=True)
     assert by_itself.feature.tolist() == [0, 1, -1]
     assert by_itself.found == 2
 
 
 def test_candidates_below_the_least_score_are_no_matches():
-    matches = suppress_overlaps([candidates([0.0, 9.0], [0.8, 0.4])], jnp.array(0.5), 0.25, 2)
+    matches = suppress_overlaps([candidates([0.0, 9.0], [0.8, 0.4])], jnp.array(0.5), 0.25, top_k=2)
     assert matches.valid.tolist() == [True, False]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from jax.sharding import Mesh, PartitionSpec
 
-from cnn_jax._non_max_suppression import MAX_COUNT, non_max_suppression
-from cnn_jax._rectangles import Rectangles
+from cnn_jax._non_max_suppression import MAX_FOUND, TILE, non_max_suppression
+from cnn_jax._rectangles import make_rectangles
 from tests.helpers.oracles import intersection_over_union, seeds, turned_intersection_over_union
 
 TOP_K = 8
@@ -44,7 +44,7 @@ def suppress():
     run = jax.jit(partial(non_max_suppression, top_k=TOP_K))
 
     def run_on_rows(rectangles, scores, max_overlap, classes):
-        boxes = Rectangles(*np.asarray(rectangles, np.float32).T)
+        boxes = make_rectangles(*np.asarray(rectangles, np.float32).T)
         scores = np.asarray(scores, np.float32)
         kept = run(boxes, scores, max_overlap=np.float32(max_overlap), classes=np.asarray(classes))
         return kept.indices.tolist(), int(kept.found)
@@ -115,16 +115,33 @@ def test_no_box_is_kept_if_no_score_is_finite(suppress):
 def column(count):
     """Boxes below each other, the best first, and their scores."""
     boxes = upright([[4 * i, 0, 4, 4] for i in range(count)])
-    return Rectangles(*jnp.array(boxes, jnp.float32).T), -jnp.arange(count, dtype=jnp.float32)
+    return make_rectangles(*jnp.array(boxes, jnp.float32).T), -jnp.arange(count, dtype=jnp.float32)
 
 
 def test_the_count_ends_at_its_limit_and_indices_do_not():
     suppress = jax.jit(non_max_suppression, static_argnames="top_k")
-    boxes, scores = column(MAX_COUNT + 20)
-    assert suppress(boxes, scores, max_overlap=0.0, top_k=1).found == MAX_COUNT
-    kept = suppress(boxes, scores, max_overlap=0.0, top_k=MAX_COUNT + 10)
-    assert kept.found == MAX_COUNT + 10
-    assert kept.indices.tolist() == list(range(MAX_COUNT + 10))
+    boxes, scores = column(MAX_FOUND + 20)
+    assert suppress(boxes, scores, max_overlap=0.0, top_k=1).found == MAX_FOUND
+    kept = suppress(boxes, scores, max_overlap=0.0, top_k=MAX_FOUND + 10)
+    assert kept.found == MAX_FOUND + 10
+    assert kept.indices.tolist() == list(range(MAX_FOUND + 10))
+
+
+def test_boxes_of_many_tiles_are_suppressed_alike():
+    """Every second box is left out, the others overlap their neighbors by half."""
+    count = 4 * TILE + 3
+    boxes = make_rectangles(*jnp.array(upright([[i, 0, 4, 4] for i in range(count)]), jnp.float32).T)
+    scores = np.full(count, -np.inf, np.float32)
+    scores[::2] = np.random.default_rng(0).permutation(len(scores[::2]))
+    kept = jax.jit(partial(non_max_suppression, max_overlap=0.0, top_k=900))(boxes, scores)
+    want = []
+    is_free = np.isfinite(scores)
+    for index in np.argsort(-scores, stable=True):
+        if is_free[index]:
+            want.append(int(index))
+            is_free[max(index - 3, 0) : index + 4] = False
+    assert kept.indices[: len(want)].tolist() == want[:900]
+    assert kept.found == min(len(want), MAX_FOUND)
 
 
 def test_batches_on_devices_keep_what_single_runs_keep():

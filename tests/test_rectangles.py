@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnn_jax._rectangles import Rectangles, cos_and_sin, intersection_area
+from cnn_jax._rectangles import cos_and_sin, intersection_area, make_rectangles
 from tests.helpers.oracles import rectangle_corners, rectangle_intersection, seeds
 
 COUNT = 16
@@ -19,7 +19,7 @@ ANGLES = [i * math.pi / 4 for i in range(-8, 9)]
 @pytest.fixture(scope="module")
 def areas():
     """Intersections of the first of `COUNT` rectangles (y, x, height, width, angle) with all of them."""
-    run = jax.jit(lambda rows: intersection_area(Rectangles(*rows[0]), Rectangles(*rows.T)))
+    run = jax.jit(lambda rows: intersection_area(make_rectangles(*rows[0]), make_rectangles(*rows.T)))
 
     def pad_and_run(rows):
         rows = np.asarray(rows, np.float32)
