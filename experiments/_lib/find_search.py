@@ -1,6 +1,5 @@
 """Search for `experiments.find`: `cnn_jax.find` compiled for batches of pictures, on one device or many."""
 
-import inspect
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -62,7 +61,6 @@ def make_search(
 
 def compile_search(templates: Templates, mesh: Mesh | None, arguments: dict[str, Any]) -> Search:
     """`cnn_jax.find` as a function of a stack of pictures, compiled once per size."""
-    arguments = {k: v for k, v in arguments.items() if k in inspect.signature(cnn_jax.find).parameters}  # TEMPORARY
     masks = templates.masks if any(mask is not None for mask in templates.masks) else None
 
     def find(picture: jax.Array) -> Outlined:
