@@ -126,7 +126,7 @@ def check_template(path: Path, feature: np.ndarray, count: np.ndarray, score: st
     """Raises ValueError if a template has nothing to compare."""
     if not count.any():
         raise ValueError(f"{path}: the mask excludes every pixel")
-    if score == "zncc" and np.ptp(feature[count]) == 0:
+    if score == "zncc" and np.ptp(feature[count], axis=0).max() == 0:  # of one color
         raise ValueError(
             f"{path}: the template is constant, for which zncc is undefined; use --score squared_difference"
         )
