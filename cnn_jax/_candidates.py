@@ -1,128 +1,197 @@
-"""The candidates of `find`: templates of one shape, their poses, and the suppression of overlapping matches."""
+"""The candidates of `find`: groups of features that share programs, their local maxima, and their suppression."""
 
-import collections
-import functools
-import itertools
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Shaped
+from jaxtyping import Array, Bool, Shaped
 
 from ._matches import Matches
 from ._non_max_suppression import non_max_suppression
-from ._peaks import top_local_maxima
-from ._pose_maxima import PoseMaxima
-from ._poses import Pose, make_pose
+from ._pose_maxima import MAX_CANDIDATES, Bank, Candidates, Ranking, Scoring, pose_candidates, rank_of
+from ._poses import MIN_FILLED_FRACTION, Canvas, PoseTable, plan_poses
 from ._rectangles import make_rectangles
-from ._validation import as_floats, broadcast_mask, check_shape
+from ._search_inputs import AnyArray, Stack
+from ._typing import Score
+from ._validation import as_floats
 
-# Local maxima of each feature that take part in non-maximum suppression.
+# Local maxima of each feature that take part in non-maximum suppression: at least 32 top_k, and these if they are few.
 CANDIDATES_PER_MATCH = 32
-MIN_CANDIDATES = 4096
-Template = Shaped[ArrayLike, "..."]  # a feature, or its mask
+MAX_CANDIDATES_PER_FEATURE = 4096
+# Shapes of features that have a program each. More are drawn on shared canvases.
+MAX_SEPARATE_SHAPES = 2
 
 
-class TemplateGroup(NamedTuple):
-    """Features of one shape, and their indices among all features."""
+class Group(NamedTuple):
+    """Features of similar shape, in arrays of one shape: the data of a compiled search."""
 
-    indices: list[int]
-    templates: Array
-    """(K, h, w, *C)."""
-    masks: Array | None
-    """Weights of their pixels, of the same shape."""
-
-
-def group_by_shape(
-    features: Template | Sequence[Template], mask: Template | Sequence[Template | None] | None, rank: int
-) -> list[TemplateGroup]:
-    """Checks the features and masks of `find`, and stacks those of one shape and dtype."""
-    masks: list[Template | None]
-    if not isinstance(features, list | tuple) and jnp.ndim(cast(ArrayLike, features)) == rank:
-        templates = [cast(Template, features)]
-        masks = [cast(Template | None, mask)]
-    else:  # a sequence, or a bank: an array that holds one feature after another
-        templates = list(cast(Sequence[Template], features))
-        masks = [None] * len(templates) if mask is None else list(cast(Sequence[Template | None], mask))
-    if len(templates) == 0 or len(masks) != len(templates):
-        raise ValueError(
-            "features: expected at least one feature and one mask per feature, "
-            f"got {len(templates)} features and {len(masks)} masks"
-        )
-    groups = collections.defaultdict(list)
-    for index, (feature, weights) in enumerate(zip(templates, masks, strict=True)):
-        (template,) = as_floats(features=feature)
-        check_shape("features", template, "h w C" if rank == 3 else "h w")
-        template_mask = None if weights is None else broadcast_mask(weights, template.shape)
-        mask_dtype = None if template_mask is None else template_mask.dtype
-        groups[template.shape, template.dtype, mask_dtype].append((index, template, template_mask))
-    return [_stack_group(members) for members in groups.values()]
+    indices: np.ndarray
+    """Their indices among all features."""
+    templates: AnyArray
+    """(K, h, w, *C), or (h, w, *C) for one feature."""
+    masks: AnyArray | None
+    """Weights of their pixels, with or without the axis of channels."""
+    sizes: np.ndarray
+    """Rows and columns of each feature, (K, 2)."""
+    table: PoseTable
 
 
-def _stack_group(members: list[tuple[int, Array, Array | None]]) -> TemplateGroup:
-    indices, templates, masks = zip(*members, strict=True)
-    return TemplateGroup(list(indices), jnp.stack(templates), None if masks[0] is None else jnp.stack(masks))
+def make_groups(
+    stacks: Sequence[Stack], image_size: Sequence[int], scales: Sequence[float], angles: Sequence[float]
+) -> tuple[tuple[Group, ...], tuple[tuple[Canvas, ...], ...]]:
+    """Groups features and plans their poses: groups, and the canvases of each; none if no feature fits anywhere."""
+    groups = []
+    canvases = []
+    for members in _group_by_kind(stacks):
+        for similar in _group_by_size(members):
+            group, group_canvases = _make_group(similar, image_size, scales, angles)
+            if group_canvases:
+                groups.append(group)
+                canvases.append(group_canvases)
+    return tuple(groups), tuple(canvases)
 
 
-def fitting_poses(
-    template_size: Sequence[int], image_size: Sequence[int], scales: Sequence[float], angles: Sequence[float]
-) -> list[Pose]:
-    """All poses whose boxes fit into the image; those of one scale are consecutive."""
-    poses = [make_pose(template_size, scale, angle) for scale, angle in itertools.product(scales, angles)]
-    return [pose for pose in poses if pose.box[0] <= image_size[0] and pose.box[1] <= image_size[1]]
+def _group_by_kind(stacks: Sequence[Stack]) -> list[list[Stack]]:
+    """Features of one dtype and one kind of mask."""
+    kinds: dict[object, list[Stack]] = {}
+    for stack in stacks:
+        mask = stack.masks
+        mask_kind = None if mask is None else (mask.dtype, mask.ndim - stack.templates.ndim)
+        kinds.setdefault((stack.templates.dtype, mask_kind), []).append(stack)
+    return list(kinds.values())
 
 
-def top_candidates(
-    maxima: PoseMaxima, feature_indices: Sequence[int], poses: Sequence[Pose], top_k: int, subpixel: bool
-) -> Matches:
-    """The highest local maxima of each feature, as matches before non-maximum suppression."""
-    count = max(MIN_CANDIDATES, CANDIDATES_PER_MATCH * top_k)
-    of_feature = functools.partial(_feature_candidates, poses=poses, count=count, subpixel=subpixel)
-    candidates = jax.vmap(of_feature)(maxima, jnp.array(feature_indices, jnp.int32))
-    return Matches(*(field.ravel() for field in candidates))
+def _group_by_size(stacks: Sequence[Stack]) -> list[list[Stack]]:
+    """Features of one shape, or of sides that differ at most by `MIN_FILLED_FRACTION` if there are many shapes."""
+    by_shape: dict[tuple[int, ...], list[Stack]] = {}
+    for stack in sorted(stacks, key=lambda stack: stack.shape[:2], reverse=True):
+        by_shape.setdefault(stack.shape, []).append(stack)
+    if len(by_shape) <= MAX_SEPARATE_SHAPES:
+        return list(by_shape.values())
+    groups: list[list[Stack]] = []
+    for members in by_shape.values():
+        for group in groups:
+            sides = np.array([stack.shape[:2] for stack in [*group, members[0]]])
+            if (sides.min(axis=0) >= MIN_FILLED_FRACTION * sides.max(axis=0)).all():
+                group.extend(members)
+                break
+        else:
+            groups.append(list(members))
+    return groups
 
 
-def _feature_candidates(
-    maxima: PoseMaxima, feature_index: Array, *, poses: Sequence[Pose], count: int, subpixel: bool
-) -> Matches:
-    """The `count` highest local maxima of one feature's maps (H, W)."""
-    dtype = maxima.score.dtype
-    index, score = top_local_maxima(maxima.score, (1, 1), count)
-    pose_index, dy, dx = (field.ravel()[index] for field in (maxima.pose, maxima.dy, maxima.dx))
-    boxes = np.array([pose.box for pose in poses])
-    height, width = jnp.array(boxes, dtype)[pose_index].T
-    sizes = np.array([pose.size for pose in poses])
-    template_height, template_width = jnp.array(sizes, dtype)[pose_index].T
-    row, column = jnp.divmod(index, maxima.score.shape[1])
-    y = row.astype(dtype) - (height - 1) // 2
-    x = column.astype(dtype) - (width - 1) // 2
-    return Matches(
-        y=y + dy if subpixel else y,
-        x=x + dx if subpixel else x,
-        score=score,
-        feature=jnp.full_like(index, feature_index),
-        scale=jnp.array([pose.scale for pose in poses], dtype)[pose_index],
-        angle=jnp.array([pose.angle for pose in poses], dtype)[pose_index],
-        height=height,
-        width=width,
-        valid=score > -jnp.inf,
-        template_height=template_height,
-        template_width=template_width,
-        found=jnp.zeros_like(index),
+def _make_group(
+    stacks: Sequence[Stack], image_size: Sequence[int], scales: Sequence[float], angles: Sequence[float]
+) -> tuple[Group, tuple[Canvas, ...]]:
+    sizes = np.array([stack.shape[:2] for stack in stacks for _ in stack.indices])
+    frame = tuple(sizes.max(axis=0).tolist())
+    masks = [stack.masks for stack in stacks if stack.masks is not None]
+    table, canvases = plan_poses(sizes, image_size, scales, angles)
+    group = Group(
+        indices=np.concatenate([stack.indices for stack in stacks]),
+        templates=_join([stack.templates for stack in stacks], stacks, frame),
+        masks=_join(masks, stacks, frame) if masks else None,
+        sizes=sizes,
+        table=table,
     )
+    return group, canvases
+
+
+def _join(arrays: Sequence[AnyArray], stacks: Sequence[Stack], frame: tuple[int, ...]) -> AnyArray:
+    """Arrays of several features as one array (K, *frame, *C), the missing pixels 0; a single array as it is."""
+    if len(arrays) == 1:
+        return arrays[0]
+    numpy = np if all(isinstance(array, np.ndarray) for array in arrays) else jnp
+
+    def framed(array: AnyArray, stack: Stack) -> AnyArray:
+        missing = [(0, n - side) for n, side in zip(frame, stack.shape[:2], strict=True)]
+        axes = [(0, 0)] * (array.ndim - 2)
+        return numpy.pad(array, [*missing, *axes]) if any(after for _, after in missing) else array
+
+    return numpy.stack([framed(array, stack) for array, stack in zip(arrays, stacks, strict=True)])
+
+
+class MatchOptions(NamedTuple):
+    """The static options of a search. It is hashable, an argument of a compiled program."""
+
+    score: Score
+    ranking: Ranking
+    top_k: int
+    subpixel: bool
+    per_feature: bool
+
+
+def group_candidates(
+    image: Shaped[Array, "H W *C"],
+    group: Group,
+    canvases: tuple[Canvas, ...],
+    options: MatchOptions,
+    feature_count: int,
+    allowed: Bool[Array, "H W"] | None,
+) -> Matches:
+    """The highest local maxima of each feature of a group, as matches before non-maximum suppression."""
+    count = len(group.indices)
+    channels = image.shape[2:]
+    (templates,) = as_floats(features=group.templates)
+    templates = templates.reshape(count, *templates.shape[templates.ndim - 2 - len(channels) :])
+    masks = None
+    if group.masks is not None:
+        masks = jnp.asarray(group.masks)
+        masks = masks if jnp.issubdtype(masks.dtype, jnp.floating) else masks != 0
+        is_plain = masks.ndim == group.templates.ndim - len(channels)
+        masks = masks.reshape(*templates.shape[:3], *[1 if is_plain else n for n in channels])
+        masks = jnp.broadcast_to(masks, templates.shape)
+    bank = Bank(templates, masks, jnp.asarray(group.sizes))
+    per_feature = min(MAX_CANDIDATES_PER_FEATURE, MAX_CANDIDATES // feature_count)
+    scoring = Scoring(options.score, options.ranking, max(per_feature, CANDIDATES_PER_MATCH * options.top_k))
+    candidates = pose_candidates(image, bank, group.table, canvases, scoring, allowed)
+    return _as_matches(candidates, group, options.subpixel)
+
+
+def _as_matches(candidates: Candidates, group: Group, subpixel: bool) -> Matches:
+    """Candidates as matches, flat. `valid` says which are there."""
+    dtype = candidates.rank.dtype
+    table = group.table
+    pose = candidates.pose
+    numbers = jnp.broadcast_to(jnp.arange(len(pose))[:, None], pose.shape)
+    at = (numbers, pose) if table.size.ndim == 3 else pose
+    height, width = jnp.moveaxis(jnp.asarray(table.box)[at], -1, 0)
+    template_height, template_width = jnp.moveaxis(jnp.asarray(table.size)[at], -1, 0)
+    y = (candidates.row - (height - 1) // 2).astype(dtype)
+    x = (candidates.column - (width - 1) // 2).astype(dtype)
+    matches = Matches(
+        y=y + candidates.dy if subpixel else y,
+        x=x + candidates.dx if subpixel else x,
+        score=candidates.score,
+        feature=jnp.broadcast_to(jnp.asarray(group.indices, jnp.int32)[:, None], pose.shape),
+        scale=jnp.asarray(table.scale, dtype)[pose],
+        angle=jnp.asarray(table.angle, dtype)[pose],
+        height=height.astype(dtype),
+        width=width.astype(dtype),
+        valid=candidates.rank > -jnp.inf,
+        template_height=template_height.astype(dtype),
+        template_width=template_width.astype(dtype),
+        found=jnp.zeros_like(pose),
+    )
+    return Matches(*(field.ravel() for field in matches))
 
 
 def suppress_overlaps(
-    candidates: Sequence[Matches], min_score: Array, max_overlap: float, top_k: int, per_feature: bool = False
+    candidates: Sequence[Matches],
+    least_rank: Array,
+    max_overlap: Array | float,
+    options: MatchOptions,
 ) -> Matches:
-    """The best `top_k` candidates of at least `min_score` after non-maximum suppression."""
+    """The best `top_k` candidates of at least some rank after non-maximum suppression."""
     merged = Matches(*(jnp.concatenate(fields) for fields in zip(*candidates, strict=True)))
     center = merged.center
     boxes = make_rectangles(center[:, 0], center[:, 1], merged.template_height, merged.template_width, merged.angle)
-    scores = jnp.where(merged.score >= min_score.astype(merged.score.dtype), merged.score, -jnp.inf)
-    classes = merged.feature if per_feature else None
-    kept, found = non_max_suppression(boxes, scores, max_overlap=max_overlap, top_k=top_k, classes=classes)
+    ranks = rank_of(merged.score, options.ranking)
+    is_candidate = merged.valid & (ranks >= least_rank.astype(ranks.dtype))
+    ranks = jnp.where(is_candidate, ranks, -jnp.inf)
+    classes = merged.feature if options.per_feature else None
+    kept, found = non_max_suppression(boxes, ranks, max_overlap=max_overlap, top_k=options.top_k, classes=classes)
     matches = Matches(*(jnp.where(kept >= 0, field[kept], jnp.zeros_like(field[kept])) for field in merged))
     return matches._replace(feature=jnp.where(matches.valid, matches.feature, -1), found=found)

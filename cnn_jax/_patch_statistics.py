@@ -4,7 +4,8 @@ An image is (H, W, C). A feature, a mask or a kernel is (h, w, C). A map has one
 holds weights m; the mask None is 1 everywhere. No argument is checked here: `_score_inputs` has done that.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from ._padding import NO_PADDING
 from ._reduce_windows import add, reduce_windows
 from ._typing import Pair
 from ._xla import no_fusion
+
+Out = TypeVar("Out")
 
 # Clipping limit of standardized pixels, in units of the image's scale: sums of their squares do not overflow.
 CLIP_LIMIT = 2.0**50
@@ -55,6 +58,16 @@ def patch_dots(image: Array, kernel: Array, options: CorrelateOptions, *, diviso
     return out[..., 0]
 
 
+def channel_dots(image: Array, kernels: Sequence[Array], options: CorrelateOptions) -> Array:
+    """Dot products of every patch with some kernels, channel by channel: maps (C, K, H', W')."""
+
+    def dots_of_channel(channel: Array, *kernels: Array) -> Array:
+        bank = jnp.stack(kernels)[..., None]
+        return jax.vmap(lambda kernel: patch_dots(channel[..., None], kernel, options))(bank)
+
+    return map_channels(dots_of_channel, image, *kernels)
+
+
 def patch_sums(pixels: Array, window: Pair, stride: Pair) -> Array:
     """Sum over every patch of an array (H, W): a map."""
     return reduce_windows(pixels, window, stride, NO_PADDING, 0, add)
@@ -69,20 +82,22 @@ def patch_energy(image: Array, mask: Array | None, window: Pair, options: Correl
 
 
 def patch_moments(image: Array, window: Pair, stride: Pair) -> Moments:
-    """Moments of every patch over its h w C pixels, without a mask: two maps."""
+    """Moments of every channel of every patch, without a mask: two arrays (C, H', W')."""
 
     def channel_moments(channel: Array) -> Moments:
         pixels = Moments(channel, jnp.zeros_like(channel))
         return reduce_windows(pixels, window, stride, NO_PADDING, 0, merge_moments)
 
-    channels = jnp.moveaxis(image, -1, 0)
-    means, squared_deviations = jax.vmap(channel_moments)(channels)
-    if len(channels) == 1:
-        return Moments(means[0], squared_deviations[0])
-    # Exact if all means are equal, so that a constant patch has no squared deviations.
-    mean = means[0] + (means - means[:1]).mean(axis=0)
-    between_channels = ((means - mean[None]) ** 2).sum(axis=0) * (window[0] * window[1])
-    return Moments(mean, squared_deviations.sum(axis=0) + between_channels)
+    return map_channels(channel_moments, image)
+
+
+def map_channels(function: Callable[..., Out], *arrays: Array) -> Out:
+    """`function(channel, ...)` of every channel of some arrays (H, W, C), stacked along a new first axis."""
+    channels = tuple(jnp.moveaxis(array, -1, 0) for array in arrays)
+    if len(channels[0]) == 1:
+        return jax.tree.map(lambda out: out[None], function(*(array[0] for array in channels)))
+    # A scan: its time to compile does not grow with the channels, and a correlation chooses its method for all images.
+    return lax.map(lambda channel: function(*channel), channels)
 
 
 def merge_moments(a: Moments, b: Moments, count_a: int, count_b: int) -> Moments:
@@ -139,17 +154,22 @@ def total_squared_weight(feature: Array, mask: Array | None) -> Array:
 
 
 def center_feature(feature: Array, mask: Array | None) -> Array:
-    """The feature minus its mean Σ m f / Σ m; exactly 0 if the feature is constant under the mask."""
+    """The feature minus the mean Σ m f / Σ m of each channel; exactly 0 where a channel is constant under the mask."""
     weights = jnp.ones_like(feature) if mask is None else mask
     is_counted = weights != 0
-    largest = lax.stop_gradient(jnp.where(is_counted, feature, -jnp.inf).max())
-    # Subtracting the largest pixel first makes a constant feature exactly 0.
+    largest = lax.stop_gradient(_over_pixels(jnp.max, jnp.where(is_counted, feature, -jnp.inf)))
+    # Subtracting the largest pixel first makes a constant channel exactly 0.
     feature = jnp.where(is_counted, feature - jnp.where(jnp.isneginf(largest), 0, largest), 0)
-    total_weight = jnp.where(is_counted, weights, 0).sum()
+    total_weight = _over_pixels(jnp.sum, jnp.where(is_counted, weights, 0))
     for _ in range(2):  # the second pass removes the rounding error of the first
-        mean = (weights * feature).sum() / jnp.where(total_weight != 0, total_weight, 1)
+        mean = _over_pixels(jnp.sum, weights * feature) / jnp.where(total_weight != 0, total_weight, 1)
         feature = jnp.where(is_counted, feature - mean, 0)
     return feature
+
+
+def _over_pixels(reduce: Callable[..., Array], feature: Array) -> Array:
+    """A reduction over the pixels of each channel, (1, 1, C)."""
+    return reduce(feature, axis=(0, 1), keepdims=True)
 
 
 def scale_to_unit_magnitude(feature: Array, mask: Array | None) -> tuple[Array, Array]:
@@ -164,33 +184,37 @@ def scale_to_unit_magnitude(feature: Array, mask: Array | None) -> tuple[Array, 
 
 
 def robust_location_and_scale(image: Array, *, centered: bool) -> tuple[Array, Array]:
-    """An image's typical brightness, or 0 unless centered, and typical deviation from it; no gradient passes.
+    """The typical brightness of each channel, (1, 1, C), or 0 unless centered, and the typical deviation from it.
 
     Both are medians over rows of means within rows, so that single pixels hardly change them. Pixels that are not
-    finite are left out.
+    finite are left out. No gradient passes.
     """
     image = lax.stop_gradient(image)
     row_step = -(-image.shape[0] // MAX_SAMPLES_PER_AXIS)
     column_step = -(-image.shape[1] // MAX_SAMPLES_PER_AXIS)
     sample = image[::row_step, ::column_step]
-    rows = sample.reshape(len(sample), -1)
-    is_finite = jnp.isfinite(rows)
-    finite_counts = is_finite.sum(axis=1).astype(rows.dtype)
-    row_count = jnp.maximum((finite_counts > 0).sum(), 1)
-
-    def median_of_row_means(rows: Array) -> Array:
-        means = jnp.where(is_finite, rows / jnp.maximum(finite_counts, 1)[:, None], 0).sum(axis=1)
-        ordered = jnp.sort(jnp.where(finite_counts > 0, means, jnp.inf))
-        median = (ordered[(row_count - 1) // 2] + ordered[row_count // 2]) / 2
-        return jnp.where(jnp.isfinite(median), median, 0)
-
-    location = median_of_row_means(rows) if centered else jnp.zeros((), rows.dtype)
-    deviation = median_of_row_means(jnp.abs(rows - location))
-    largest = _largest_deviation(image, location)
+    is_finite = jnp.isfinite(sample)
+    if centered:
+        location = map_channels(_median_of_row_means, sample, is_finite)[None, None]
+    else:
+        location = jnp.zeros((1, 1, image.shape[2]), image.dtype)
+    rows = len(sample), -1
+    deviation = _median_of_row_means(jnp.abs(sample - location).reshape(rows), is_finite.reshape(rows))
+    largest = map_channels(_largest_deviation, image, location).max()
     scale_if_mostly_flat = jnp.where(largest > 0, largest, 1)
     # At least the largest deviation over the clipping limit: bright objects in a mostly dark image are not clipped.
     scale = jnp.where(deviation > 0, jnp.maximum(deviation, largest / CLIP_LIMIT), scale_if_mostly_flat)
     return location, scale
+
+
+def _median_of_row_means(rows: Array, is_finite: Array) -> Array:
+    """The median over rows of the mean of each row's finite numbers; 0 if it overflows or no number is finite."""
+    finite_counts = is_finite.sum(axis=1).astype(rows.dtype)
+    row_count = jnp.maximum((finite_counts > 0).sum(), 1)
+    means = jnp.where(is_finite, rows / jnp.maximum(finite_counts, 1)[:, None], 0).sum(axis=1)
+    ordered = jnp.sort(jnp.where(finite_counts > 0, means, jnp.inf))
+    median = (ordered[(row_count - 1) // 2] + ordered[row_count // 2]) / 2
+    return jnp.where(jnp.isfinite(median), median, 0)
 
 
 def standardize_image(image: Array, location: Array, scale: Array) -> Array:
@@ -204,8 +228,9 @@ def standardize_image(image: Array, location: Array, scale: Array) -> Array:
     return no_fusion(standardize, image, location, scale)
 
 
-def _largest_deviation(image: Array, location: Array) -> Array:
-    """The largest distance of a finite pixel from the location; 0 if it overflows."""
-    finite_image = jnp.where(jnp.isfinite(image), image, location)
-    largest = jnp.maximum(finite_image.max() - location, location - finite_image.min())
+def _largest_deviation(channel: Array, location: Array) -> Array:
+    """The largest distance of a channel's finite pixel from its location, (1, 1); 0 if it overflows."""
+    location = location[0, 0]
+    finite_channel = jnp.where(jnp.isfinite(channel), channel, location)
+    largest = jnp.maximum(finite_channel.max() - location, location - finite_channel.min())
     return jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 0)

@@ -34,7 +34,8 @@ def peaks(
     """Highest local maxima of a score map, the highest first.
 
     A peak is the largest pixel within `min_distance` rows and columns, and larger than at least one of them. Of equal
-    pixels the first in reading order is the peak. Pixels at the border can be peaks, NaN and -inf cannot.
+    pixels the first in reading order is the peak. Pixels at the border can be peaks, NaN and -inf cannot. A constant
+    map has no peak. The only pixel of a 1x1 map, the score of a template as large as its image, is a peak.
 
     Args:
       scores: the map, (H, W).
@@ -68,9 +69,9 @@ def peaks(
     y = row.astype(height.dtype)
     x = column.astype(height.dtype)
     if subpixel:
-        dy, dx = subpixel_offset(score_map)
-        y = y + dy.ravel()[index]
-        x = x + dx.ravel()[index]
+        dy, dx = subpixel_offset(neighborhoods(score_map, (row, column)))
+        y = y + dy
+        x = x + dx
     return Peaks(
         y=jnp.where(valid, y, 0),
         x=jnp.where(valid, x, 0),
@@ -80,63 +81,90 @@ def peaks(
 
 
 def top_local_maxima(scores: Array, distance: Pair, count: int) -> tuple[Array, Array]:
-    """Flat indices and heights of the highest local maxima of a map; height -inf after the last one."""
-    columns = scores.shape[1]
+    """Flat indices and heights of the highest local maxima of a map; height -inf after the last one.
+
+    Local maxima are the peaks of `peaks`. Pixels of NaN count as -inf.
+    """
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
-    heights = jnp.where(_is_local_maximum(scores, distance), scores, -jnp.inf)
+    heights = jnp.where(is_local_maximum(scores, distance), scores, -jnp.inf)
     # Two maxima are further apart than `distance`, so a block holds at most one.
-    block = distance[0] + 1, distance[1] + 1
-    blocks, blocks_across = _split_into_blocks(heights, block)
-    block_count = min(count, len(blocks))
-    best, block_index = lax.top_k(blocks.max(axis=1), block_count)
-    row_in_block, column_in_block = jnp.divmod(blocks.argmax(axis=1)[block_index], block[1])
-    row = row_in_block + block_index // blocks_across * block[0]
-    column = column_in_block + block_index % blocks_across * block[1]
-    missing = (0, count - block_count)
-    return jnp.pad(row * columns + column, missing), jnp.pad(best, missing, constant_values=-jnp.inf)
+    return top_block_maxima(heights, (distance[0] + 1, distance[1] + 1), count)
 
 
-def _is_local_maximum(scores: Array, distance: Pair) -> Array:
-    """Whether a pixel is the first of the largest pixels within the distance, and larger than one of them."""
-    window = 2 * distance[0] + 1, 2 * distance[1] + 1
-    margin = (distance[0], distance[0]), (distance[1], distance[1])
-    index = jnp.arange(scores.size).reshape(scores.shape)
-    padded = jnp.pad(scores, margin, constant_values=-jnp.inf), jnp.pad(index, margin)
-    _, largest_index = reduce_windows(padded, window, (1, 1), NO_PADDING, 0, _first_largest)
-    smallest = reduce_windows(scores, window, (1, 1), margin, jnp.inf, lambda a, b, *_: jnp.minimum(a, b))
-    return (largest_index == index) & (smallest < scores)
+def is_local_maximum(scores: Array, distance: Pair) -> Array:
+    """Whether a pixel is the first of the largest pixels within the distance, and larger than one of them.
+
+    Pixels before it in reading order must be smaller, pixels after it not larger. So no index is compared, and only the
+    first pixel of the map, which has none before it, needs a test that it is larger than one.
+    """
+    if scores.size == 1:
+        return jnp.isfinite(scores)
+    rows, columns = distance
+    height, width = scores.shape
+    padded = jnp.pad(scores, [(rows, rows), (columns, columns)], constant_values=-jnp.inf)
+    of_rows = _window_maxima(padded, (1, 2 * columns + 1))
+    beside = padded[rows : rows + height]
+    before = jnp.maximum(
+        _window_maxima(of_rows[: height + rows - 1], (rows, 1)),
+        _window_maxima(beside[:, : width + columns - 1], (1, columns)),
+    )
+    after = jnp.maximum(
+        _window_maxima(of_rows[rows + 1 :], (rows, 1)),
+        _window_maxima(beside[:, columns + 1 :], (1, columns)),
+    )
+    is_first = (jnp.arange(height) == 0)[:, None] & (jnp.arange(width) == 0)[None, :]
+    is_larger = ~is_first | (scores > scores[: rows + 1, : columns + 1].min())
+    return (scores > before) & (scores >= after) & is_larger
 
 
-def _first_largest(a: tuple[Array, Array], b: tuple[Array, Array], *_: int) -> tuple[Array, Array]:
-    """The larger of two (score, index), the one of smaller index if the scores are equal."""
-    takes_b = (b[0] > a[0]) | ((b[0] == a[0]) & (b[1] < a[1]))
-    return jnp.where(takes_b, b[0], a[0]), jnp.where(takes_b, b[1], a[1])
+def _window_maxima(scores: Array, window: Pair, stride: Pair = (1, 1)) -> Array:
+    return reduce_windows(scores, window, stride, NO_PADDING, -jnp.inf, lambda a, b, *_: jnp.maximum(a, b))
 
 
-def _split_into_blocks(scores: Array, block: Pair) -> tuple[Array, int]:
-    """A map cut into blocks, padded with -inf: (blocks, pixels of a block), and the number of blocks in a row."""
-    down, across = (-(-n // side) for n, side in zip(scores.shape, block, strict=True))
-    missing = [(0, down * block[0] - scores.shape[0]), (0, across * block[1] - scores.shape[1])]
-    padded = jnp.pad(scores, missing, constant_values=-jnp.inf)
-    blocks = padded.reshape(down, block[0], across, block[1]).swapaxes(1, 2)
-    return blocks.reshape(-1, block[0] * block[1]), across
+def top_block_maxima(heights: Array, block: Pair, count: int) -> tuple[Array, Array]:
+    """Flat indices and values of the largest pixels of a map, at most one of a block; -inf after the last one."""
+    down, across = (-(-n // side) for n, side in zip(heights.shape, block, strict=True))
+    missing = [(0, down * block[0] - heights.shape[0]), (0, across * block[1] - heights.shape[1])]
+    padded = jnp.pad(heights, missing, constant_values=-jnp.inf)
+    block_maxima = _window_maxima(padded, block, block)
+    block_count = min(count, down * across)
+    best, block_index = lax.top_k(block_maxima.ravel(), block_count)
+    top = block_index // across * block[0]
+    left = block_index % across * block[1]
+    pixels = padded[
+        top[:, None, None] + jnp.arange(block[0])[None, :, None],
+        left[:, None, None] + jnp.arange(block[1])[None, None, :],
+    ]
+    row_in_block, column_in_block = jnp.divmod(pixels.reshape(block_count, -1).argmax(axis=1), block[1])
+    index = (top + row_in_block) * heights.shape[1] + left + column_in_block
+    unused = (0, count - block_count)
+    return jnp.pad(index, unused), jnp.pad(best, unused, constant_values=-jnp.inf)
 
 
-def subpixel_offset(scores: Array) -> tuple[Array, Array]:
-    """Offset (dy, dx) from every pixel to the maximum of a quadratic fit to its 3x3 neighborhood: two maps.
+def neighborhoods(maps: Array, index: Sequence[Array]) -> Array:
+    """The 3x3 neighborhoods (3, 3, N) of N pixels of maps (..., H, W), -inf outside of a map.
+
+    `index` holds N positions along each axis.
+    """
+    *outer, row, column = index
+    steps = jnp.arange(-1, 2)
+    rows = row[None, None] + steps[:, None, None]
+    columns = column[None, None] + steps[None, :, None]
+    pixels = maps[*(axis[None, None] for axis in outer), rows, columns]
+    is_inside = (rows >= 0) & (rows < maps.shape[-2]) & (columns >= 0) & (columns < maps.shape[-1])
+    return jnp.where(is_inside, pixels, -jnp.inf)
+
+
+def subpixel_offset(neighborhood: Array) -> tuple[Array, Array]:
+    """Offset (dy, dx) from pixels to the maximum of a quadratic fit to their 3x3 neighborhoods (3, 3, ...).
 
     At most half a pixel, and 0 along an axis without a maximum or at the border. The fit has a mixed derivative:
     without it a diagonal ridge would be placed a quarter of a pixel off.
     """
-    height, width = scores.shape
-    padded = jnp.pad(scores, 1, constant_values=-jnp.inf)
-
-    def neighbor(i: int, j: int) -> Array:
-        return padded[1 + i : 1 + i + height, 1 + j : 1 + j + width]
-
-    mixed = (neighbor(1, 1) - neighbor(1, -1) - neighbor(-1, 1) + neighbor(-1, -1)) / 4
-    is_max_y, slope_y, curvature_y = _derivatives(neighbor(-1, 0), scores, neighbor(1, 0))
-    is_max_x, slope_x, curvature_x = _derivatives(neighbor(0, -1), scores, neighbor(0, 1))
+    center = neighborhood[1, 1]
+    mixed = (neighborhood[2, 2] - neighborhood[2, 0] - neighborhood[0, 2] + neighborhood[0, 0]) / 4
+    is_max_y, slope_y, curvature_y = _derivatives(neighborhood[0, 1], center, neighborhood[2, 1])
+    is_max_x, slope_x, curvature_x = _derivatives(neighborhood[1, 0], center, neighborhood[1, 2])
 
     unit = jnp.maximum(-curvature_y, -curvature_x)  # so that products neither overflow nor underflow
     slope_y = slope_y / unit

@@ -1,78 +1,293 @@
-"""Score maps of the best pose: templates scored in every pose, the best kept at every pixel."""
+"""The best poses: templates scored in every pose, and the local maxima of the scores.
 
-import functools
-import itertools
+A loop takes some templates and poses at a time, and keeps only their local maxima. So the memory does not grow with
+their number, and what depends on the image alone is computed once for all of them.
+"""
+
+import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from ._dtypes import accumulation_dtype
-from ._peaks import subpixel_offset
-from ._poses import Pose, rotate_templates
-from ._typing import Score
+from ._peaks import is_local_maximum, neighborhoods, subpixel_offset, top_block_maxima
+from ._poses import Canvas, PoseTable, draw_templates, scale_with_masks
+from ._typing import Pair, Score
+
+Ranking = Literal["highest", "lowest", "magnitude"]  # which scores are the best
+# Elements of the score maps that are computed at a time, unless one map has more.
+CHUNK_ELEMENTS = 2**21
+# Score maps that are computed at a time, at most.
+MAX_CHUNK_MAPS = 64
+# Local maxima of all templates, or of all chunks of poses, that are kept.
+MAX_CANDIDATES = 2**15
+
+
+class Bank(NamedTuple):
+    """K templates. A template may be smaller than its array, and has its top left pixel there."""
+
+    templates: Shaped[Array, "K h w *C"]
+    masks: Shaped[Array, "K h w *C"] | None
+    """Weights of their pixels."""
+    sizes: Int[Array, "K 2"]
+    """Rows and columns."""
+
+
+class Candidates(NamedTuple):
+    """Local maxima of score maps, n of each template. Where `rank` is -inf there are no more of them."""
+
+    rank: Float[Array, "K n"]
+    """The score, its negative or its magnitude: the larger, the better."""
+    score: Float[Array, "K n"]
+    pose: Int[Array, "K n"]
+    """Index of the pose."""
+    row: Int[Array, "K n"]
+    """The middle pixel of the pose's box."""
+    column: Int[Array, "K n"]
+    dy: Float[Array, "K n"]
+    """Subpixel offset of the pose's score map, rows."""
+    dx: Float[Array, "K n"]
 
 
 class PoseMaxima(NamedTuple):
-    """For every template and pixel, the best of all poses centered at the pixel: maps (K, H, W)."""
+    """The best of some poses centered at a pixel, for all templates and pixels."""
 
-    score: Array
-    pose: Array
-    """Index of the pose."""
-    dy: Array
-    """Subpixel offset of the pose's score map, rows."""
-    dx: Array
+    rank: Float[Array, "K H W"]
+    pose: Int[Array, "K H W"]
 
 
-def best_poses(image: Array, templates: Array, masks: Array | None, poses: Sequence[Pose], score: Score) -> PoseMaxima:
-    """Scores templates (K, h, w, *C), with masks of that shape, in all poses and keeps the best at every pixel.
+class Scoring(NamedTuple):
+    """How poses are scored. It is hashable, an argument of a compiled program."""
 
-    A scan takes one pose at a time, so that the memory does not grow with their number. Poses of one scale are
-    consecutive.
+    score: Score
+    ranking: Ranking
+    count: int
+    """Local maxima of each template to keep."""
+    poses_per_map: int | None = None
+    """None: local maxima are those of the best of all poses. A number: those of the best of so many consecutive poses,
+    so that several poses at one pixel are kept."""
+
+
+def pose_candidates(
+    image: Shaped[Array, "H W *C"],
+    bank: Bank,
+    table: PoseTable,
+    canvases: Sequence[Canvas],
+    scoring: Scoring,
+    allowed: Bool[Array, "H W"] | None = None,
+) -> Candidates:
+    """Scores templates in all poses at all pixels, and keeps the highest local maxima of each template.
+
+    A pose is scored where its box lies inside the image. NaN scores count as lower than all others.
+
+    Args:
+      image: the image.
+      bank: the templates.
+      table: their poses.
+      canvases: how the poses are drawn, from `plan_poses`.
+      scoring: the score and the number of local maxima.
+      allowed: where local maxima are kept; others still are neighbors. None: everywhere.
+
+    Raises:
+      ValueError: a score that skips positions.
     """
-    shape = len(templates), *image.shape[:2]
+    count = len(bank.templates)
+    maps = max(1, min(MAX_CHUNK_MAPS, CHUNK_ELEMENTS // math.prod(image.shape[:2])))
+    pose_count = len(table.scale)
+    chunk = _even_share(count, max(1, maps // pose_count))
+    chunks = -(-count // chunk)
+    sizes_differ = table.size.ndim == 3
+
+    def split(array: Array) -> Array:
+        missing = [(0, chunks * chunk - count)] + [(0, 0)] * (array.ndim - 1)
+        return jnp.pad(array, missing).reshape(chunks, chunk, *array.shape[1:])
+
+    def of_chunk(step: tuple[Bank, Array, Array]) -> Candidates:
+        part, size, box = step
+        part_table = table._replace(size=size, box=box) if sizes_differ else table
+        return _bank_candidates(image, part, part_table, canvases, scoring, allowed, max(1, maps // chunk))
+
+    sizes_and_boxes = (split(jnp.asarray(table.size)), split(jnp.asarray(table.box))) if sizes_differ else (None, None)
+    steps = jax.tree.map(split, bank), *sizes_and_boxes
+    if chunks == 1:
+        candidates = of_chunk(jax.tree.map(lambda array: array[0], steps))
+    else:
+        candidates = lax.map(of_chunk, steps)
+        candidates = jax.tree.map(lambda field: field.reshape(-1, field.shape[-1]), candidates)
+    return jax.tree.map(lambda field: field[:count], candidates)
+
+
+def _even_share(total: int, most: int) -> int:
+    """The least share of which as many make up a total as of the largest possible share."""
+    return -(-total // -(-total // most))
+
+
+def _bank_candidates(
+    image: Array,
+    bank: Bank,
+    table: PoseTable,
+    canvases: Sequence[Canvas],
+    scoring: Scoring,
+    allowed: Array | None,
+    maps: int,
+) -> Candidates:
+    """The candidates of templates that are scored at the same time, some poses at a time."""
+    shape = len(bank.templates), *image.shape[:2]
     dtype = accumulation_dtype(image.dtype)
-    zeros = jnp.zeros(shape, dtype)
-    maxima = PoseMaxima(jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, jnp.int32), zeros, zeros)
-    for _, numbered_poses in itertools.groupby(enumerate(poses), lambda numbered: numbered[1].scale):
-        pose_indices, scale_poses = zip(*numbered_poses, strict=True)
-        boxes = np.array([pose.box for pose in scale_poses])
-        canvas_size = int(boxes[:, 0].max()), int(boxes[:, 1].max())
-        rotated, rotated_masks = rotate_templates(templates, masks, scale_poses, canvas_size)
-        # Padded so that score maps have the image's size, with a pixel for the center of each box.
-        margins = [((side - 1) // 2, side // 2) for side in canvas_size] + [(0, 0)] * (image.ndim - 2)
-        score_in_image = functools.partial(_masked_score, score, jnp.pad(image, margins, mode="edge"))
-        bank_score = jax.vmap(score_in_image, (0, None if masks is None else 0))
-        steps = rotated, rotated_masks, jnp.array(boxes), jnp.array(pose_indices, jnp.int32)
-        maxima, _ = lax.scan(functools.partial(keep_best_pose, bank_score), maxima, steps)
-    return maxima
+    maxima = PoseMaxima(jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, jnp.int32))
+    found = []
+    for canvas in canvases:
+        group = scoring.poses_per_map or 1
+        chunk = group * _even_share(-(-len(canvas.poses) // group), max(1, maps // group))
+        chunks = -(-len(canvas.poses) // chunk)
+        last = canvas.stop - 1  # repeated, so that all chunks have one length
+        steps = jnp.minimum(canvas.poses.start + jnp.arange(chunks * chunk).reshape(chunks, chunk), last)
+        step_count = max(1, min(scoring.count, 4 * MAX_CANDIDATES // (chunks * len(canvases))))
+        take_step = _pose_step(image, bank, table, canvas, scoring._replace(count=step_count), allowed)
+        maxima, candidates = lax.scan(take_step, maxima, steps)
+        found.append(jax.tree.map(lambda field: jnp.moveaxis(field, 0, 1).reshape(shape[0], -1), candidates))
+    merged = Candidates(*(jnp.concatenate(fields, axis=1) for fields in zip(*found, strict=True)))
+    if merged.rank.shape[1] == scoring.count:
+        return merged  # of one step only
+    if scoring.poses_per_map is None:
+        merged = merged._replace(rank=_where_still_maximum(merged, maxima))
+    return top_candidates(merged, scoring.count)
 
 
-def _masked_score(score: Score, image: Array, feature: Array, mask: Array | None) -> Array:
-    return score(image, feature, mask=mask)
+def _where_still_maximum(candidates: Candidates, maxima: PoseMaxima) -> Array:
+    """The ranks of candidates, -inf for those that are no local maxima of all poses."""
+
+    def ranks(candidates: Candidates, maxima: PoseMaxima) -> Array:
+        is_maximum = is_local_maximum(maxima.rank, (1, 1))
+        at = candidates.row, candidates.column
+        is_best = is_maximum[at] & (maxima.pose[at] == candidates.pose)
+        return jnp.where(is_best, candidates.rank, -jnp.inf)
+
+    return jax.vmap(ranks)(candidates, maxima)
 
 
-def keep_best_pose(
-    bank_score: Callable[[Array, Array | None], Array],
-    maxima: PoseMaxima,
-    step: tuple[Array, Array | None, Array, Array],
-) -> tuple[PoseMaxima, None]:
-    """Scores one more pose, (templates, masks, box, pose index), and keeps it where it is better: a step of a scan."""
-    templates, masks, box, pose_index = step
-    scores = bank_score(templates, masks).astype(maxima.score.dtype)
-    if scores.shape != maxima.score.shape:
-        raise ValueError(f"score: expected maps of all positions {maxima.score.shape[1:]}, got {scores.shape[1:]}")
-    inside_rows, inside_columns = (
+def top_candidates(candidates: Candidates, count: int) -> Candidates:
+    """The `count` best candidates of each template; fewer if there are not so many."""
+    count = min(count, candidates.rank.shape[1])
+    _, index = lax.top_k(candidates.rank, count)
+    return jax.tree.map(lambda field: jnp.take_along_axis(field, index, axis=1), candidates)
+
+
+def _pose_step(
+    image: Array, bank: Bank, table: PoseTable, canvas: Canvas, scoring: Scoring, allowed: Array | None
+) -> Callable[[PoseMaxima, Array], tuple[PoseMaxima, Candidates]]:
+    """A step of a scan: scores some consecutive poses, keeps the best of all so far, and returns local maxima."""
+    score_poses = _pose_scores(image, bank, table, canvas, scoring)
+
+    def step(maxima: PoseMaxima, poses: Array) -> tuple[PoseMaxima, Candidates]:
+        scores, ranks = score_poses(poses)
+        ranks = ranks.astype(maxima.rank.dtype)
+        if scoring.poses_per_map is None:
+            maxima, _ = lax.scan(keep_best_pose, maxima, (ranks, poses))
+            groups = jax.tree.map(lambda field: field[None], maxima)
+        else:
+            groups = _best_of_groups(ranks, poses, scoring.poses_per_map)
+        templates = jnp.arange(ranks.shape[1])
+        of_map = jax.vmap(
+            jax.vmap(lambda best, k: _map_candidates(best, k, scores, ranks, poses[0], scoring, allowed)), (0, None)
+        )
+        candidates = of_map(groups, templates)
+        return maxima, jax.tree.map(lambda field: jnp.moveaxis(field, 0, 1).reshape(len(templates), -1), candidates)
+
+    return step
+
+
+def _best_of_groups(ranks: Array, poses: Array, group: int) -> PoseMaxima:
+    """The best of every `group` consecutive poses: maps (groups, K, H, W)."""
+    none = PoseMaxima(jnp.full_like(ranks[0], -jnp.inf), jnp.zeros(ranks.shape[1:], jnp.int32))
+
+    def best(ranks: Array, poses: Array) -> PoseMaxima:
+        return lax.scan(keep_best_pose, none, (ranks, poses))[0]
+
+    return jax.vmap(best)(ranks.reshape(-1, group, *ranks.shape[1:]), poses.reshape(-1, group))
+
+
+def keep_best_pose(maxima: PoseMaxima, step: tuple[Array, Array]) -> tuple[PoseMaxima, None]:
+    """Keeps one more pose, (ranks (K, H, W), index), where it is better: a step of a scan."""
+    ranks, pose = step
+    is_better = ranks > maxima.rank
+    return PoseMaxima(jnp.where(is_better, ranks, maxima.rank), jnp.where(is_better, pose, maxima.pose)), None
+
+
+def _map_candidates(
+    best: PoseMaxima, k: Array, scores: Array, ranks: Array, first_pose: Array, scoring: Scoring, allowed: Array | None
+) -> Candidates:
+    """The highest local maxima of one template's map that belong to the poses of `ranks` (P, K, H, W)."""
+    is_candidate = is_local_maximum(best.rank, (1, 1)) & (best.pose >= first_pose)
+    if allowed is not None:
+        is_candidate = is_candidate & allowed
+    index, rank = top_block_maxima(jnp.where(is_candidate, best.rank, -jnp.inf), (2, 2), scoring.count)
+    row, column = jnp.divmod(index, best.rank.shape[1])
+    pose = best.pose[row, column]
+    number = jnp.maximum(pose - first_pose, 0)
+    dy, dx = subpixel_offset(neighborhoods(ranks, (number, jnp.full_like(number, k), row, column)))
+    score = {"highest": rank, "lowest": -rank}.get(scoring.ranking)
+    if score is None:
+        score = scores[number, k, row, column].astype(rank.dtype)
+    return Candidates(rank, score, pose, row, column, dy, dx)
+
+
+def _pose_scores(
+    image: Array, bank: Bank, table: PoseTable, canvas: Canvas, scoring: Scoring
+) -> Callable[[Array], tuple[Array, Array]]:
+    """A function of P poses that returns their scores and ranks (P, K, H, W); ranks are -inf where a box ends outside.
+
+    The image is padded only as far as canvases reach further than the boxes on them.
+    """
+    size = image.shape[:2]
+    before = [(side - 1) // 2 - (least - 1) // 2 for side, least in zip(canvas.size, canvas.smallest_box, strict=True)]
+    after = [side // 2 - least // 2 for side, least in zip(canvas.size, canvas.smallest_box, strict=True)]
+    margins = [*zip(before, after, strict=True), *[(0, 0)] * (image.ndim - 2)]
+    padded = jnp.pad(image, margins, mode="edge")
+    map_size = tuple(n - least + 1 for n, least in zip(size, canvas.smallest_box, strict=True))
+    centered = [((least - 1) // 2, least // 2) for least in canvas.smallest_box]
+    scaled = None if canvas.is_identity else scale_with_masks(*bank, table, canvas)
+
+    def score_template(template: Array, mask: Array | None) -> Array:
+        scores = scoring.score(padded, template, mask=mask)
+        if scores.shape != map_size:
+            raise ValueError(f"score: expected maps of all positions {map_size}, got {scores.shape}")
+        return scores
+
+    def score_bank(templates: Array, masks: Array | None) -> Array:
+        one_mask = masks is None or masks.ndim < templates.ndim
+        return jax.vmap(score_template, (0, None if one_mask else 0))(templates, masks)
+
+    def score_poses(poses: Array) -> tuple[Array, Array]:
+        if scaled is None:
+            scores = score_bank(bank.templates, bank.masks)[None]
+        else:
+            templates, masks = jax.vmap(lambda pose: draw_templates(scaled, table, canvas, pose))(poses)
+            scores = jax.vmap(score_bank, (0, None if masks is None else 0))(templates, masks)
+        boxes = jnp.take(jnp.asarray(table.box), poses, axis=-2)
+        fits = _box_fits(boxes, size)
+        scores = jnp.pad(scores, [(0, 0), (0, 0), *centered])
+        return scores, jnp.where(fits & ~jnp.isnan(scores), rank_of(scores, scoring.ranking), -jnp.inf)
+
+    return score_poses
+
+
+def _box_fits(boxes: Array, image_size: Pair | Sequence[int]) -> Array:
+    """Whether boxes (P, 2) or (K, P, 2) around a pixel lie inside the image: (P, 1 or K, H, W)."""
+    boxes = boxes[:, None] if boxes.ndim == 2 else jnp.moveaxis(boxes, 0, 1)
+    rows, columns = (
         (jnp.arange(n) >= (side - 1) // 2) & (jnp.arange(n) < n - side // 2)
-        for n, side in zip(scores.shape[1:], box, strict=True)
+        for n, side in zip(image_size, jnp.moveaxis(boxes, -1, 0)[..., None], strict=True)
     )
-    box_fits = inside_rows[:, None] & inside_columns[None, :]
-    scores = jnp.where(box_fits[None] & ~jnp.isnan(scores), scores, -jnp.inf)
-    dy, dx = jax.vmap(subpixel_offset)(scores)
-    candidate = PoseMaxima(scores, jnp.full(scores.shape, pose_index), dy, dx)
-    is_better = scores > maxima.score
-    return jax.tree.map(lambda new, old: jnp.where(is_better, new, old), candidate, maxima), None
+    return rows[..., :, None] & columns[..., None, :]
+
+
+def rank_of(scores: Array, ranking: Ranking) -> Array:
+    """The larger, the better."""
+    if ranking == "magnitude":
+        return jnp.abs(scores)
+    return -scores if ranking == "lowest" else scores

@@ -1,6 +1,7 @@
 """The formulas of the scores, on checked inputs.
 
-p is a patch, f the feature and m the mask, 1 everywhere without one; sums run over the pixels of the patch.
+p is a patch, f the feature and m the mask, 1 everywhere without one; sums run over the pixels of the patch, of all
+channels. Means are those of each channel.
 """
 
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from jaxtyping import Array
 
 from ._patch_statistics import (
     center_feature,
+    channel_dots,
     is_all_zero_patch,
     patch_dots,
     patch_energy,
@@ -75,7 +77,7 @@ def _sqrt_where(defined: Array, energy: Array) -> Array:
 
 
 def zncc(inputs: ScoreInputs) -> ScoreMap:
-    """Zero-mean normalized cross-correlation: the cosine of patch and feature, each minus its mean."""
+    """Zero-mean normalized cross-correlation: the cosine of patch and feature, each minus its channels' means."""
     mask, options = inputs.mask, inputs.options
     location, scale = robust_location_and_scale(inputs.image, centered=True)
     image = standardize_image(inputs.image, location, scale)
@@ -83,26 +85,32 @@ def zncc(inputs: ScoreInputs) -> ScoreMap:
     kernel = times_squared_mask(feature, mask)
     feature_energy = times_squared_mask(feature**2, mask).sum()
     dot = patch_dots(image, kernel, options)
-    energy = patch_moments(image, inputs.window, options.stride).squared_deviations
+    energy = patch_moments(image, inputs.window, options.stride).squared_deviations.sum(axis=0)
     if mask is not None:
-        mean, energy = _masked_mean_and_energy(image, mask, energy == 0, inputs)
-        dot = dot - mean * kernel.sum()
+        means, energy = _masked_means_and_energy(image, mask, energy == 0, inputs)
+        dot = dot - (means * _channel_sums(kernel)).sum(axis=0)
     return ScoreMap(*safe_cosine(dot, energy, feature_energy))
 
 
-def _masked_mean_and_energy(
+def _masked_means_and_energy(
     image: Array, mask: Array, is_constant_patch: Array, inputs: ScoreInputs
 ) -> tuple[Array, Array]:
-    """p̄ = Σ m p / Σ m and Σ m² (p - p̄)², which is 0 for patches that are constant up to rounding."""
+    """p̄ = Σ m p / Σ m, (C, H', W'), and Σ m² (p - p̄)², (H', W'), 0 for patches that are constant up to rounding."""
     options = inputs.options
-    weight = mask.sum()
-    mean = patch_dots(image, mask, options) / jnp.where(weight > 0, weight, 1)
-    squared_mask_dots = mean * weight if inputs.is_binary_mask else patch_dots(image, mask**2, options)
+    weights = _channel_sums(mask)
+    mask_dots = channel_dots(image, [mask] if inputs.is_binary_mask else [mask, mask**2], options)
+    means = mask_dots[:, 0] / jnp.where(weights > 0, weights, 1)
     energy = patch_energy(image, mask, inputs.window, options)
-    centered_energy = energy - 2 * mean * squared_mask_dots + mean**2 * (mask**2).sum()
+    energies_of_means = 2 * means * mask_dots[:, -1] - means**2 * _channel_sums(mask**2)
+    centered_energy = energy - energies_of_means.sum(axis=0)
     # A patch that is constant without the mask is so under it too; that test is free of rounding errors.
     is_constant = is_constant_patch | (centered_energy <= 8 * jnp.finfo(energy.dtype).eps * energy)
-    return mean, jnp.where(is_constant, 0, centered_energy)
+    return means, jnp.where(is_constant, 0, centered_energy)
+
+
+def _channel_sums(feature: Array) -> Array:
+    """The sum over the pixels of each channel, to multiply maps (C, H', W') with: (C, 1, 1)."""
+    return feature.sum(axis=(0, 1))[:, None, None]
 
 
 def squared_difference(inputs: ScoreInputs) -> ScoreMap:
@@ -113,11 +121,12 @@ def squared_difference(inputs: ScoreInputs) -> ScoreMap:
     feature = inputs.feature - location
     if mask is None:
         moments = patch_moments(image, inputs.window, options.stride)
-        feature_mean = feature.mean()
-        centered = feature - feature_mean
-        mean_term = (moments.mean - feature_mean) ** 2 * feature.size
+        pixels = inputs.window[0] * inputs.window[1]
+        centered = center_feature(feature, mask)
+        feature_means = (feature - centered)[0, 0]  # exact if the feature is of one color
+        mean_term = ((moments.mean - feature_means[:, None, None]) ** 2).sum(axis=0) * pixels
         dot = patch_dots(image, centered, options)
-        score = mean_term + moments.squared_deviations + (centered**2).sum() - 2 * dot
+        score = mean_term + moments.squared_deviations.sum(axis=0) + (centered**2).sum() - 2 * dot
     else:
         dot = patch_dots(image, times_squared_mask(feature, mask), options)
         energy = patch_energy(image, mask, inputs.window, options)
@@ -127,8 +136,13 @@ def squared_difference(inputs: ScoreInputs) -> ScoreMap:
 
 
 def normalized_squared_difference(inputs: ScoreInputs) -> ScoreMap:
-    """Squared difference over both norms: ‖p‖ / ‖f‖ + ‖f‖ / ‖p‖ - 2 cosine."""
-    cosines, defined, patch_norm, feature_norm = cosine(inputs)
+    """Squared difference over both norms: Σ m² (p - f)² / (‖p‖ ‖f‖)."""
+    return normalize_difference(cosine(inputs))
+
+
+def normalize_difference(cosine_map: CosineMap) -> ScoreMap:
+    """‖p‖ / ‖f‖ + ‖f‖ / ‖p‖ - 2 cosine."""
+    cosines, defined, patch_norm, feature_norm = cosine_map
     patch_norm = jnp.where(defined, patch_norm, 1)
     feature_norm = jnp.where(defined, feature_norm, 1)
     difference = jnp.maximum(patch_norm / feature_norm + feature_norm / patch_norm - 2 * cosines, 0)
@@ -137,7 +151,12 @@ def normalized_squared_difference(inputs: ScoreInputs) -> ScoreMap:
 
 def sharpened_cosine(inputs: ScoreInputs, p: Array, q: Array) -> ScoreMap:
     """Sharpened cosine: sgn(c) |c|^p with c = Σ m² p f / ((‖p‖ + q) ‖f‖)."""
-    cosines, defined, patch_norm, _ = cosine(inputs)
+    return sharpen(cosine(inputs), p, q)
+
+
+def sharpen(cosine_map: CosineMap, p: Array, q: Array) -> ScoreMap:
+    """sgn(c) |c|^p with c = cosine ‖p‖ / (‖p‖ + q)."""
+    cosines, defined, patch_norm, _ = cosine_map
     is_nonzero = defined & (cosines != 0)  # the power has no finite gradient at 0
     magnitude = jnp.abs(cosines) * patch_norm / jnp.where(is_nonzero, patch_norm + q, 1)
     sharpened = jnp.sign(cosines) * jnp.where(is_nonzero, magnitude, 1) ** p

@@ -1,6 +1,6 @@
 """Scores: how well every patch of an image matches a feature.
 
-For a patch p and a feature f of n pixels, with sums over the pixels of the patch:
+For a patch p and a feature f of n numbers, with sums over the pixels of all channels and a mean for each channel:
 
     match                          Σpf / n                                      the article
     cosine                         Σpf / (‖p‖ ‖f‖)                              OpenCV's TM_CCORR_NORMED
@@ -12,8 +12,8 @@ For a patch p and a feature f of n pixels, with sums over the pixels of the patc
 Every score takes one image and one feature. `jax.vmap` over features computes the statistics of the image once.
 
 Notes:
-  Degenerate patches and features score exactly 0, with finite gradients. They are constant (for zncc), all zero (for
-  the scores with norms) or fully masked. `is_defined` says where they are. Under a mask a patch is also constant if its
+  Degenerate patches and features score exactly 0, with finite gradients. They are of one color (for zncc), all zero
+  (for scores with norms) or fully masked. `is_defined` says where they are. Under a mask a patch is constant too if its
   contrast is below a thousandth of the difference between its brightness and the image's typical brightness.
 
   Pixels that are not finite affect only the patches that contain them. The scores of those are not finite.
@@ -26,8 +26,8 @@ Notes:
       squared_difference             ‖p - b‖² + ‖f - b‖²
       normalized_squared_difference  ‖p‖ / ‖f‖ + ‖f‖ / ‖p‖
 
-  where b is the image's typical brightness, the median of its rows' means. 16-bit scores are computed in float32 and
-  rounded once, at the end.
+  where b is the typical brightness of each channel of the image, the median of its rows' means. 16-bit scores are
+  computed in float32 and rounded once, at the end.
 
   Accuracy of method="fft". Fourier transforms round to the brightest pixels nearby: replace ‖p‖ and ‖p - b‖ by √n times
   the largest |p| and |p - b| around the patch. So the cosine of a patch that is k times fainter than its surroundings
@@ -150,13 +150,13 @@ def zncc(
 
         out[y, x] = Σ m² (p - p̄)(f - f̄) / sqrt(Σ m² (p - p̄)² Σ m² (f - f̄)²),  p̄ = Σ m p / Σ m,  m = 1 without a mask
 
-    The score lies in [-1, 1] and is 0 where the patch or the feature is constant. The means are over all channels
-    together. Arguments and errors are those of `match`, but `precision` is "highest" by default.
+    Each channel has its own means p̄ and f̄, so that a tint changes no score. The score lies in [-1, 1] and is 0 where
+    the patch or the feature is of one color. Arguments and errors are those of `match`, but `precision` is "highest" by
+    default.
 
     Notes:
-      In float32 the error is about 1e-6. It is at most 1e-5 on an image whose brightness is a thousand times its
-      contrast, and at most 1e-4 next to a brightness step of that size. With a mask, the error is 1e-7 times the
-      square of the step. Sums of squared deviations are merged from halves, so that no large numbers are subtracted.
+      In float32 the error is about 1e-6. It is at most 1e-5 on an image some of whose channels are a thousand times
+      brighter than its contrast, and 1e-4 next to a step of that size. With a mask it is 1e-7 times the step squared.
 
     Source: Lewis, "Fast Normalized Cross-Correlation" (1995), http://scribblethink.org/Work/nvisionInterface/nip.html;
     TM_CCOEFF_NORMED of OpenCV's matchTemplate, https://docs.opencv.org/4.x/df/dfb/group__imgproc__object.html

@@ -6,22 +6,41 @@
 Results have a fixed length, so that `find` and `peaks` run under `jax.jit` and `jax.vmap`.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
-from jaxtyping import ArrayLike, Shaped
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Shaped
 
-from ._candidates import fitting_poses, group_by_shape, suppress_overlaps, top_candidates
+from ._candidates import Group, MatchOptions, group_candidates, make_groups, suppress_overlaps
 from ._matches import Matches
 from ._non_max_suppression import Kept, non_max_suppression
 from ._peaks import Peaks, peaks
-from ._pose_maxima import best_poses
+from ._pose_maxima import Ranking
+from ._poses import Canvas
 from ._rectangles import Rectangles
-from ._typing import Scalar, Score
-from ._validation import as_floats, as_scalar, check_bool, check_int, check_shape
-from .matching import normalized_squared_difference, squared_difference, zncc
+from ._region import Rectangle, Region, allowed_pixels, check_region, crop, crop_size
+from ._search_inputs import Stack, as_image, as_stacks, shapes_text
+from ._typing import Pair, Scalar, Score
+from ._validation import as_floats, as_scalar, check_bool, check_choice, check_int
+from .matching import (
+    cosine,
+    is_defined,
+    match,
+    normalized_squared_difference,
+    sharpened_cosine,
+    squared_difference,
+    zncc,
+)
 
 __all__ = ["Kept", "Matches", "Peaks", "Rectangles", "find", "non_max_suppression", "peaks"]
+
+DIFFERENCES = (squared_difference, normalized_squared_difference)  # scores of which the smallest is the best
+SIGNED_SCORES = (match, cosine, zncc, sharpened_cosine)  # scores that are negative for a photographic negative
+DEFAULT_MIN_SCORE = 0.5
 
 
 def find(
@@ -33,46 +52,66 @@ def find(
     scales: Sequence[float] = (1.0,),
     angles: Sequence[float] = (0.0,),
     top_k: int = 10,
-    min_score: Scalar = 0.5,
+    min_score: Scalar | None = None,
+    max_score: Scalar | None = None,
     max_overlap: float = 0.25,
     per_feature: bool = False,
     subpixel: bool = True,
+    polarity: str = "same",
+    region: Sequence[int] | Bool[ArrayLike, "H W"] | None = None,
 ) -> Matches:
     """Finds features in an image at all given scales and angles: the best matches after non-maximum suppression.
 
     Each feature is scaled and rotated (bilinearly, smoothed before it shrinks) and scored at every position, under a
     mask if rotation leaves corners empty. Only the best pose per feature and pixel is kept. The best local maximum is
-    a match, maxima whose rectangles overlap it too much are dropped, and this repeats.
+    a match, maxima whose boxes overlap it too much are dropped, and this repeats.
 
     Args:
       image: (H, W) or (H, W, C).
-      features: one feature (h, w) or (h, w, C), a bank (K, ...), or a sequence of features of different sizes.
-      score: `zncc`, `cosine`, `match`, or another function `score(image, feature, mask=...)` that grows with the match.
+      features: one feature (h, w) or (h, w, C), a bank (K, ...), or a list of features of different sizes.
+      score: `zncc`, `cosine`, `match`, or another function `score(image, feature, mask=...)` that grows with the match,
+        or `squared_difference` or `normalized_squared_difference`. It is compiled once for every function object, so a
+        new `lambda` or `functools.partial` for every call is compiled for every call.
       mask: weights of the features' pixels as in `match`, one mask for each feature.
       scales, angles: factors, and radians counterclockwise as in `affine_matrix`; all combinations are compared. Python
-        numbers, because they decide shapes. Poses in which a feature does not fit into the image are skipped. If one
-        angle of a scale needs a mask, all angles of that scale are compared under masks.
+        numbers, because they decide shapes. Poses in which a feature does not fit into the image are skipped.
       top_k: the number of matches to return.
-      min_score: the lowest score of a match.
-      max_overlap: how much the rotated rectangles of two matches may overlap, intersection over union, 0 to 1.
-      per_feature: whether only matches of the same feature drop each other. By default all do.
+      min_score: the lowest score of a match, 0.5 by default.
+      max_score: the highest score of a match, for the two squared differences, which need it instead of `min_score`.
+        The best match has the smallest score.
+      max_overlap: how much the boxes of two matches may overlap, intersection over union, 0 to 1. Boxes are turned by
+        the angles of their matches.
+      per_feature: whether only matches of the same feature are dropped for their overlap.
       subpixel: whether to place matches between pixels, by a quadratic fit as in `peaks`.
+      polarity: "same", or "either" to find photographic negatives too: matches are ranked and compared with `min_score`
+        by the magnitude of the score. The score of a negative is negative. Only for `match`, `cosine`, `zncc` and
+        `sharpened_cosine`.
+      region: where the centers of matches may lie: (top, left, height, width) in whole pixels, Python ints, or a mask
+        (H, W) of bools. The center is a box's middle pixel, the first of two if a side is even. Only the pixels that
+        matter to a rectangle are searched.
 
     Returns:
-      `Matches`: arrays of length `top_k`, and `found`, the number of matches without `top_k`. A match lies wholly
-      inside the image.
+      `Matches`, arrays of length `top_k`. A match lies wholly inside the image.
 
     Raises:
-      ValueError: wrong ranks, channels or masks, empty arrays, features that fit nowhere, no scale or angle, a scale
-        not above 0, `max_overlap` outside [0, 1], `top_k` below 1, a squared difference as score, or a score that skips
-        positions.
-      TypeError: arrays that are not real numbers, scales or angles that are not Python numbers, a score that is not
-        callable, `per_feature` that is not a bool.
+      ValueError: wrong ranks, channels or masks, a color feature for a gray image or the reverse, an alpha channel,
+        empty arrays, a feature with NaN or infinity that is not masked out (not seen under `jax.jit`: such a feature
+        is found nowhere), features that fit nowhere, no scale or angle, a scale not above 0, `max_overlap` outside
+        [0, 1], `top_k` below 1, a missing or superfluous `max_score`, a polarity that the score does not have, a region
+        outside of the image or without pixels, or a score that skips positions.
+      TypeError: arrays that are not real numbers, lists of numbers or names of files instead of arrays, scales or
+        angles that are not Python numbers, a score that is not callable.
 
     Notes:
-      Memory: about four maps of the image's size per feature, and the rotated features. It does not grow with the
-      number of poses. Two poses of one feature around the same pixel cannot both be found. The 4096 highest local
-      maxima of each feature, or 32 `top_k` if these are more, take part in the suppression.
+      Cost: one score map for each feature and pose. Without rotation, up to two scales take the time of as many calls
+      of the score. Rotated features, and more scales, are compared under masks, about three times slower; all scales
+      that differ by less than a factor of two share one program. Features of one size share the masks.
+
+      Memory: about ten times max(8 MB, a map of the image), and the features at all scales. It grows neither with the
+      number of features nor with that of poses.
+
+      Two poses of one feature around the same pixel cannot both be found. The 4096 highest local maxima of each
+      feature take part in the suppression; fewer if there are more than eight features, but at least 32 `top_k`.
 
     >>> import jax.numpy as jnp
     >>> hook = jnp.array([[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
@@ -81,27 +120,90 @@ def find(
     >>> matches.y, matches.x
     (Array([ 5., 12.,  0.], dtype=float32), Array([10., 21.,  0.], dtype=float32))
     """
-    (pixels,) = as_floats(image=image)
-    check_shape("image", pixels, "H W", "H W C")
+    pixels = as_image(image)
+    image_size = pixels.shape[0], pixels.shape[1]
+    stacks = as_stacks(features, mask, pixels.shape)
     top_k = check_int("top_k", top_k)
-    threshold = as_scalar("min_score", min_score)
     _check_max_overlap(max_overlap)
     per_feature = check_bool("per_feature", per_feature)
-    _check_score(score)
-    scales = _check_numbers("scales", scales)
+    subpixel = check_bool("subpixel", subpixel)
+    ranking = _check_ranking(score, polarity)
+    threshold = _check_threshold(ranking, min_score, max_score)
+    scales = _check_scales(scales)
     angles = _check_numbers("angles", angles)
-    if min(scales) <= 0:
-        raise ValueError(f"scales: expected numbers above 0, got {scales!r}")
+    rectangle_or_mask = check_region(region, image_size)
 
-    candidates = []
-    for group in group_by_shape(features, mask, pixels.ndim):
-        poses = fitting_poses(group.templates.shape[1:3], pixels.shape[:2], scales, angles)
-        if poses:
-            maxima = best_poses(pixels, group.templates, group.masks, poses, score)
-            candidates.append(top_candidates(maxima, group.indices, poses, top_k, subpixel))
-    if not candidates:
-        raise ValueError(f"features: expected one that fits into the image {pixels.shape[:2]} at some scale and angle")
-    return suppress_overlaps(candidates, threshold, max_overlap, top_k, per_feature)
+    options = MatchOptions(_without_undefined(score), ranking, top_k, subpixel, per_feature)
+    part, size, groups, canvases = _plan(rectangle_or_mask, image_size, stacks, scales, angles)
+    if not groups:
+        raise ValueError(
+            f"features: expected one that fits into the image of shape {pixels.shape} at some scale and angle"
+            f"{'' if region is None else ' and has its center in the region'}, got {shapes_text(stacks)}"
+        )
+    return _search(pixels, groups, part, threshold, max_overlap, canvases=canvases, options=options, size=size)
+
+
+def _plan(
+    region: Rectangle | Bool[np.ndarray | Array, "H W"] | None,
+    image_size: Pair,
+    stacks: Sequence[Stack],
+    scales: Sequence[float],
+    angles: Sequence[float],
+) -> tuple[Region | None, Pair, tuple[Group, ...], tuple[tuple[Canvas, ...], ...]]:
+    """The part of the image to search, its size, groups of features and their canvases."""
+    groups, canvases = make_groups(stacks, image_size, scales, angles)
+    if region is None or not groups:
+        return None, image_size, groups, canvases
+    if not isinstance(region, Rectangle):
+        none = np.zeros(2, int)
+        return Region(none, none, none, region), image_size, groups, canvases
+    rows, columns = (max(canvas.size[axis] for group in canvases for canvas in group) for axis in (0, 1))
+    part, size = crop_size(region, image_size, (rows, columns))
+    return part, size, *make_groups(stacks, size, scales, angles)
+
+
+@functools.partial(jax.jit, static_argnames=("canvases", "options", "size"))
+def _search(
+    image: Array,
+    groups: tuple[Group, ...],
+    region: Region | None,
+    threshold: Array,
+    max_overlap: Array,
+    *,
+    canvases: tuple[tuple[Canvas, ...], ...],
+    options: MatchOptions,
+    size: Pair,
+) -> Matches:
+    """The compiled part of `find`."""
+    (pixels,) = as_floats(image=image)
+    allowed = None
+    if region is not None:
+        pixels = crop(pixels, region, size)
+        allowed = allowed_pixels(region, size)
+    count = sum(len(group.indices) for group in groups)
+    candidates = [
+        group_candidates(pixels, group, group_canvases, options, count, allowed)
+        for group, group_canvases in zip(groups, canvases, strict=True)
+    ]
+    least_rank = -threshold if options.ranking == "lowest" else threshold
+    matches = suppress_overlaps(candidates, least_rank, max_overlap, options)
+    if region is None:
+        return matches
+    top, left = region.crop_start.astype(matches.y.dtype)
+    return matches._replace(
+        y=jnp.where(matches.valid, matches.y + top, 0), x=jnp.where(matches.valid, matches.x + left, 0)
+    )
+
+
+def _without_undefined(score: Score) -> Score:
+    """The score, infinite where it is a difference that is not defined."""
+    return _defined_normalized_squared_difference if score is normalized_squared_difference else score
+
+
+def _defined_normalized_squared_difference(image: Array, feature: Array, /, *, mask: Array | None = None) -> Array:
+    difference = normalized_squared_difference(image, feature, mask=mask)
+    defined = is_defined(image, feature, normalized_squared_difference, mask=mask)
+    return jnp.where(defined, difference, jnp.inf)
 
 
 def _check_max_overlap(max_overlap: float) -> None:
@@ -109,16 +211,47 @@ def _check_max_overlap(max_overlap: float) -> None:
         raise ValueError(f"max_overlap: expected 0 to 1, got {max_overlap!r}")
 
 
-def _check_score(score: object) -> None:
+def _check_ranking(score: object, polarity: str) -> Ranking:
+    """Which scores are the best."""
     if not callable(score):
         raise TypeError(f"score: expected a function such as zncc, got {score!r}")
-    for difference in (squared_difference, normalized_squared_difference):
-        if score is difference:
-            raise ValueError(f"score: expected one that grows with the match, got {difference.__name__}; negate it")
+    check_choice("polarity", polarity, ("same", "either"))
+    function = score.func if isinstance(score, functools.partial) else score
+    if function in DIFFERENCES and function is not score:
+        raise ValueError(f"score: expected {function.__name__} itself, got {score!r}")
+    if polarity == "either":
+        if function not in SIGNED_SCORES:
+            names = ", ".join(signed.__name__ for signed in SIGNED_SCORES)
+            name = getattr(score, "__name__", repr(score))
+            raise ValueError(f"polarity: expected 'same' for the score {name}; 'either' is for {names}")
+        return "magnitude"
+    return "lowest" if function in DIFFERENCES else "highest"
+
+
+def _check_threshold(ranking: Ranking, min_score: Scalar | None, max_score: Scalar | None) -> Array:
+    """The worst score of a match."""
+    if ranking != "lowest":
+        if max_score is not None:
+            raise ValueError(f"max_score: expected None for a score that grows with the match, got {max_score!r}")
+        return as_scalar("min_score", DEFAULT_MIN_SCORE if min_score is None else min_score)
+    if min_score is not None:
+        raise ValueError(f"min_score: expected None for a squared difference, got {min_score!r}; pass max_score")
+    if max_score is None:
+        raise ValueError("max_score: expected a number for a squared difference, got None; 0 is a perfect match")
+    return as_scalar("max_score", max_score)
+
+
+def _check_scales(scales: Sequence[float]) -> list[float]:
+    numbers = _check_numbers("scales", scales)
+    if min(numbers) <= 0:
+        raise ValueError(f"scales: expected numbers above 0, got {scales!r}")
+    return numbers
 
 
 def _check_numbers(name: str, values: Sequence[float]) -> list[float]:
     try:
+        if isinstance(values, str | bytes) or any(isinstance(value, str | bytes) for value in values):
+            raise TypeError
         numbers = [float(value) for value in values]
     except TypeError as error:  # also JAX's, for traced arrays
         raise TypeError(f"{name}: expected a sequence of Python numbers, got {values!r}") from error

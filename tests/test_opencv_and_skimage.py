@@ -281,17 +281,43 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_maps_are_those_of_opencv(masked):
+def opencv_mask(kind, rng, shape):
+    """No mask; 8 bits, on or off; float32 weights of pixels, or of every channel of every pixel."""
+    if kind == "8 bits":
+        return (255 * (rng.uniform(size=shape[:2]) > 0.3)).astype(np.uint8)
+    if kind is None:
+        return None
+    return rng.uniform(size=shape if kind == "weights of channels" else shape[:2]).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", [None, "8 bits", "weights", "weights of channels"])
+@pytest.mark.parametrize("channels", [pytest.param((), marks=slow), (3,)])
+def test_maps_are_those_of_opencv(kind, channels):
+    """Of random sizes, tinted. OpenCV's float32 rounds to the brightness, ours to the contrast."""
     cv2 = pytest.importorskip("cv2")
     rng = np.random.default_rng(0)
-    image, feature = (rng.uniform(0, 1, shape).astype(np.float32) for shape in (SIZE, WINDOW))
-    mask = rng.uniform(size=feature.shape).astype(np.float32) if masked else None
+    tint = np.array([0.5, 1, 3] if channels else 1, np.float32)
+    size, window = rng.integers(20, 60, 2).tolist(), rng.integers(2, 12, 2).tolist()
+    image, feature = (tint + rng.uniform(0, 1, (*s, *channels)).astype(np.float32) for s in (size, window))
+    mask = opencv_mask(kind, rng, feature.shape)
+    weights = np.ones(feature.shape) if mask is None else mask if mask.dtype == np.float32 else mask != 0
+    weights = np.broadcast_to(weights.reshape(*weights.shape, *[1] * (feature.ndim - weights.ndim)), feature.shape)
+    pixels = (np.float64(weights) ** 2).sum()
     got = all_scores()(image, feature, mask)
     for name, mode in MODES.items():
         want = cv2.matchTemplate(image, feature, getattr(cv2, mode), mask=mask)
-        pixels = (feature.size if mask is None else (mask**2).sum()) if name == "match" else 1  # TM_CCORR is a sum
-        np.testing.assert_allclose(got[name], want / pixels, rtol=1e-5, atol=2e-5, err_msg=name)
+        want = want / pixels if name == "match" else want  # TM_CCORR is a sum
+        scale = np.abs(want).max() if name == "squared_difference" else 1
+        np.testing.assert_allclose(got[name], want, rtol=1e-5, atol=5e-5 * scale, err_msg=name)
+
+
+def test_a_tint_matches_nothing():
+    """With one mean of all channels, any two pictures of one tint had a score of about 0.95."""
+    tint = np.array([3, 0, -3], np.float32)
+    image, feature = noise(0, 40, 50, 3) + tint, noise(1, 8, 7, 3) + tint
+    scores = zncc(image, feature)
+    assert abs(np.median(scores)) < 0.02
+    np.testing.assert_allclose(scores, zncc(noise(0, 40, 50, 3), noise(1, 8, 7, 3)), rtol=0, atol=1e-6)
 
 
 def test_maps_are_those_of_scikit_image():

@@ -3,18 +3,18 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import cnn_jax as cnn
-from cnn_jax._peaks import subpixel_offset, top_local_maxima
+from cnn_jax._peaks import neighborhoods, subpixel_offset, top_local_maxima
 from tests.helpers.oracles import noise, seeds
 
 SHAPE = (13, 17)
 peaks = jax.jit(cnn.peaks, static_argnames=("top_k", "min_distance", "subpixel"))
-offset = jax.jit(subpixel_offset)
 
 
 def pixel_peaks(scores, *, min_distance=1, min_score=-np.inf):
@@ -53,6 +53,28 @@ def test_a_flat_map_has_no_peak_and_a_plateau_one():
     scores[4:6, 7:9] = 1
     got = pixel_peaks(scores)
     assert (int(got.valid.sum()), float(got.y[0]), float(got.x[0]), float(got.score[0])) == (1, 4, 7, 1)
+
+
+@pytest.mark.parametrize("score", [0.9, -np.inf, np.nan])
+def test_the_only_pixel_of_a_map_is_a_peak_if_it_is_finite(score):
+    got = pixel_peaks(np.full((1, 1), score, np.float32))
+    assert got.valid.tolist() == [np.isfinite(score)] + [False] * 59
+    assert got.score[0] == (np.float32(score) if np.isfinite(score) else 0)
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (7, 1)])
+def test_a_line_has_a_peak_unless_it_is_constant(shape):
+    line = np.full(shape, 0.5, np.float32)
+    assert not pixel_peaks(line).valid.any()
+    line.flat[3] = 1
+    assert pixel_peaks(line).score[:2].tolist() == [1, 0]
+
+
+def test_neighborhoods_are_the_pixels_around_and_nothing_outside_of_the_map():
+    maps = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    got = neighborhoods(jnp.asarray(maps), (jnp.array([1, 0]), jnp.array([1, 0]), jnp.array([2, 3])))
+    np.testing.assert_array_equal(got[..., 0], maps[1, :3, 1:4])
+    np.testing.assert_array_equal(got[..., 1], [[-np.inf] * 3, [2, 3, -np.inf], [6, 7, -np.inf]])
 
 
 def test_corners_can_be_peaks_and_pixels_that_are_not_finite_cannot():
@@ -108,7 +130,10 @@ def test_peaks_at_the_border_move_along_it():
 def test_offsets_are_at_most_half_a_pixel_and_finite():
     scores = noise(0, *SHAPE)
     scores[5, 5], scores[9, 9] = np.nan, -np.inf
-    dy, dx = jax.device_get(offset(scores))
+    rows, columns = np.indices(SHAPE)
+    dy, dx = jax.device_get(
+        jax.jit(lambda *args: subpixel_offset(neighborhoods(args[0], args[1:])))(scores, rows, columns)
+    )
     assert np.isfinite([dy, dx]).all()
     assert np.abs([dy, dx]).max() <= 0.5
     np.testing.assert_array_equal(dy[[0, -1]], 0)

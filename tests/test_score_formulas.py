@@ -105,7 +105,7 @@ def error_units(case, image, feature):
     m = m if m.dtype.kind == "f" else m != 0
     patches = oracles.patches(image, feature.shape[:2], **case.layout)
     padded, _, _ = oracles.padded_windows(image, feature.shape[:2], **case.layout)
-    brightness = np.median(padded.mean(axis=(1, 2)))
+    brightness = np.median(padded.mean(axis=1), axis=0)
 
     def norm(pixels):
         return np.sqrt((m**2 * pixels**2).sum(axis=(-3, -2, -1)))
@@ -116,7 +116,7 @@ def error_units(case, image, feature):
         ratio = np.maximum(added / patch_norm, 1)
         return added, ratio if case.mask is None else ratio**2
 
-    mean = (m * patches).sum(axis=(-3, -2, -1), keepdims=True) / m.sum()
+    mean = (m * patches).sum(axis=(-3, -2), keepdims=True) / np.maximum(m.sum(axis=(0, 1)), 1e-30)
     feature_norm, patch_norm = norm(feature), norm(patches)
     added, cosine = magnification(patches, patch_norm)
     centered, zncc = magnification(patches - brightness, norm(patches - mean))
@@ -218,6 +218,25 @@ def test_zncc_is_exact_however_bright_the_image_is(method, bright_images):
         np.testing.assert_allclose(zncc(image, feature + np.float32(brightness)), plain, atol=1e-3)
     for brighter, exact in stepped:
         np.testing.assert_allclose(zncc(brighter, feature), exact, atol=1e-4)
+
+
+@pytest.mark.usefixtures("optimized")
+@pytest.mark.parametrize("masked", [False, True])
+def test_zncc_is_exact_however_bright_some_channels_are(masked):
+    image, feature = noise(0, 40, 60, 3), noise(1, 9, 8, 3)
+    mask = np.abs(noise(2, 9, 8, 3)) if masked else None
+    brighter = image + np.array([1000, 0, -300], np.float32)
+    want, _ = oracles.scores("zncc", brighter, feature, mask=mask)
+    np.testing.assert_allclose(jax.jit(cnn.zncc)(brighter, feature, mask=mask), want, rtol=0, atol=1e-5)
+
+
+def test_the_squared_difference_of_equal_colors_is_exactly_zero():
+    image, color = noise(0, *SIZE, 3), noise(1, 3)
+    image[5:10, 6:12] = color
+    scores = jax.jit(cnn.squared_difference)(image, np.broadcast_to(color, (*WINDOW, 3)))
+    is_of_color = np.zeros(scores.shape, bool)
+    is_of_color[5:8, 6:9] = True
+    np.testing.assert_array_equal(scores == 0, is_of_color)
 
 
 @pytest.mark.parametrize("scale", [1e30, 1e-30])

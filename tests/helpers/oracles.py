@@ -101,19 +101,21 @@ def scores(
     def total(pixels: np.ndarray) -> Any:
         return pixels.sum(axis=(-3, -2, -1))
 
-    def mean(pixels: np.ndarray) -> Any:
-        return (total(m * pixels) / m.sum())[..., None, None, None]
+    def means(pixels: np.ndarray) -> Any:
+        weights = m.sum(axis=(0, 1))
+        return (m * pixels).sum(axis=(-3, -2), keepdims=True) / np.where(weights > 0, weights, 1)
 
     def is_constant(pixels: np.ndarray) -> Any:
-        counted = pixels[..., m != 0]
-        return (counted == counted[..., :1]).all(axis=-1)
+        largest = np.where(m != 0, pixels, -np.inf).max(axis=(-3, -2))
+        smallest = np.where(m != 0, pixels, np.inf).min(axis=(-3, -2))
+        return (largest <= smallest).all(axis=-1)
 
     with np.errstate(all="ignore"):
         weighted_feature = m * feature
         weighted_patches = m * all_patches
         if name == "zncc":
-            weighted_feature = weighted_feature - m * mean(feature)
-            weighted_patches = weighted_patches - m * mean(all_patches)
+            weighted_feature = weighted_feature - m * means(feature)
+            weighted_patches = weighted_patches - m * means(all_patches)
         dot = total(weighted_feature * weighted_patches)
         patch_norm = np.sqrt(total(weighted_patches**2))
         feature_norm = np.sqrt(total(weighted_feature**2))
