@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import ArrayLike
 
 import cnn_jax
 from cnn_jax.data.pixels import from_uint8
@@ -84,9 +85,11 @@ def compile_search(templates: Templates, mesh: Mesh | None, arguments: dict[str,
     return search
 
 
-def as_pixels(picture: jax.Array, in_color: bool) -> jax.Array:
+def as_pixels(picture: ArrayLike, in_color: bool) -> jax.Array:
     """A picture of bytes or floats as pixels in [-1, 1], (H, W, 3) in color or (H, W) in gray."""
-    pixels = from_uint8(picture) if picture.dtype == np.uint8 else picture
+    pixels = jnp.asarray(picture)
+    if pixels.dtype == jnp.uint8:
+        pixels = from_uint8(pixels)
     if not in_color:
         return pixels if pixels.ndim == 2 else to_gray(pixels)
     return pixels if pixels.ndim == 3 else jnp.broadcast_to(pixels[..., None], (*pixels.shape, 3))

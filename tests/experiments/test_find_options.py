@@ -1,6 +1,8 @@
 """experiments._lib.find_options: lists of numbers, options that exclude each other, and errors that name options."""
 
+import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 
@@ -47,7 +49,7 @@ def test_lists_that_are_not_numbers_are_refused(value):
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, message):
-    config = Find(pictures=(find_options.Path("a"),), template=(find_options.Path("b"),), **options)
+    config = dataclasses.replace(Find(), pictures=(Path("a"),), template=(Path("b"),), **options)
     with pytest.raises(ValueError, match=f"^{message}"):
         check_options(config)
 
@@ -55,7 +57,7 @@ def test_options_that_do_not_go_together_are_refused(options, message):
 @pytest.mark.parametrize("name", ["region", "angle_range", "scale_range"])
 def test_the_demonstration_has_its_own_poses(name):
     with pytest.raises(ValueError, match=f"^--{name.replace('_', '-')}: only allowed together with pictures"):
-        check_options(Find(**{name: (1, 2, 3, 4)}))
+        check_options(dataclasses.replace(Find(), **{name: (1, 2, 3, 4)}))
 
 
 def test_arguments_are_those_of_find():

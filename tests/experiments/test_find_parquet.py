@@ -12,18 +12,8 @@ from experiments._lib.find_pictures import Page
 from experiments._lib.find_results import PageMatches
 
 OPTIONS = {"min_score": 0.7}
-MATCH = {
-    "template": "t.png",
-    "page": 1,
-    "y": 1.5,
-    "x": 2.0,
-    "height": 3,
-    "width": 4,
-    "scale": 1.0,
-    "angle": 0.0,
-    "score": 0.9,
-}
-MATCH |= {"center": [2.5, 3.5], "corners": [[1.0, 1.5], [1.0, 5.5], [4.0, 5.5], [4.0, 1.5]]}
+MATCH = {"template": "t.png", "page": 1, "y": 1.5, "x": 2.0, "height": 3, "width": 4, "scale": 1.0, "angle": 0.0}
+MATCH |= {"score": 0.9, "center": [2.5, 3.5], "corners": [[1.0, 1.5], [1.0, 5.5], [4.0, 5.5], [4.0, 1.5]]}
 
 
 def search(files):

@@ -88,7 +88,8 @@ def test_templates_of_one_name_are_named_by_their_paths():
 
 
 def test_an_opaque_template_has_no_mask(tmp_path):
-    template = png(tmp_path / "template.png", np.dstack([np.eye(5, dtype=np.uint8)] * 3 + [np.full((5, 5), 255)]))
+    gray = np.eye(5, dtype=np.uint8)
+    template = png(tmp_path / "template.png", np.dstack([gray, gray, gray, np.full_like(gray, 255)]))
     assert find_pictures.read_templates([template], [], "zncc").masks == [None]
 
 

@@ -67,12 +67,13 @@ def test_a_headline_says_that_only_the_best_are_shown():
 
 def test_copies_of_large_pictures_are_reduced(monkeypatch):
     monkeypatch.setattr(find_results, "MAX_COPY_SIDE", 30)
-    picture = np.zeros((40, 80), np.uint8)
-    corners = [[8.5, 11.5], [8.5, 41.5], [29.5, 41.5], [29.5, 11.5]]  # of a third: (3, 4), (3, 14), (10, 14), (10, 4)
-    drawn = find_results.draw_matches(picture, [RECORD | {"corners": corners, "y": 9.0, "x": 12.0}], ["a", "b"])
+    corners = [[9.5, 12.5], [9.5, 42.5], [30.5, 42.5], [30.5, 12.5]]
+    match = RECORD | {"corners": corners, "y": 10.0, "x": 13.0}
+    drawn = find_results.draw_matches(np.zeros((40, 80), np.uint8), [match], ["a", "b"])
     assert drawn.shape == (14, 27, 3)
-    is_outline = np.ptp(drawn.astype(int), axis=-1) > 100
-    np.testing.assert_array_equal(np.flatnonzero(is_outline[6]), [3, 4, 13, 14])
+    columns = np.flatnonzero(np.ptp(drawn.astype(int), axis=-1)[6] > 100)
+    assert np.abs(columns[[0, -1]] - [12 / 3, 42 / 3]).max() <= find_results.LINE_WIDTH / 2 + 0.5
+    assert len(columns) == 2 * find_results.LINE_WIDTH
 
 
 def test_matches_are_drawn_on_a_copy(tmp_path):

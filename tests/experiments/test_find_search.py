@@ -51,10 +51,9 @@ def test_every_page_has_matches_or_a_reason(search, tmp_path):
 
 def test_invalid_options_are_refused_by_their_names(tmp_path):
     search = make_search(TEMPLATES, None, **(ARGUMENTS | {"top_k": 0}))
-    with pytest.raises(ValueError, match="^--top-k: expected at least 1"):
-        list(
-            search_pictures([png(tmp_path / "a.png", make_picture(1, 3))], search, TEMPLATES, devices=1, scales=(1.0,))
-        )
+    files = [png(tmp_path / "a.png", make_picture(1, 3))]
+    with pytest.raises(ValueError, match=r"^--top-k: expected at least 1"):
+        list(search_pictures(files, search, TEMPLATES, devices=1, scales=(1.0,)))
 
 
 def test_bytes_and_floats_are_compared_in_gray_and_in_color():
