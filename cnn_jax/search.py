@@ -17,11 +17,9 @@ from jaxtyping import Array, ArrayLike, Bool, Shaped
 
 from ._candidates import Group, MatchOptions, group_candidates, make_groups, suppress_overlaps
 from ._matches import Matches
-from ._non_max_suppression import Kept, non_max_suppression
 from ._peaks import Peaks, peaks
 from ._pose_maxima import Ranking
 from ._poses import Canvas
-from ._rectangles import Rectangles
 from ._region import Rectangle, Region, allowed_pixels, check_region, crop, crop_size
 from ._search_inputs import Stack, as_image, as_stacks, shapes_text
 from ._typing import Pair, Scalar, Score
@@ -36,7 +34,7 @@ from .matching import (
     zncc,
 )
 
-__all__ = ["Kept", "Matches", "Peaks", "Rectangles", "find", "non_max_suppression", "peaks"]
+__all__ = ["Matches", "Peaks", "find", "peaks"]
 
 DIFFERENCES = (squared_difference, normalized_squared_difference)  # scores of which the smallest is the best
 SIGNED_SCORES = (match, cosine, zncc, sharpened_cosine)  # scores that are negative for a photographic negative

@@ -61,25 +61,29 @@ def make_search(
 
 
 def compile_search(templates: Templates, mesh: Mesh | None, arguments: dict[str, Any]) -> Search:
-    """`cnn_jax.find` as a function of a stack of pictures, compiled once per size."""
+    """`cnn_jax.find` as a function of a stack of pictures, compiled once per size.
+
+    Templates are arguments and not constants of the program, so that others of their size find it in the cache on disk.
+    """
     masks = templates.masks if any(mask is not None for mask in templates.masks) else None
 
-    def find(picture: jax.Array) -> Outlined:
+    def find(picture: jax.Array, features: list[jax.Array], masks: list[jax.Array | None] | None) -> Outlined:
         pixels = as_pixels(picture, templates.in_color)
-        return outline(cnn_jax.find(pixels, templates.features, mask=masks, **arguments))
+        return outline(cnn_jax.find(pixels, features, mask=masks, **arguments))
 
-    batched = jax.vmap(find)
+    batched = jax.vmap(find, (0, None, None))
     devices = 1
     if mesh is not None:
         spec = PartitionSpec(mesh.axis_names)
-        batched = jax.shard_map(batched, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+        shared = PartitionSpec()
+        batched = jax.shard_map(batched, mesh=mesh, in_specs=(spec, shared, shared), out_specs=spec, check_vma=False)
         devices = mesh.size
     compiled = jax.jit(batched)
 
     def search(pictures: np.ndarray) -> list[Outlined]:
         padding = -len(pictures) % devices
         padded = np.pad(pictures, [(0, padding)] + [(0, 0)] * (pictures.ndim - 1)) if padding else pictures
-        outlined = jax.device_get(compiled(padded))
+        outlined = jax.device_get(compiled(padded, templates.features, masks))
         return [jax.tree.map(operator.itemgetter(i), outlined) for i in range(len(pictures))]
 
     return search

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import cnn_jax
-from cnn_jax.search import Rectangles, non_max_suppression
+from cnn_jax._non_max_suppression import non_max_suppression
+from cnn_jax._rectangles import make_rectangles
 
 from .find_results import Outlined, outline
 
@@ -173,7 +174,7 @@ def merge(
     candidates = jax.tree.map(jnp.ravel, moved)
     y, x = candidates.center.T
     kept = non_max_suppression(
-        Rectangles(y, x, candidates.template_height, candidates.template_width, candidates.angle),
+        make_rectangles(y, x, candidates.template_height, candidates.template_width, candidates.angle),
         jnp.where(candidates.valid, quality(candidates.score), -jnp.inf),
         max_overlap=min(max_overlap, MAX_OVERLAP),
         top_k=top_k,

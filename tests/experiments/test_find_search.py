@@ -50,7 +50,7 @@ def test_every_page_has_matches_or_a_reason(search, tmp_path):
 
 
 def test_invalid_options_are_refused_by_their_names(tmp_path):
-    search = make_search(TEMPLATES, None, **(ARGUMENTS | {"top_k": 0}))
+    search = make_search(TEMPLATES, **find_options.find_arguments(find_options.Find(top_k=0)))
     files = [png(tmp_path / "a.png", make_picture(1, 3))]
     with pytest.raises(ValueError, match=r"^--top-k: expected at least 1"):
         list(search_pictures(files, search, TEMPLATES, devices=1, scales=(1.0,)))
