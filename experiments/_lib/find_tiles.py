@@ -17,7 +17,7 @@ from cnn_jax._rectangles import make_rectangles
 
 from .find_results import Outlined, outline
 
-DEFAULT_SIDE = 2048  # pixels of a tile
+DEFAULT_SIDE = 2560  # pixels of a tile
 # Around the largest box: the pixels that local maxima and subpixel positions depend on, and rounding.
 MARGIN = 8
 MATCHES_PER_TILE = 1000

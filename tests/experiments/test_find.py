@@ -174,7 +174,8 @@ def test_every_page_is_searched_although_one_is_broken(pictures, answers):
     out, err = answers["pages"]
     metrics = json.loads((pictures / "paged/metrics.json").read_text())
     (records,) = metrics["found"].values()
-    assert [(m["page"], round(m["y"]), round(m["x"])) for m in records] == [(1, 5, 40), (3, 50, 58), (3, 5, 40)]
+    positions = [(m["page"], round(m["y"]), round(m["x"])) for m in records]
+    assert sorted(positions) == [(1, 5, 40), (3, 5, 40), (3, 50, 58)]
     assert metrics["counts"] == {"pages.tif": 3}
     assert list(metrics["unread"]) == ["pages.tif, page 2"]
     assert "pages.tif, page 1: 1 found\n" in out

@@ -69,18 +69,7 @@ def crowded_picture():
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"max_overlap": 0.0},
-        {"max_overlap": 0.5, "per_feature": True},
-        {"max_overlap": 1.0},
-        {"score": "squared_difference", "max_score": 40.0},
-        {"polarity": "either"},
-        {"region": (20, 30, 50, 71)},
-    ],
-)
-def test_matches_are_those_of_one_piece(options):
+def check_that_tiles_change_nothing(**options):
     picture = crowded_picture()
     min_score = None if "score" in options else 0.45
     config = dataclasses.replace(Find(), min_score=min_score, top_k=30, **options)
@@ -93,6 +82,27 @@ def test_matches_are_those_of_one_piece(options):
     fields = ["y", "x", "score"]
     expected, found = ([[record[name] for name in fields] for record in page.records] for page in (whole, in_tiles))
     np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_matches_are_those_of_one_piece():
+    check_that_tiles_change_nothing(max_overlap=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_overlap": 0.5, "per_feature": True},
+        {"max_overlap": 1.0},
+        {"score": "squared_difference", "max_score": 40.0},
+        {"polarity": "either"},
+        {"region": (20, 30, 50, 71)},
+        {"min_visible": 0.6},
+        {"angles": ("0", "90", "180")},
+    ],
+)
+def test_matches_are_those_of_one_piece_with_every_option(options):
+    check_that_tiles_change_nothing(**options)
 
 
 def test_quality_is_largest_for_the_best_match():
