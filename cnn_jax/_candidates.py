@@ -121,6 +121,7 @@ class MatchOptions(NamedTuple):
     top_k: int
     subpixel: bool
     per_feature: bool
+    min_visible: float
 
 
 def group_candidates(
@@ -130,6 +131,7 @@ def group_candidates(
     options: MatchOptions,
     feature_count: int,
     allowed: Bool[Array, "H W"] | None,
+    valid: Bool[Array, "H W"] | None,
 ) -> Matches:
     """The highest local maxima of each feature of a group, as matches before non-maximum suppression."""
     count = len(group.indices)
@@ -145,8 +147,13 @@ def group_candidates(
         masks = jnp.broadcast_to(masks, templates.shape)
     bank = Bank(templates, masks, jnp.asarray(group.sizes))
     per_feature = min(MAX_CANDIDATES_PER_FEATURE, MAX_CANDIDATES // feature_count)
-    scoring = Scoring(options.score, options.ranking, max(per_feature, CANDIDATES_PER_MATCH * options.top_k))
-    candidates = pose_candidates(image, bank, group.table, canvases, scoring, allowed)
+    scoring = Scoring(
+        score=options.score,
+        ranking=options.ranking,
+        count=max(per_feature, CANDIDATES_PER_MATCH * options.top_k),
+        min_visible=options.min_visible,
+    )
+    candidates = pose_candidates(image, bank, group.table, canvases, scoring, allowed, valid)
     return _as_matches(candidates, group, options.subpixel)
 
 

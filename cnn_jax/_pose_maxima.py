@@ -6,7 +6,7 @@ their number, and what depends on the image alone is computed once for all of th
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,15 @@ from ._dtypes import accumulation_dtype
 from ._peaks import is_local_maximum, neighborhoods, subpixel_offset, top_block_maxima
 from ._poses import Canvas, PoseTable, draw_templates, scale_with_masks
 from ._typing import Pair, Score
+from ._visible_scores import visible_score
 
 Ranking = Literal["highest", "lowest", "magnitude"]  # which scores are the best
 # Elements of the score maps that are computed at a time, unless one map has more.
 CHUNK_ELEMENTS = 2**21
 # Score maps that are computed at a time, at most.
 MAX_CHUNK_MAPS = 64
+# Rounding of the visible part of a template, as a fraction.
+VISIBLE_TOLERANCE = 1e-4
 # Local maxima of all templates, or of all chunks of poses, that are kept.
 MAX_CANDIDATES = 2**15
 
@@ -70,6 +73,8 @@ class Scoring(NamedTuple):
     poses_per_map: int | None = None
     """None: local maxima are those of the best of all poses. A number: those of the best of so many consecutive poses,
     so that several poses at one pixel are kept."""
+    min_visible: float = 1.0
+    """The smallest visible part of a template, if not all pixels of the image count."""
 
 
 def pose_candidates(
@@ -79,6 +84,7 @@ def pose_candidates(
     canvases: Sequence[Canvas],
     scoring: Scoring,
     allowed: Bool[Array, "H W"] | None = None,
+    valid: Bool[Array, "H W"] | None = None,
 ) -> Candidates:
     """Scores templates in all poses at all pixels, and keeps the highest local maxima of each template.
 
@@ -91,6 +97,7 @@ def pose_candidates(
       canvases: how the poses are drawn, from `plan_poses`.
       scoring: the score and the number of local maxima.
       allowed: where local maxima are kept; others still are neighbors. None: everywhere.
+      valid: which pixels of the image count, for scores of `_visible_scores`. None: all.
 
     Raises:
       ValueError: a score that skips positions.
@@ -109,7 +116,7 @@ def pose_candidates(
     def of_chunk(step: tuple[Bank, Array, Array]) -> Candidates:
         part, size, box = step
         part_table = table._replace(size=size, box=box) if sizes_differ else table
-        return _bank_candidates(image, part, part_table, canvases, scoring, allowed, max(1, maps // chunk))
+        return _bank_candidates(image, part, part_table, canvases, scoring, allowed, valid, max(1, maps // chunk))
 
     sizes_and_boxes = (split(jnp.asarray(table.size)), split(jnp.asarray(table.box))) if sizes_differ else (None, None)
     steps = jax.tree.map(split, bank), *sizes_and_boxes
@@ -133,6 +140,7 @@ def _bank_candidates(
     canvases: Sequence[Canvas],
     scoring: Scoring,
     allowed: Array | None,
+    valid: Array | None,
     maps: int,
 ) -> Candidates:
     """The candidates of templates that are scored at the same time, some poses at a time."""
@@ -147,7 +155,8 @@ def _bank_candidates(
         last = canvas.stop - 1  # repeated, so that all chunks have one length
         steps = jnp.minimum(canvas.poses.start + jnp.arange(chunks * chunk).reshape(chunks, chunk), last)
         step_count = max(1, min(scoring.count, 4 * MAX_CANDIDATES // (chunks * len(canvases))))
-        take_step = _pose_step(image, bank, table, canvas, scoring._replace(count=step_count), allowed)
+        score_poses = _pose_scores(image, valid, bank, table, canvas, scoring)
+        take_step = _pose_step(score_poses, scoring._replace(count=step_count), allowed)
         maxima, candidates = lax.scan(take_step, maxima, steps)
         found.append(jax.tree.map(lambda field: jnp.moveaxis(field, 0, 1).reshape(shape[0], -1), candidates))
     merged = Candidates(*(jnp.concatenate(fields, axis=1) for fields in zip(*found, strict=True)))
@@ -178,10 +187,9 @@ def top_candidates(candidates: Candidates, count: int) -> Candidates:
 
 
 def _pose_step(
-    image: Array, bank: Bank, table: PoseTable, canvas: Canvas, scoring: Scoring, allowed: Array | None
+    score_poses: Callable[[Array], tuple[Array, Array]], scoring: Scoring, allowed: Array | None
 ) -> Callable[[PoseMaxima, Array], tuple[PoseMaxima, Candidates]]:
     """A step of a scan: scores some consecutive poses, keeps the best of all so far, and returns local maxima."""
-    score_poses = _pose_scores(image, bank, table, canvas, scoring)
 
     def step(maxima: PoseMaxima, poses: Array) -> tuple[PoseMaxima, Candidates]:
         scores, ranks = score_poses(poses)
@@ -237,7 +245,7 @@ def _map_candidates(
 
 
 def _pose_scores(
-    image: Array, bank: Bank, table: PoseTable, canvas: Canvas, scoring: Scoring
+    image: Array, valid: Array | None, bank: Bank, table: PoseTable, canvas: Canvas, scoring: Scoring
 ) -> Callable[[Array], tuple[Array, Array]]:
     """A function of P poses that returns their scores and ranks (P, K, H, W); ranks are -inf where a box ends outside.
 
@@ -246,34 +254,46 @@ def _pose_scores(
     size = image.shape[:2]
     before = [(side - 1) // 2 - (least - 1) // 2 for side, least in zip(canvas.size, canvas.smallest_box, strict=True)]
     after = [side // 2 - least // 2 for side, least in zip(canvas.size, canvas.smallest_box, strict=True)]
-    margins = [*zip(before, after, strict=True), *[(0, 0)] * (image.ndim - 2)]
-    padded = jnp.pad(image, margins, mode="edge")
-    map_size = tuple(n - least + 1 for n, least in zip(size, canvas.smallest_box, strict=True))
+    margins = list(zip(before, after, strict=True))
     centered = [((least - 1) // 2, least // 2) for least in canvas.smallest_box]
+    padded = jnp.pad(image, [*margins, *[(0, 0)] * (image.ndim - 2)], mode="edge")
+    padded_valid = None if valid is None else jnp.pad(valid, margins)
+    map_size = tuple(n - least + 1 for n, least in zip(size, canvas.smallest_box, strict=True))
     scaled = None if canvas.is_identity else scale_with_masks(*bank, table, canvas)
 
-    def score_template(template: Array, mask: Array | None) -> Array:
+    def score_template(template: Array, mask: Array | None) -> tuple[Array, Array]:
+        if padded_valid is not None:
+            return _score_visible_part(padded, padded_valid, template, mask, scoring)
         scores = scoring.score(padded, template, mask=mask)
         if scores.shape != map_size:
             raise ValueError(f"score: expected maps of all positions {map_size}, got {scores.shape}")
-        return scores
+        return scores, ~jnp.isnan(scores)
 
-    def score_bank(templates: Array, masks: Array | None) -> Array:
+    def score_bank(templates: Array, masks: Array | None) -> tuple[Array, Array]:
         one_mask = masks is None or masks.ndim < templates.ndim
         return jax.vmap(score_template, (0, None if one_mask else 0))(templates, masks)
 
     def score_poses(poses: Array) -> tuple[Array, Array]:
         if scaled is None:
-            scores = score_bank(bank.templates, bank.masks)[None]
+            scores, is_score = jax.tree.map(lambda maps: maps[None], score_bank(bank.templates, bank.masks))
         else:
             templates, masks = jax.vmap(lambda pose: draw_templates(scaled, table, canvas, pose))(poses)
-            scores = jax.vmap(score_bank, (0, None if masks is None else 0))(templates, masks)
-        boxes = jnp.take(jnp.asarray(table.box), poses, axis=-2)
-        fits = _box_fits(boxes, size)
-        scores = jnp.pad(scores, [(0, 0), (0, 0), *centered])
-        return scores, jnp.where(fits & ~jnp.isnan(scores), rank_of(scores, scoring.ranking), -jnp.inf)
+            scores, is_score = jax.vmap(score_bank, (0, None if masks is None else 0))(templates, masks)
+        scores, is_score = (jnp.pad(maps, [(0, 0), (0, 0), *centered]) for maps in (scores, is_score))
+        fits = _box_fits(jnp.take(jnp.asarray(table.box), poses, axis=-2), size)
+        return scores, jnp.where(fits & is_score, rank_of(scores, scoring.ranking), -jnp.inf)
 
     return score_poses
+
+
+def _score_visible_part(
+    image: Array, valid: Array, template: Array, mask: Array | None, scoring: Scoring
+) -> tuple[Array, Array]:
+    """The score of the visible part of every patch, and whether enough is visible."""
+    scored = visible_score(image, valid, template, mask, scoring.score)
+    is_score = (scored.visible >= scoring.min_visible - VISIBLE_TOLERANCE) & ~jnp.isnan(scored.score)
+    # A difference that is not defined is 0, which would be a perfect match.
+    return scored.score, is_score & scored.defined if scoring.ranking == "lowest" else is_score
 
 
 def _box_fits(boxes: Array, image_size: Pair | Sequence[int]) -> Array:

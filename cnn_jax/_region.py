@@ -18,16 +18,16 @@ EXPECTED_REGION = "(top, left, height, width) in whole pixels, or an array of bo
 
 
 class Region(NamedTuple):
-    """Where the middle pixels of matches may lie, and the part of the image that is searched: arrays and None."""
+    """The part of an image that is searched, and where the middle pixels of matches may lie in it: arrays and None."""
 
-    crop_start: Int[np.ndarray | Array, "2"]
-    """The first row and column of the part."""
+    origin: Int[np.ndarray | Array, "2"]
+    """The row and column of the part's first pixel; negative before the image."""
     start: Int[np.ndarray | Array, "2"]
     """The first row and column of a middle pixel, counted in the part."""
     stop: Int[np.ndarray | Array, "2"]
     """The row and column after the last one."""
     mask: Bool[np.ndarray | Array, "H W"] | None
-    """Middle pixels, in the whole image."""
+    """Middle pixels, in the image."""
 
 
 class Rectangle(NamedTuple):
@@ -71,29 +71,43 @@ def _check_mask(mask: np.ndarray | Array, image_size: Pair) -> np.ndarray | Arra
     return mask
 
 
-def crop_size(region: Rectangle, image_size: Pair, largest_box: Pair) -> tuple[Region, Pair]:
-    """The part of an image that holds all boxes around the pixels of a rectangle, and those pixels' neighbors."""
-    corner = np.array(region[:2])
-    side = np.array(region[2:])
-    box = np.array(largest_box)
-    start = np.maximum(corner - (box - 1) // 2 - 1, 0)
-    stop = np.minimum(corner + side + box // 2 + 1, image_size)
-    rows, columns = (stop - start).tolist()
-    return Region(start, corner - start, corner - start + side, None), (rows, columns)
+def searched_part(
+    region: Rectangle | Bool[np.ndarray | Array, "H W"] | None, image_size: Pair, largest_box: Pair, margin: Pair
+) -> tuple[Region, Pair]:
+    """The part of an image to search, and its size, if boxes may reach over its border by a margin.
+
+    The part for a rectangle holds all boxes around its pixels, and those pixels' neighbors.
+    """
+    first = -np.array(margin)
+    last = np.array(image_size) + margin
+    corner = first
+    end = last
+    if isinstance(region, Rectangle):
+        box = np.array(largest_box)
+        corner = np.array(region[:2])
+        end = corner + region[2:]
+        first = np.maximum(first, corner - (box - 1) // 2 - 1)
+        last = np.minimum(last, end + box // 2 + 1)
+    rows, columns = (last - first).tolist()
+    mask = None if isinstance(region, Rectangle) else region
+    return Region(first, corner - first, end - first, mask), (rows, columns)
 
 
-def crop(image: Shaped[Array, "H W *C"], region: Region, size: Pair) -> Shaped[Array, "h w *C"]:
-    """The part of an image that is searched."""
-    starts = [*region.crop_start, *[jnp.zeros_like(region.crop_start[0])] * (image.ndim - 2)]
-    return lax.dynamic_slice(image, starts, (*size, *image.shape[2:]))
+def cut_out(pixels: Shaped[Array, "H W *C"], part: Region, size: Pair, margin: Pair) -> Shaped[Array, "h w *C"]:
+    """The part of an array of the image's size; 0 in the margin."""
+    outer = [(0, 0)] * (pixels.ndim - 2)
+    padded = jnp.pad(pixels, [*((side, side) for side in margin), *outer])
+    rows, columns = part.origin + jnp.array(margin)
+    starts = [rows, columns, *[jnp.zeros_like(rows)] * len(outer)]
+    return lax.dynamic_slice(padded, starts, (*size, *pixels.shape[2:]))
 
 
-def allowed_pixels(region: Region, size: Pair) -> Bool[Array, "h w"]:
-    """Which pixels of the part that is searched may be middle pixels of matches."""
-    if region.mask is not None:
-        return jnp.asarray(region.mask)
+def allowed_pixels(part: Region, size: Pair, margin: Pair) -> Bool[Array, "h w"]:
+    """Which pixels of the part may be middle pixels of matches."""
+    if part.mask is not None:
+        return cut_out(jnp.asarray(part.mask), part, size, margin)
     rows, columns = (
         (jnp.arange(n) >= start) & (jnp.arange(n) < stop)
-        for n, start, stop in zip(size, region.start, region.stop, strict=True)
+        for n, start, stop in zip(size, part.start, part.stop, strict=True)
     )
     return rows[:, None] & columns[None, :]

@@ -47,6 +47,8 @@ class VisibleScore(NamedTuple):
     score: Array
     visible: Array
     """The visible fraction of the feature's weight, Σ v m² / Σ m², from 0 to 1."""
+    defined: Array
+    """Where neither the visible part of the patch nor that of the feature is degenerate."""
 
 
 class _Inputs(NamedTuple):
@@ -112,10 +114,12 @@ def visible_score(
         options=checked.options,
         visible=_visible_fraction(valid[..., None], weights, checked.options),
     )
-    out = _FORMULAS[score](inputs).score
+    score_map = _FORMULAS[score](inputs)
     # Not a product, as the score may be NaN in pixels that do not count.
-    out = jnp.where(inputs.visible > 0, out, 0)
-    return VisibleScore(out.astype(checked.out_dtype), inputs.visible.astype(checked.out_dtype))
+    is_visible = inputs.visible > 0
+    out = jnp.where(is_visible, score_map.score, 0)
+    visible = inputs.visible.astype(checked.out_dtype)
+    return VisibleScore(out.astype(checked.out_dtype), visible, score_map.defined & is_visible)
 
 
 def _visible_fraction(valid: Array, mask: Array, options: CorrelateOptions) -> Array:

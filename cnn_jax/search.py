@@ -9,6 +9,7 @@ Results have a fixed length, so that `find` and `peaks` run under `jax.jit` and 
 import functools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,10 @@ from ._matches import Matches
 from ._peaks import Peaks, peaks
 from ._pose_maxima import Ranking
 from ._poses import Canvas
-from ._region import Rectangle, Region, allowed_pixels, check_region, crop, crop_size
+from ._region import Rectangle, Region, allowed_pixels, check_region, cut_out, searched_part
 from ._search_inputs import Stack, as_image, as_stacks, shapes_text
 from ._typing import Pair, Scalar, Score
-from ._validation import as_floats, as_scalar, check_bool, check_choice, check_int
+from ._validation import as_floats, as_scalar, check_bool, check_choice, check_int, check_number
 from .matching import (
     cosine,
     is_defined,
@@ -57,6 +58,7 @@ def find(
     subpixel: bool = True,
     polarity: str = "same",
     region: Sequence[int] | Bool[ArrayLike, "H W"] | None = None,
+    min_visible: float = 1.0,
 ) -> Matches:
     """Finds features in an image at all given scales and angles: the best matches after non-maximum suppression.
 
@@ -87,15 +89,19 @@ def find(
       region: where the centers of matches may lie: (top, left, height, width) in whole pixels, Python ints, or a mask
         (H, W) of bools. The center is a box's middle pixel, the first of two if a side is even. Only the pixels that
         matter to a rectangle are searched.
+      min_visible: the smallest part of a feature's weight that lies inside the image, above 0, at most 1. Below 1,
+        objects that the border cuts are compared by their visible part, and boxes may reach over the border. Only for
+        scores of `cnn_jax.matching`; `sharpened_cosine` itself, with its default exponent.
 
     Returns:
-      `Matches`, arrays of length `top_k`. A match lies wholly inside the image.
+      `Matches`: arrays of length `top_k`, and `found`, the number of matches without `top_k`. A match lies wholly
+      inside the image, if `min_visible` is 1.
 
     Raises:
       ValueError: wrong ranks, channels or masks, a color feature for a gray image or the reverse, an alpha channel,
         empty arrays, a feature with NaN or infinity that is not masked out (not seen under `jax.jit`: such a feature
         is found nowhere), features that fit nowhere, no scale or angle, a scale not above 0, `max_overlap` outside
-        [0, 1], `top_k` below 1, a missing or superfluous `max_score`, a polarity that the score does not have, a region
+        [0, 1], `min_visible` outside (0, 1], `top_k` below 1, a missing or superfluous `max_score`, a polarity that the score does not have, a region
         outside of the image or without pixels, or a score that skips positions.
       TypeError: arrays that are not real numbers, lists of numbers or names of files instead of arrays, scales or
         angles that are not Python numbers, a score that is not callable.
@@ -129,16 +135,38 @@ def find(
     threshold = _check_threshold(ranking, min_score, max_score)
     scales = _check_scales(scales)
     angles = _check_numbers("angles", angles)
-    rectangle_or_mask = check_region(region, image_size)
+    searched = check_region(region, image_size)
+    min_visible = _check_min_visible(min_visible, score)
 
-    options = MatchOptions(_without_undefined(score), ranking, top_k, subpixel, per_feature)
-    part, size, groups, canvases = _plan(rectangle_or_mask, image_size, stacks, scales, angles)
-    if not groups:
+    options = MatchOptions(
+        score=score if min_visible < 1 else _without_undefined(score),
+        ranking=ranking,
+        top_k=top_k,
+        subpixel=subpixel,
+        per_feature=per_feature,
+        min_visible=min_visible,
+    )
+    plan = _plan(searched, image_size, stacks, scales, angles, min_visible)
+    if not plan.canvases:
         raise ValueError(
             f"features: expected one that fits into the image of shape {pixels.shape} at some scale and angle"
             f"{'' if region is None else ' and has its center in the region'}, got {shapes_text(stacks)}"
         )
-    return _search(pixels, groups, part, threshold, max_overlap, canvases=canvases, options=options, size=size)
+    return _search(pixels, plan.groups, plan.part, threshold, max_overlap, *plan[2:], options)
+
+
+class _Plan(NamedTuple):
+    """An exhaustive search: its data, and what its program is compiled for."""
+
+    groups: tuple[Group, ...]
+    part: Region | None
+    """The part of the image to search, or None for all of it."""
+    canvases: tuple[tuple[Canvas, ...], ...]
+    """The canvases of each group."""
+    size: Pair
+    """Rows and columns of the part."""
+    margin: Pair
+    """How far boxes may reach over the border."""
 
 
 def _plan(
@@ -147,47 +175,49 @@ def _plan(
     stacks: Sequence[Stack],
     scales: Sequence[float],
     angles: Sequence[float],
-) -> tuple[Region | None, Pair, tuple[Group, ...], tuple[tuple[Canvas, ...], ...]]:
-    """The part of the image to search, its size, groups of features and their canvases."""
+    min_visible: float,
+) -> _Plan:
     groups, canvases = make_groups(stacks, image_size, scales, angles)
-    if region is None or not groups:
-        return None, image_size, groups, canvases
-    if not isinstance(region, Rectangle):
-        none = np.zeros(2, int)
-        return Region(none, none, none, region), image_size, groups, canvases
+    if not groups or (region is None and min_visible == 1):
+        return _Plan(groups, None, canvases, image_size, (0, 0))
     rows, columns = (max(canvas.size[axis] for group in canvases for canvas in group) for axis in (0, 1))
-    part, size = crop_size(region, image_size, (rows, columns))
-    return part, size, *make_groups(stacks, size, scales, angles)
+    margin = (rows - 1, columns - 1) if min_visible < 1 else (0, 0)
+    part, size = searched_part(region, image_size, (rows, columns), margin)
+    if min_visible == 1 and size != image_size:
+        groups, canvases = make_groups(stacks, size, scales, angles)
+    return _Plan(groups, part, canvases, size, margin)
 
 
-@functools.partial(jax.jit, static_argnames=("canvases", "options", "size"))
+@functools.partial(jax.jit, static_argnames=("canvases", "size", "margin", "options"))
 def _search(
     image: Array,
     groups: tuple[Group, ...],
-    region: Region | None,
+    part: Region | None,
     threshold: Array,
-    max_overlap: Array,
-    *,
+    max_overlap: Array | float,
     canvases: tuple[tuple[Canvas, ...], ...],
-    options: MatchOptions,
     size: Pair,
+    margin: Pair,
+    options: MatchOptions,
 ) -> Matches:
     """The compiled part of `find`."""
     (pixels,) = as_floats(image=image)
     allowed = None
-    if region is not None:
-        pixels = crop(pixels, region, size)
-        allowed = allowed_pixels(region, size)
+    valid = None
+    if part is not None:
+        allowed = allowed_pixels(part, size, margin)
+        valid = cut_out(jnp.ones(pixels.shape[:2], bool), part, size, margin) if options.min_visible < 1 else None
+        pixels = cut_out(pixels, part, size, margin)
     count = sum(len(group.indices) for group in groups)
     candidates = [
-        group_candidates(pixels, group, group_canvases, options, count, allowed)
+        group_candidates(pixels, group, group_canvases, options, count, allowed, valid)
         for group, group_canvases in zip(groups, canvases, strict=True)
     ]
     least_rank = -threshold if options.ranking == "lowest" else threshold
     matches = suppress_overlaps(candidates, least_rank, max_overlap, options)
-    if region is None:
+    if part is None:
         return matches
-    top, left = region.crop_start.astype(matches.y.dtype)
+    top, left = part.origin.astype(matches.y.dtype)
     return matches._replace(
         y=jnp.where(matches.valid, matches.y + top, 0), x=jnp.where(matches.valid, matches.x + left, 0)
     )
@@ -224,6 +254,15 @@ def _check_ranking(score: object, polarity: str) -> Ranking:
             raise ValueError(f"polarity: expected 'same' for the score {name}; 'either' is for {names}")
         return "magnitude"
     return "lowest" if function in DIFFERENCES else "highest"
+
+
+def _check_min_visible(min_visible: float, score: Score) -> float:
+    visible = check_number("min_visible", min_visible, "a number above 0, at most 1", lambda value: 0 < value <= 1)
+    if isinstance(visible, Array):
+        raise TypeError(f"min_visible: expected a Python number, got {min_visible!r}")
+    if visible < 1 and score not in (*SIGNED_SCORES, *DIFFERENCES):
+        raise ValueError(f"min_visible: expected 1 for a score that is not of cnn_jax.matching, got {min_visible!r}")
+    return visible
 
 
 def _check_threshold(ranking: Ranking, min_score: Scalar | None, max_score: Scalar | None) -> Array:

@@ -19,7 +19,16 @@ from typing import Any, NamedTuple
 
 from cnn_jax.progress import Progress
 
-from ._lib import baselines_matching, cli, report, throughput_explain, throughput_matching, throughput_training
+from ._lib import (
+    baselines_matching,
+    cli,
+    report,
+    throughput_calls,
+    throughput_explain,
+    throughput_find,
+    throughput_matching,
+    throughput_training,
+)
 from ._lib.baselines_layers import LAYER_BENCHMARKS
 from ._lib.baselines_training import BASELINES
 from ._lib.benchmark import BenchmarkCase, machine_peaks, pin_cpus, run_case
@@ -53,6 +62,10 @@ class Task(NamedTuple):
 TASKS: Mapping[str, Task] = {
     "match": Task(throughput_matching.score_benchmark, throughput_matching.CASES, throughput_matching.QUICK_CASES),
     "zncc": Task(throughput_matching.score_benchmark, throughput_matching.CASES, throughput_matching.QUICK_CASES),
+    "zncc call": Task(throughput_calls.call_benchmark, throughput_calls.CASES, throughput_calls.QUICK_CASES),
+    "find call": Task(throughput_calls.call_benchmark, throughput_calls.CASES, throughput_calls.QUICK_CASES),
+    "find": Task(throughput_find.find_benchmark, throughput_find.CASES, throughput_find.QUICK_CASES),
+    "find bank": Task(throughput_find.bank_benchmark, throughput_find.BANK_CASES, throughput_find.QUICK_BANK_CASES),
     "train_step": Task(
         throughput_training.network_benchmark, throughput_training.NETWORKS, throughput_training.QUICK_CASES
     ),

@@ -66,6 +66,11 @@ def results(content: Mapping[str, Any], kinds: Mapping[str, Any]) -> report.Resu
         for row in rows
         if row["task"] == "train_step"
     ]
+    blocks += [
+        f"{row['task']} {row['case']}: the first call, compiled, took {row['first_call_s']:.2f} s"
+        for row in rows
+        if row["task"].endswith(" call")
+    ]
     blocks += notes(content["peaks"])
     if content["load_before"] > BUSY_LOAD:
         blocks.append(
@@ -79,6 +84,8 @@ def notes(peaks: Mapping[str, float]) -> list[str]:
     return [
         f"scan: a step of cnn_jax, in one lax.scan of {OURS_SCAN_STEPS}. jax: plain JAX. jax scan: its step, in a scan "
         f"of {PLAIN_JAX_SCAN_STEPS}. jax loop: one covered image after the other.",
+        "find: the template is at any angle. 72 angles and opencv loop compare steps of 5 degrees at every place; ours "
+        "and opencv pyramid search coarse to fine. eager: called without jax.jit.",
         "GFLOP/s are those of the direct algorithm; Fourier transforms need fewer. GB/s count inputs and outputs once. "
         f"In brackets: share of this machine's peaks, {peaks['gflops']:.0f} GFLOP/s (matrix product) and "
         f"{peaks['gbytes_per_s']:.1f} GB/s (sum).",

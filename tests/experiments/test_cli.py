@@ -17,6 +17,7 @@ NAMES = (
     "walkthrough",
     "find",
     "scaling",
+    "poses",
     "throughput",
     "xo",
     "digits",

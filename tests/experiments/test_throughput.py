@@ -82,9 +82,15 @@ def test_a_run_with_what_is_installed(tmp_path):
     out, _ = run(tmp_path, "--quick")
     content = json.loads((tmp_path / "runs/throughput/throughput.json").read_text())
     check_content(content)
-    tasks = ["match", "match", "zncc", "zncc", "train_step", "inference", *LAYER_BENCHMARKS, "occlusion"]
+    searches = ["zncc call", "find call", "find", "find bank"]
+    tasks = ["match", "match", "zncc", "zncc", *searches, "train_step", "inference", *LAYER_BENCHMARKS, "occlusion"]
     assert [row["task"] for row in content["rows"]] == tasks
-    training, inference, *layers, occlusion = content["rows"][4:]
+    for row in content["rows"][4:6]:
+        assert row["methods"]["eager"] > 0
+        assert f"{row['task']} {row['case']}: the first call, compiled, took" in out
+    assert content["rows"][6]["methods"]["72 angles"] > 0
+    assert "vmap(zncc)" in content["rows"][7]["peers"]
+    training, inference, *layers, occlusion = content["rows"][8:]
     assert occlusion["peers"].keys() == {"jax loop"}
     assert training["methods"]["scan"] > 0
     assert {"jax", "jax scan"} <= training["peers"].keys()
@@ -92,7 +98,7 @@ def test_a_run_with_what_is_installed(tmp_path):
     assert all(row["peers"].keys() == {"jax"} for row in layers)
     for row in content["rows"]:
         libraries = {name.split()[0].split(".")[0] for name in row["peers"].keys() | row["skipped"].keys()}
-        assert libraries <= content["libraries"].keys() | {"jax"}
+        assert libraries <= content["libraries"].keys() | {"jax", "vmap(zncc)"}
     for name in ("opencv", "skimage", "torch", "flax", "equinox"):
         assert (f"{name}: not installed" in out) == (name not in content["libraries"])
     assert out.count("| zncc ") == 2

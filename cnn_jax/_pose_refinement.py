@@ -1,0 +1,222 @@
+"""Refinement of poses: Gauss-Newton steps towards the place, the angle and the scale at which a template fits best."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Shaped
+
+# Largest step of the template's center, and of its rim, in pixels of the level.
+MAX_STEP_PIXELS = 1.5
+# Added to the diagonal of normalized normal equations, so that directions without any contrast stay as they are.
+RIDGE = 1e-6
+
+
+class Poses(NamedTuple):
+    """Poses of a template in an image."""
+
+    y: Float[Array, "..."]
+    """Row of the template's center."""
+    x: Float[Array, "..."]
+    angle: Float[Array, "..."]
+    """Radians, counterclockwise."""
+    log_scale: Float[Array, "..."]
+
+
+class Freedom(NamedTuple):
+    """Which parts of a pose may change, besides the place. It is hashable, an argument of a compiled program."""
+
+    angle: bool
+    scale: bool
+
+
+class Limits(NamedTuple):
+    """The angles and the logarithms of scales that poses may have."""
+
+    angle: tuple[float, float]
+    log_scale: tuple[float, float]
+
+
+class TemplateLevel(NamedTuple):
+    """A template at one level of a pyramid: n of its pixels, their offsets from its center, and a linear model.
+
+    A patch of the image is `columns` times coefficients: of the template's derivatives along y, x, the angle and the
+    logarithm of the scale (those that are free), of the template, and of one constant for each channel.
+    """
+
+    values: Float[Array, "n C"]
+    weights: Float[Array, "n C"]
+    down: Float[Array, " n"]
+    right: Float[Array, " n"]
+    columns: Float[Array, "n C k"]
+    norms: Float[Array, " k"]
+    """What the columns were divided by."""
+    reach: Float[Array, ""]
+    """Pixels from the center to the rim."""
+
+
+def make_template_level(
+    template: Float[Array, "h w C"],
+    weights: Float[Array, "h w C"],
+    center: tuple[float, float],
+    freedom: Freedom,
+    step: int,
+) -> TemplateLevel:
+    """A level of every `step`-th row and column of a template, whose center is at this row and column."""
+    slope_y, slope_x = (
+        _slope(template, weights != 0, axis)[::step, ::step].reshape(-1, template.shape[2]) for axis in (0, 1)
+    )
+    values = template[::step, ::step].reshape(-1, template.shape[2])
+    weights = weights[::step, ::step].reshape(-1, template.shape[2])
+    down, right = (
+        offsets.reshape(-1).astype(np.float32)
+        for offsets in np.meshgrid(
+            np.arange(0, template.shape[0], step) - center[0],
+            np.arange(0, template.shape[1], step) - center[1],
+            indexing="ij",
+        )
+    )
+    moves = [slope_y, slope_x]
+    if freedom.angle:
+        moves.append(slope_x * jnp.asarray(down)[:, None] - slope_y * jnp.asarray(right)[:, None])
+    if freedom.scale:
+        moves.append(slope_y * jnp.asarray(down)[:, None] + slope_x * jnp.asarray(right)[:, None])
+    constants = jnp.broadcast_to(jnp.eye(values.shape[1], dtype=values.dtype), (len(values), *[values.shape[1]] * 2))
+    centered = values - _weighted_mean(values, weights)
+    columns = jnp.concatenate([jnp.stack([*moves, centered], axis=-1), constants], axis=-1)
+    columns = jnp.where(weights[..., None] != 0, columns, 0)
+    squares = (weights[..., None] ** 2 * columns**2).sum(axis=(0, 1))
+    norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 1)
+    reach = jnp.asarray(np.hypot(down, right).max(), values.dtype)
+    return TemplateLevel(values, weights, jnp.asarray(down), jnp.asarray(right), columns / norms[None, None], norms, reach)
+
+
+def _weighted_mean(values: Array, weights: Array) -> Array:
+    total = weights.sum(axis=0, keepdims=True)
+    return jnp.where(weights != 0, weights * values, 0).sum(axis=0, keepdims=True) / jnp.where(total != 0, total, 1)
+
+
+def _slope(image: Array, counts: Array, axis: int) -> Array:
+    """Derivative along an axis, of a pixel's two neighbors, or of itself and the one that counts."""
+    margin = [(0, 0)] * image.ndim
+    margin[axis] = (1, 1)
+    padded = jnp.pad(image, margin)
+    counts_around = jnp.pad(counts, margin)
+    size = image.shape[axis]
+
+    def neighbor(start: int) -> tuple[Array, Array]:
+        is_there = jax.lax.slice_in_dim(counts_around, start, start + size, axis=axis)
+        return jnp.where(is_there, jax.lax.slice_in_dim(padded, start, start + size, axis=axis), image), is_there
+
+    before, has_before = neighbor(0)
+    after, has_after = neighbor(2)
+    distance = has_before.astype(image.dtype) + has_after.astype(image.dtype)
+    return (after - before) / jnp.maximum(distance, 1)
+
+
+def sample_patch(
+    image: Shaped[Array, "H W C"], pose: Poses, level: TemplateLevel
+) -> tuple[Float[Array, "n C"], Bool[Array, " n"]]:
+    """The image under a template's pixels in a pose, interpolated bilinearly, and which pixels lie inside of it."""
+    height, width, channels = image.shape
+    scale = jnp.exp(pose.log_scale)
+    cos = scale * jnp.cos(pose.angle)
+    sin = scale * jnp.sin(pose.angle)
+    y = pose.y + cos * level.down - sin * level.right
+    x = pose.x + sin * level.down + cos * level.right
+    is_inside = (y >= -0.5) & (y <= height - 0.5) & (x >= -0.5) & (x <= width - 0.5)
+    y = jnp.clip(jnp.where(jnp.isnan(y), 0, y), 0, height - 1)
+    x = jnp.clip(jnp.where(jnp.isnan(x), 0, x), 0, width - 1)
+    row = jnp.minimum(jnp.floor(y), max(height - 2, 0))
+    column = jnp.minimum(jnp.floor(x), max(width - 2, 0))
+    next_row = width if height > 1 else 0
+    next_column = 1 if width > 1 else 0
+    pixels = image.reshape(height * width, channels)
+    first = row.astype(jnp.int32) * width + column.astype(jnp.int32)
+
+    def pixel(index: Array) -> Array:
+        return pixels.at[index].get(mode="promise_in_bounds").astype(level.values.dtype)
+
+    right = (x - column)[:, None]
+    down = (y - row)[:, None]
+    upper = pixel(first) * (1 - right) + pixel(first + next_column) * right
+    lower = pixel(first + next_row) * (1 - right) + pixel(first + next_row + next_column) * right
+    return upper * (1 - down) + lower * down, is_inside
+
+
+def refine_poses(
+    image: Shaped[Array, "H W C"],
+    poses: Poses,
+    level: TemplateLevel,
+    *,
+    steps: int,
+    freedom: Freedom,
+    limits: Limits,
+    is_partial: bool,
+) -> Poses:
+    """Gauss-Newton steps of poses, in pixels of the level.
+
+    Every step fits the linear model to the patch under the template by least squares, and moves the pose so that the
+    derivatives' coefficients vanish. Changes of brightness and contrast are coefficients too, so they do not matter.
+
+    Args:
+      image: a level of the image.
+      poses: N poses.
+      level: the same level of the template.
+      steps: the number of steps.
+      freedom: which parts of a pose change.
+      limits: where they stay.
+      is_partial: whether pixels outside of the image do not count, instead of repeating its border.
+
+    Source: Baker and Matthews, "Lucas-Kanade 20 Years On: A Unifying Framework" (2004),
+    https://doi.org/10.1023/B:VISI.0000011205.11775.fd, the inverse compositional algorithm.
+    """
+    weighted = level.weights[..., None] ** 2 * level.columns
+    normal = _normal_matrix(level.columns, weighted)
+
+    def step(pose: Poses) -> Poses:
+        patch, is_inside = sample_patch(image, pose, level)
+        if is_partial:
+            visible = jnp.where(is_inside[:, None, None], weighted, 0)
+            matrix = _normal_matrix(level.columns, visible)
+            projection = jnp.einsum("nck,nc->k", visible, patch, precision="highest")
+        else:
+            matrix = normal
+            projection = jnp.einsum("nck,nc->k", weighted, patch, precision="highest")
+        coefficients = jnp.linalg.solve(matrix, projection) / level.norms
+        return _moved(pose, coefficients, level, freedom, limits)
+
+    all_steps = jax.vmap(step)
+    poses, _ = jax.lax.scan(lambda poses, _: (all_steps(poses), None), poses, None, steps)
+    return poses
+
+
+def _normal_matrix(columns: Array, weighted: Array) -> Array:
+    matrix = jnp.einsum("nci,ncj->ij", columns, weighted, precision="highest")
+    return matrix + RIDGE * jnp.eye(len(matrix), dtype=matrix.dtype)
+
+
+def _moved(pose: Poses, coefficients: Array, level: TemplateLevel, freedom: Freedom, limits: Limits) -> Poses:
+    """The pose, undone by the template's move that the coefficients say."""
+    move_count = 2 + freedom.angle + freedom.scale
+    gain = coefficients[move_count]
+    moves = coefficients[:move_count] / jnp.where(jnp.abs(gain) > 1e-6, gain, 1e-6)
+    moves = jnp.where(jnp.isfinite(moves), moves, 0)
+    largest = jnp.full(move_count, MAX_STEP_PIXELS).at[2:].set(MAX_STEP_PIXELS / jnp.maximum(level.reach, 1))
+    moves = jnp.clip(moves, -largest, largest)
+    scale = jnp.exp(pose.log_scale)
+    cos = scale * jnp.cos(pose.angle)
+    sin = scale * jnp.sin(pose.angle)
+    angle = pose.angle
+    log_scale = pose.log_scale
+    if freedom.angle:
+        angle = jnp.clip(angle - moves[2], *limits.angle)
+    if freedom.scale:
+        log_scale = jnp.clip(log_scale - moves[-1], *limits.log_scale)
+    return Poses(
+        y=pose.y - cos * moves[0] + sin * moves[1],
+        x=pose.x - sin * moves[0] - cos * moves[1],
+        angle=angle,
+        log_scale=log_scale,
+    )
