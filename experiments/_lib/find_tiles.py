@@ -39,11 +39,15 @@ class Span(NamedTuple):
 
 
 def tile_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `cnn_jax.find` that keep all local maxima of a tile.
+    """Arguments of `cnn_jax.find` for a tile that differ from those for the whole picture.
 
-    The best of several matches that overlap may be in the next tile.
+    Lists of poses: all local maxima are kept, since the best of several that overlap may be in the next tile. Ranges: a
+    search refines a number of candidates that grows with `top_k`, so only the matches of neighboring tiles are added.
     """
-    return {"top_k": max(MATCHES_PER_TILE, arguments["top_k"]), "max_overlap": 1.0}
+    top_k = arguments["top_k"]
+    if arguments["scale_range"] or arguments["angle_range"]:
+        return {"top_k": 2 * top_k}
+    return {"top_k": max(MATCHES_PER_TILE, top_k), "max_overlap": 1.0}
 
 
 def clip_region(region: Rectangle | None, size: Sequence[int]) -> Rectangle:

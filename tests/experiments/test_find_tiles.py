@@ -111,6 +111,13 @@ def test_quality_is_largest_for_the_best_match():
     assert find_tiles.quality(find_arguments(Find(score="squared_difference", max_score=1)))(3.0) == -3.0
 
 
-def test_tiles_keep_matches_that_overlap():
-    assert find_tiles.tile_arguments({"top_k": 5000}) == {"top_k": 5000, "max_overlap": 1.0}
-    assert find_tiles.tile_arguments({"top_k": 3}) == {"top_k": find_tiles.MATCHES_PER_TILE, "max_overlap": 1.0}
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"top_k": 5000}, {"top_k": 5000, "max_overlap": 1.0}),
+        ({"top_k": 3}, {"top_k": find_tiles.MATCHES_PER_TILE, "max_overlap": 1.0}),
+        ({"top_k": 3, "angle_range": (0, 90)}, {"top_k": 6}),
+    ],
+)
+def test_tiles_keep_matches_that_overlap_unless_they_are_refined(options, expected):
+    assert find_tiles.tile_arguments(find_arguments(dataclasses.replace(Find(), **options))) == expected
