@@ -1,12 +1,13 @@
-"""Image files as arrays: gray levels, color with opacity, or small squares."""
+"""Image files as arrays: gray levels, color with opacity, small squares, or all frames of a file."""
 
+import contextlib
 import errno
 import functools
 import io
 import os
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO
 
 import numpy as np
@@ -17,12 +18,24 @@ from .._validation import check_int
 from . import pixels
 
 with optional_import(needed_by="cnn_jax.data.image_io", extra="data"):
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["FORMATS", "ImageFile", "SUFFIXES", "read_color", "read_image", "read_square"]
+__all__ = [
+    "FORMATS",
+    "Frame",
+    "ImageFile",
+    "SUFFIXES",
+    "count_frames",
+    "read_color",
+    "read_frames",
+    "read_image",
+    "read_square",
+]
 
 # Type checkers take every binary file for an IO; at run time, files are instances of other classes.
 ImageFile = str | os.PathLike[str] | IO[bytes] | io.BytesIO | io.BufferedReader
+# One frame of a file: bytes without or with colors, or gray levels in [-1, 1] of files with more than 8 bits per pixel.
+Frame = UInt8[np.ndarray, "H W"] | UInt8[np.ndarray, "H W 3"] | Float32[np.ndarray, "H W"]
 
 MAX_PIXELS = 50_000_000
 MAX_SIZE = 4096  # rows and columns of a square
@@ -92,6 +105,51 @@ def read_square(path: ImageFile, *, size: int) -> UInt8[np.ndarray, "size size 3
     return _decode(path, functools.partial(_to_square, size=check_size(size)))
 
 
+def count_frames(path: ImageFile) -> int:
+    """The number of frames of an image file: pages of a TIFF file, images of an animation, otherwise 1.
+
+    Args:
+      path: a path, or a binary file open for reading.
+
+    Raises:
+      ValueError, OSError, TypeError: as `read_image`.
+
+    >>> pages = [Image.new("L", (3, 2), level) for level in (0, 255)]
+    >>> file = io.BytesIO()
+    >>> pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
+    >>> count_frames(file)
+    2
+    """
+    with _open(path) as image:
+        return getattr(image, "n_frames", 1)
+
+
+def read_frames(path: ImageFile, *, max_pixels: int = MAX_PIXELS) -> Iterator[Frame | ValueError]:
+    """Reads all frames of an image file, one at a time: pages of a TIFF file, or images of an animation.
+
+    A frame is yielded as bytes: (H, W, 3) if it has colors, (H, W) if it is gray. A gray frame with more than 8 bits
+    per pixel is yielded as `read_image` returns it. Transparent pixels are white. A frame that cannot be read is
+    yielded as the ValueError that names it, and the iteration continues.
+
+    Args:
+      path: a path, or a binary file open for reading.
+      max_pixels: the largest accepted number of pixels of a frame. Pillow's own limit, twice
+        `PIL.Image.MAX_IMAGE_PIXELS`, remains: 178 million.
+
+    Raises:
+      ValueError, OSError, TypeError: as `read_image`, if the file cannot be opened.
+
+    >>> pages = [Image.new("L", (3, 2), level) for level in (0, 255)]
+    >>> file = io.BytesIO()
+    >>> pages[0].save(file, "TIFF", save_all=True, append_images=pages[1:])
+    >>> [int(frame.mean()) for frame in read_frames(file)]
+    [0, 255]
+    """
+    with _open(path) as image:
+        for index in range(getattr(image, "n_frames", 1)):
+            yield _read_frame(path, image, index, max_pixels)
+
+
 def check_size(size: int) -> int:
     """Checks the rows and columns of a square: an int from 1 to 4096.
 
@@ -105,19 +163,43 @@ def check_size(size: int) -> int:
 
 
 def _decode(path: ImageFile, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    with _open(path) as image:
+        return convert(_load_upright(image, MAX_PIXELS))
+
+
+def _read_frame(path: ImageFile, image: Image.Image, index: int, max_pixels: int) -> Frame | ValueError:
+    """A frame of an open image, or the error that says why it cannot be read."""
+    try:
+        image.seek(index)
+        return _to_bytes(_load_upright(image, max_pixels))
+    except Exception as error:
+        return _unreadable(path, error, f", frame {index + 1}" if index else "")
+
+
+@contextlib.contextmanager
+def _open(path: ImageFile) -> Iterator[Image.Image]:
+    """Opens an image file. Errors of Pillow within the `with` statement become ValueErrors that name the file."""
     is_path = isinstance(path, str | os.PathLike)
     if not is_path and not hasattr(path, "read"):
         raise TypeError(f"path: expected a path or a file, got {type(path).__name__}")
     try:
         if is_path:
             _check_regular_file(path)
-        return convert(_open_upright(path))
-    except Exception as error:  # each of Pillow's decoders has errors of other types for a damaged file
+        with _ignored_size_warnings():
+            image = Image.open(path, formats=FORMATS)
+        with image:
+            yield image
+    except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        name = path if is_path else getattr(path, "name", "picture")
-        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
-        raise ValueError(f"{name}: not a picture that can be read{reason}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: ImageFile, error: Exception, part: str = "") -> ValueError:
+    """The error to raise for Pillow's error. Its decoders have errors of many types for damaged files."""
+    name = path if isinstance(path, str | os.PathLike) else getattr(path, "name", "picture")
+    reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+    return ValueError(f"{name}{part}: not a picture that can be read{reason}")
 
 
 def _check_regular_file(path: str | os.PathLike[str]) -> None:
@@ -126,18 +208,44 @@ def _check_regular_file(path: str | os.PathLike[str]) -> None:
         raise OSError(errno.EINVAL, "expected a file, not a folder, a pipe or a device", os.fspath(path))
 
 
-def _open_upright(path: ImageFile) -> Image.Image:
-    """The first frame of the file, turned according to its EXIF orientation."""
+@contextlib.contextmanager
+def _ignored_size_warnings() -> Iterator[None]:
+    """Ignores Pillow's warnings of many pixels, since `_load_upright` has its own limit."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is lower than Pillow's limit
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                size = f"{image.width} x {image.height} pixels"
-                raise ValueError(f"{size} are more than the {MAX_PIXELS // 10**6} million accepted")
-            image.load()
-            if image.format == "PPM" and image.mode == "I":
-                return image.convert("I;16")  # PPM scales to 16 bits, but declares 32
-            return ImageOps.exif_transpose(image)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def _load_upright(image: Image.Image, max_pixels: int) -> Image.Image:
+    """The current frame of an open image, turned according to its EXIF orientation."""
+    if image.width * image.height > max_pixels:
+        size = f"{image.width} x {image.height} pixels"
+        raise ValueError(f"{size} are more than the {max_pixels / 10**6:g} million accepted")
+    with _ignored_size_warnings():
+        image.load()
+    if image.format == "PPM" and image.mode == "I":
+        return image.convert("I;16")  # PPM scales to 16 bits, but declares 32
+    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        return image  # exif_transpose would copy it
+    return ImageOps.exif_transpose(image)
+
+
+def _to_bytes(image: Image.Image) -> Frame:
+    if _is_deep(image):
+        return _deep_to_gray(image)
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    on_white = _on_white(image)
+    return np.asarray(on_white if on_white.mode == mode else on_white.convert(mode))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """An image with white behind its transparent pixels; the image itself if it has none."""
+    if not image.has_transparency_data:
+        return image
+    with_opacity = image.convert("RGBA")
+    if with_opacity.getchannel("A").getextrema() == (255, 255):
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), with_opacity)
 
 
 def _to_color(image: Image.Image) -> Float32[np.ndarray, "H W 4"]:
@@ -152,7 +260,7 @@ def _to_square(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"
         # Not `pixels.to_uint8`, which rounds some ties of 32-bit images to the other side.
         image = Image.fromarray(np.round((_deep_to_gray(image) + 1) * pixels.HALF_RANGE).astype(np.uint8))
     square = ImageOps.fit(image.convert("RGBA"), (size, size), Image.Resampling.LANCZOS)
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", square.size, "white"), square).convert("RGB"))
+    return np.asarray(_on_white(square).convert("RGB"))
 
 
 def _to_gray(image: Image.Image) -> Float32[np.ndarray, "H W"]:

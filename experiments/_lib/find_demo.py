@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .find_pictures import Templates
-from .find_results import Record, center
+from .find_results import Record
 
 SCALES = (0.75, 1.0, 1.25)
 ANGLES = tuple(range(0, 360, 45))  # degrees
@@ -113,5 +113,5 @@ def is_correct(match: Record, placed: PlacedShape) -> bool:
 
 def offset(match: Record, placed: PlacedShape) -> tuple[float, float]:
     """How many pixels a match is too low and too far to the right."""
-    y, x = center(match)
+    y, x = match["center"]
     return y - placed.y, x - placed.x

@@ -1,11 +1,12 @@
 """Batch search for `experiments.find --parquet`: resumable, shared by processes, results as Parquet files."""
 
+import collections
 import hashlib
 import json
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,17 @@ from cnn_jax.files import atomic_write
 from cnn_jax.progress import Progress
 
 from . import cli, runner
-from .find_results import Record
+from .find_pictures import Page
+from .find_results import PageMatches
+from .find_search import SearchedPage, SearchFiles
 
 MAX_ROWS_PER_PART = 1000
 MAX_SECONDS_PER_PART = 60.0
-MATCH_FIELDS = {"y": "float64", "x": "float64", "height": "int32", "width": "int32"}
+MATCH_FIELDS = {"page": "int32", "y": "float64", "x": "float64", "height": "int32", "width": "int32"}
 MATCH_FIELDS |= {"scale": "float64", "angle": "float64", "score": "float64"}
 
 Row = dict[str, Any]
-"""A picture: its path, why it could not be searched or None, and its matches."""
-SearchFiles = Callable[[Sequence[Path]], Iterable[tuple[Path, list[Record] | str]]]
-"""Gives for each file its matches, or the reason why it could not be searched."""
+"""A file: its path, its pages, why some could not be searched or None, how many matches were found, and the best."""
 
 
 def search_into_parts(
@@ -65,16 +66,13 @@ def search_into_parts(
     return counts | {"before": skipped, "seconds": seconds, "pictures_per_s": len(pending) / seconds}
 
 
-def write_parts(
-    results: Iterable[tuple[Path, list[Record] | str]], folder: Path, identity: str, total: int
-) -> dict[str, int]:
-    """Writes results into parts while they come; returns how many there were of each kind."""
+def write_parts(pages: Iterable[SearchedPage], folder: Path, identity: str, total: int) -> dict[str, int]:
+    """Writes results into parts while they come; returns how many files there were of each kind."""
     counts = {"searched": 0, "unread": 0, "matches": 0}
     rows: list[Row] = []
     last_written = time.monotonic()
     with Progress("searching", max(total, 1)) as progress:
-        for path, result in results:
-            row = make_row(path, result)
+        for row in file_rows(pages):
             rows.append(row)
             counts["searched" if row["unread"] is None else "unread"] += 1
             counts["matches"] += len(row["matches"])
@@ -88,11 +86,27 @@ def write_parts(
     return counts
 
 
-def make_row(path: Path, result: list[Record] | str) -> Row:
-    """A picture's row."""
-    if isinstance(result, str):
-        return {"picture": str(path), "unread": result, "matches": []}
-    return {"picture": str(path), "unread": None, "matches": result}
+def file_rows(pages: Iterable[SearchedPage]) -> Iterator[Row]:
+    """The row of each file, when all its pages have come."""
+    incomplete: dict[Path, dict[Page, PageMatches | str]] = collections.defaultdict(dict)
+    for page, _, result in pages:
+        incomplete[page.path][page] = result
+        if len(incomplete[page.path]) == page.total:
+            yield make_row(page.path, incomplete.pop(page.path))
+
+
+def make_row(path: Path, results: Mapping[Page, PageMatches | str]) -> Row:
+    """A file's row, its pages in order."""
+    ordered = [results[page] for page in sorted(results)]
+    reasons = [result for result in ordered if isinstance(result, str)]
+    matches = [result for result in ordered if not isinstance(result, str)]
+    return {
+        "picture": str(path),
+        "pages": len(ordered),
+        "unread": "; ".join(reasons) or None,
+        "found": sum(page_matches.found for page_matches in matches),
+        "matches": [record for page_matches in matches for record in page_matches.records],
+    }
 
 
 def read_searched(folder: Path, identity: str, resume: bool) -> set[str]:
@@ -121,8 +135,16 @@ def read_searched(folder: Path, identity: str, resume: bool) -> set[str]:
 def write_part(folder: Path, rows: Sequence[Row], identity: str) -> None:
     """Writes rows into a new part, atomically."""
     fields = [(name, getattr(pyarrow, kind)()) for name, kind in MATCH_FIELDS.items()]
-    match = pyarrow.struct([("template", pyarrow.string()), *fields])
-    columns = [("picture", pyarrow.string()), ("unread", pyarrow.string()), ("matches", pyarrow.list_(match))]
+    point = pyarrow.list_(pyarrow.float64())
+    points = [("center", point), ("corners", pyarrow.list_(point))]
+    match = pyarrow.struct([("template", pyarrow.string()), *fields, *points])
+    columns = [
+        ("picture", pyarrow.string()),
+        ("pages", pyarrow.int32()),
+        ("unread", pyarrow.string()),
+        ("found", pyarrow.int32()),
+        ("matches", pyarrow.list_(match)),
+    ]
     schema = pyarrow.schema(columns, metadata={"asked": identity})
     with atomic_write(folder / f"part-{uuid.uuid4().hex}.parquet") as temporary:
         parquet.write_table(pyarrow.Table.from_pylist(rows, schema), temporary, write_page_checksum=True)

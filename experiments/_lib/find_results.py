@@ -3,32 +3,69 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Array
 from PIL import Image, ImageDraw
 
 import cnn_jax
 from cnn_jax.data.pixels import to_uint8
-from cnn_jax.figures import COLORS
 from cnn_jax.files import atomic_write
 
 from . import report
-from .find_pictures import Templates
 
 Record = dict[str, Any]
-"""A match: template, y, x, height, width, scale, angle in degrees, score."""
+"""A match: template, page, y, x, height, width, scale, angle in degrees, score, center and corners (both y, x)."""
 
-FORMATS = {"y": ".3f", "x": ".3f", "scale": "g", "angle": "g", "score": ".4f"}
+
+class Outlined(NamedTuple):
+    """Matches in a picture, with their centers and corners, which are computed on the device."""
+
+    matches: cnn_jax.Matches
+    center: Array
+    corners: Array
+
+
+class PageMatches(NamedTuple):
+    """The best matches in a page."""
+
+    records: list[Record]
+    found: int
+    """How many there were before --top-k cut them."""
+
+
+# The columns of tables.
+FORMATS = {
+    "template": "",
+    "y": ".3f",
+    "x": ".3f",
+    "height": "",
+    "width": "",
+    "scale": "g",
+    "angle": "g",
+    "score": ".4f",
+}
+# Okabe and Ito's colors without black. `cnn_jax.figures` has them too, but importing matplotlib takes 0.2 seconds.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINE_WIDTH = 2  # pixels
 LABEL_HEIGHT = 11  # pixels
+MAX_COPY_SIDE = 2000  # pixels of a copy with matches outlined
+COMPRESSION = 1  # of copies; higher levels take several times as long
 
 
-def match_records(matches: cnn_jax.Matches, names: Sequence[str]) -> list[Record]:
-    """The valid matches, with the templates' names and angles in degrees."""
-    return [
+def outline(matches: cnn_jax.Matches) -> Outlined:
+    """Matches with their centers and corners."""
+    return Outlined(matches, matches.center, matches.corners)
+
+
+def match_records(outlined: Outlined, names: Sequence[str], page: int = 1) -> PageMatches:
+    """The valid matches in a page, with the templates' names and angles in degrees."""
+    matches = outlined.matches
+    records = [
         {
             "template": names[int(matches.feature[i])],
+            "page": page,
             "y": round(float(matches.y[i]), 3),
             "x": round(float(matches.x[i]), 3),
             "height": int(matches.height[i]),
@@ -36,54 +73,60 @@ def match_records(matches: cnn_jax.Matches, names: Sequence[str]) -> list[Record
             "scale": round(float(matches.scale[i]), 6),
             "angle": round(math.degrees(matches.angle[i]), 3),
             "score": round(float(matches.score[i]), 4),
+            "center": np.asarray(outlined.center[i], float).round(3).tolist(),
+            "corners": np.asarray(outlined.corners[i], float).round(3).tolist(),
         }
         for i in np.flatnonzero(matches.valid)
     ]
+    return PageMatches(records, int(matches.found))
 
 
-def center(match: Record) -> tuple[float, float]:
-    """The row and the column of a match's center."""
-    return match["y"] + (match["height"] - 1) / 2, match["x"] + (match["width"] - 1) / 2
+def headline(label: str, matches: PageMatches) -> str:
+    """How many matches a page has, and how many are shown."""
+    shown_count = len(matches.records)
+    cut = f", the best {shown_count} shown" if shown_count < matches.found else ""
+    return f"{label}: {matches.found} found{cut}"
 
 
-def match_tables(records_by_picture: Mapping[str, Sequence[Record]]) -> list[str | report.Table]:
-    """For every picture the number of its matches, and a table of them."""
+def match_tables(matches_by_label: Mapping[str, PageMatches]) -> list[str | report.Table]:
+    """For every page the number of its matches, and a table of them."""
     blocks: list[str | report.Table] = []
-    for picture, matches in records_by_picture.items():
-        blocks.append(f"{picture}: {len(matches)} found")
-        if matches:
-            rows = [[format(value, FORMATS.get(name, "")) for name, value in match.items()] for match in matches]
-            blocks.append([list(matches[0]), *rows])
+    for label, matches in matches_by_label.items():
+        blocks.append(headline(label, matches))
+        if matches.records:
+            rows = [[format(record[name], FORMATS[name]) for name in FORMATS] for record in matches.records]
+            blocks.append([list(FORMATS), *rows])
     return blocks
 
 
-def draw_matches(picture: np.ndarray, matches: Sequence[Record], templates: Templates) -> np.ndarray:
-    """A copy of a picture in [-1, 1], as bytes, with every match's outline and score in the template's color."""
-    copy = Image.fromarray(to_uint8(picture)).convert("RGB")
+def draw_matches(picture: np.ndarray, records: Sequence[Record], names: Sequence[str]) -> np.ndarray:
+    """A copy of a picture as bytes, with every match's outline and score in the template's color.
+
+    Args:
+      picture: bytes, or floats in [-1, 1]. The copy of a large one is reduced.
+      records: the matches.
+      names: the templates' names, which determine the colors.
+    """
+    image = Image.fromarray(as_bytes(picture))
+    divisor = -(-max(image.size) // MAX_COPY_SIDE)
+    copy = (image if divisor == 1 else image.reduce(divisor)).convert("RGB")
     pen = ImageDraw.Draw(copy)
-    for match in matches:
-        template = templates.names.index(match["template"])
-        color = COLORS[template % len(COLORS)]
-        pen.polygon(outline(match, templates.features[template].shape), outline=color, width=LINE_WIDTH)
-        pen.text((match["x"], match["y"] - LABEL_HEIGHT), f"{match['score']:.2f}", fill=color)
+    for record in records:
+        color = COLORS[names.index(record["template"]) % len(COLORS)]
+        outline = [((x + 0.5) / divisor - 0.5, (y + 0.5) / divisor - 0.5) for y, x in record["corners"]]
+        pen.polygon(outline, outline=color, width=LINE_WIDTH)
+        left = record["x"] / divisor
+        top = record["y"] / divisor
+        pen.text((left, top - LABEL_HEIGHT), f"{record['score']:.2f}", fill=color)
     return np.asarray(copy)
 
 
-def outline(match: Record, shape: Sequence[int]) -> list[tuple[float, float]]:
-    """The corners (x, y) of the turned and scaled template of this shape (h, w, ...)."""
-    y, x = center(match)
-    half_height = shape[0] * match["scale"] / 2
-    half_width = shape[1] * match["scale"] / 2
-    angle = math.radians(match["angle"])
-    cos = math.cos(angle)
-    sin = math.sin(angle)
-    corners = [(-half_height, -half_width), (-half_height, half_width)]
-    corners += [(half_height, half_width), (half_height, -half_width)]
-    return [(x + sin * down + cos * right, y + cos * down - sin * right) for down, right in corners]
+def as_bytes(picture: np.ndarray) -> np.ndarray:
+    """A picture of bytes, or of floats in [-1, 1], as bytes."""
+    return picture if picture.dtype == np.uint8 else to_uint8(picture)
 
 
 def save_picture(picture: np.ndarray, path: Path) -> None:
-    """Writes a picture of bytes, or of floats in [-1, 1]."""
-    pixels = picture if picture.dtype == np.uint8 else to_uint8(picture)
+    """Writes a picture of bytes, or of floats in [-1, 1], as a PNG file."""
     with atomic_write(path) as temporary:
-        Image.fromarray(pixels).save(temporary)
+        Image.fromarray(as_bytes(picture)).save(temporary, compress_level=COMPRESSION)

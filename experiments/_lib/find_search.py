@@ -1,77 +1,134 @@
 """Search for `experiments.find`: `cnn_jax.find` compiled for batches of pictures, on one device or many."""
 
-import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import ArrayLike
 
 import cnn_jax
+from cnn_jax.data.pixels import from_uint8
 
-from . import cli
-from .find_pictures import Templates, Unread, batch_by_size
-from .find_results import Record, match_records
+from . import find_options, find_tiles
+from .find_pictures import Page, Templates, Unread, batch_by_size, size_text, to_gray
+from .find_results import Outlined, PageMatches, match_records, outline
 
-Search = Callable[[np.ndarray], list[cnn_jax.Matches]]
+Search = Callable[[np.ndarray], list[Outlined]]
 """Searches a stack of pictures of one size."""
+SearchedPage = tuple[Page, np.ndarray | None, PageMatches | str]
+"""A page, its picture if it can be read, and its matches or the reason why it could not be searched."""
+SearchFiles = Callable[[Sequence[Path]], Iterable[SearchedPage]]
+"""Searches all pages of files, in no particular order."""
 
 
-def make_search(templates: Templates, mesh: Mesh | None = None, **options: Any) -> Search:
-    """A function that searches a stack of pictures; the devices of a mesh share the pictures.
+def make_search(
+    templates: Templates,
+    mesh: Mesh | None = None,
+    *,
+    region: find_tiles.Rectangle | None = None,
+    tile: int = find_tiles.DEFAULT_SIDE,
+    **arguments: Any,
+) -> Search:
+    """A function that searches a stack of pictures, the large ones in tiles; the devices of a mesh share the pictures.
 
     Args:
       templates: what to search for.
       mesh: this process's devices.
-      options: options of `cnn_jax.find`; `scales` among them.
-
-    Raises:
-      ValueError: invalid options.
+      region: top, left, height and width of the rectangle in which the centers of matches lie; everywhere by default.
+      tile: pictures of more than `tile` squared pixels are searched in tiles, of this side in pixels.
+      arguments: those of `cnn_jax.find`; `scales`, `top_k` and `max_overlap` among them.
     """
-    masks = templates.masks if any(mask is not None for mask in templates.masks) else None
-    find = functools.partial(cnn_jax.find, features=templates.features, mask=masks, **options)
-    check_options(find, templates, options["scales"])
-    batched = jax.vmap(find)
-    devices = 1
-    if mesh is not None:
-        spec = PartitionSpec(mesh.axis_names)
-        batched = jax.shard_map(batched, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
-        devices = mesh.size
-    compiled = jax.jit(batched)
+    in_region = {} if region is None else {"region": region}
+    search_whole = compile_search(templates, mesh, arguments | in_region)
+    search_tile = compile_search(templates, None, arguments | find_tiles.tile_arguments(arguments))
+    sizes = [feature.shape[:2] for feature in templates.features]
 
-    def search(pictures: np.ndarray) -> list[cnn_jax.Matches]:
-        padding = -len(pictures) % devices
-        padded = np.pad(pictures, [(0, padding)] + [(0, 0)] * (pictures.ndim - 1))
-        matches = jax.device_get(compiled(padded))
-        return [cnn_jax.Matches(*(field[i] for field in matches)) for i in range(len(pictures))]
+    def search(pictures: np.ndarray) -> list[Outlined]:
+        height, width = pictures.shape[1:3]
+        if height * width <= tile**2:
+            return search_whole(pictures)
+        box = find_tiles.largest_box(sizes, arguments, (height, width))
+        area = find_tiles.clip_region(region, (height, width))
+        return [find_tiles.search_tiles(picture, search_tile, tile, box, area, arguments) for picture in pictures]
 
     return search
 
 
-def check_options(find: Callable[[Any], Any], templates: Templates, scales: Sequence[float]) -> None:
-    """Traces a search of an image that is large enough for some template; an invalid option raises ValueError."""
-    largest = max(max(feature.shape) for feature in templates.features)
-    side = max(1, math.ceil(2 * min(scales, default=1.0) * largest))
-    channels = templates.features[0].shape[2:]
-    jax.eval_shape(find, jax.ShapeDtypeStruct((side, side, *channels), np.float32))
+def compile_search(templates: Templates, mesh: Mesh | None, arguments: dict[str, Any]) -> Search:
+    """`cnn_jax.find` as a function of a stack of pictures, compiled once per size.
+
+    Templates are arguments and not constants of the program, so that others of their size find it in the cache on disk.
+    """
+    masks = templates.masks if any(mask is not None for mask in templates.masks) else None
+
+    def find(picture: jax.Array, features: list[jax.Array], masks: list[jax.Array | None] | None) -> Outlined:
+        pixels = as_pixels(picture, templates.in_color)
+        return outline(cnn_jax.find(pixels, features, mask=masks, **arguments))
+
+    batched = jax.vmap(find, (0, None, None))
+    devices = 1
+    if mesh is not None:
+        spec = PartitionSpec(mesh.axis_names)
+        shared = PartitionSpec()
+        batched = jax.shard_map(batched, mesh=mesh, in_specs=(spec, shared, shared), out_specs=spec, check_vma=False)
+        devices = mesh.size
+    compiled = jax.jit(batched)
+
+    def search(pictures: np.ndarray) -> list[Outlined]:
+        padding = -len(pictures) % devices
+        padded = np.pad(pictures, [(0, padding)] + [(0, 0)] * (pictures.ndim - 1)) if padding else pictures
+        outlined = jax.device_get(compiled(padded, templates.features, masks))
+        return [jax.tree.map(operator.itemgetter(i), outlined) for i in range(len(pictures))]
+
+    return search
+
+
+def as_pixels(picture: ArrayLike, in_color: bool) -> jax.Array:
+    """A picture of bytes or floats as pixels in [-1, 1], (H, W, 3) in color or (H, W) in gray."""
+    pixels = jnp.asarray(picture)
+    if pixels.dtype == jnp.uint8:
+        pixels = from_uint8(pixels)
+    if not in_color:
+        return pixels if pixels.ndim == 2 else to_gray(pixels)
+    return pixels if pixels.ndim == 3 else jnp.broadcast_to(pixels[..., None], (*pixels.shape, 3))
 
 
 def search_pictures(
-    files: Sequence[Path], search: Search, templates: Templates, devices: int
-) -> Iterator[tuple[Path, list[Record] | str]]:
-    """Every file with its matches, or with the reason why it could not be searched; in no particular order."""
-    for batch in batch_by_size(files, templates.in_color, devices):
+    files: Sequence[Path], search: Search, templates: Templates, devices: int, scales: Sequence[float]
+) -> Iterator[SearchedPage]:
+    """Every page of the files, in no particular order.
+
+    Raises:
+      ValueError: an invalid option.
+    """
+    for batch in batch_by_size(files, devices):
         if isinstance(batch, Unread):
-            yield batch.path, batch.reason
+            yield batch.page, None, batch.reason
             continue
+        pictures = list(batch.values())
         try:
-            results = search(np.stack(list(batch.values())))
-        except ValueError as error:  # the pictures are smaller than all templates
-            for path in batch:
-                yield path, f"{path}: {cli.one_line_error(error)}"
+            results = search(pictures[0][None] if len(pictures) == 1 else np.stack(pictures))
+        except ValueError as error:
+            if not str(error).startswith("features: "):
+                raise ValueError(find_options.name_option(error)) from error
+            for page, picture in batch.items():
+                yield page, None, too_small(page, picture.shape, templates, scales)
             continue
-        for path, matches in zip(batch, results, strict=True):
-            yield path, match_records(matches, templates.names)
+        for (page, picture), matches in zip(batch.items(), results, strict=True):
+            yield page, picture, match_records(matches, templates.names, page.number)
+
+
+def too_small(page: Page, shape: Sequence[int], templates: Templates, scales: Sequence[float]) -> str:
+    """The reason why a picture without room for any template could not be searched."""
+    sizes = [feature.shape[:2] for feature in templates.features]
+    smallest = min(range(len(sizes)), key=lambda i: math.prod(sizes[i]))
+    scale = min(scales)
+    at_scale = "" if scale == 1 else f" at scale {scale:g}"
+    template = f"{templates.names[smallest]} {size_text(sizes[smallest])}{at_scale}"
+    return f"{page.label} {size_text(shape)}: smaller than the template {template}"

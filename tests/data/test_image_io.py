@@ -2,12 +2,13 @@
 
 import io
 import os
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax.data.image_io import check_size, read_color, read_image, read_square
+from cnn_jax.data.image_io import check_size, count_frames, read_color, read_frames, read_image, read_square
 
 # Dark on white: a wide black bar, and a gray corner that shows how the image is turned.
 GRAY = np.full((20, 30), 255, np.uint8)
@@ -287,3 +288,92 @@ def test_nothing_is_executed_to_read_an_image(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"a.png: not a picture"):
         read_square(tmp_path / "a.png", size=8)
     assert not (tmp_path / "executed").exists()
+
+
+def save_pages(path, *pages, **options):
+    first, *others = pages
+    first.save(path, save_all=True, append_images=others, **options)
+
+
+def read_arrays(path):
+    """All frames of a file that has no unreadable frame."""
+    frames = list(read_frames(path))
+    arrays = [frame for frame in frames if isinstance(frame, np.ndarray)]
+    assert len(arrays) == len(frames)
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("a.tif", {}), ("a.gif", {}), ("a.png", {}), ("a.webp", {"lossless": True})]
+)
+def test_every_frame_is_read(tmp_path, name, options):
+    levels = (0, 100, 255)
+    save_pages(tmp_path / name, *(Image.new("RGB", (5, 4), (level, 7, 7)) for level in levels), **options)
+    assert count_frames(tmp_path / name) == 3
+    frames = read_arrays(tmp_path / name)
+    assert [frame.dtype for frame in frames] == [np.uint8] * 3
+    for frame, level in zip(frames, levels, strict=True):
+        np.testing.assert_array_equal(frame, np.broadcast_to([level, 7, 7], (4, 5, 3)))
+
+
+def test_frames_may_differ_in_size_colors_and_depth(tmp_path):
+    deep = Image.fromarray(np.full((3, 2), 65535, np.uint16))
+    color = example("RGB")
+    transparent = Image.new("LA", (4, 4), (0, 0))
+    save_pages(tmp_path / "a.tif", example(), color, deep, transparent, example("1"))
+    gray_frame, color_frame, deep_frame, transparent_frame, bit_frame = read_arrays(tmp_path / "a.tif")
+    np.testing.assert_array_equal(gray_frame, GRAY)
+    np.testing.assert_array_equal(color_frame, np.stack([GRAY] * 3, -1))
+    np.testing.assert_array_equal(deep_frame, np.ones((3, 2), np.float32))
+    np.testing.assert_array_equal(transparent_frame, np.full((4, 4), 255, np.uint8))
+    assert set(np.unique(bit_frame)) == {0, 255}
+
+
+def test_a_file_of_one_picture_has_one_frame(tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    example().save(tmp_path / "a.jpg", exif=exif, quality=100)
+    assert count_frames(tmp_path / "a.jpg") == 1
+    (frame,) = read_arrays(tmp_path / "a.jpg")
+    assert np.abs(frame.astype(int) - np.rot90(GRAY, -1)).max() < 9
+
+
+@pytest.mark.parametrize("opacity", [255, 51])
+def test_frames_are_on_white(tmp_path, opacity):
+    Image.new("RGBA", (3, 2), (0, 10, 0, opacity)).save(tmp_path / "a.png")
+    (frame,) = read_arrays(tmp_path / "a.png")
+    share = opacity / 255
+    expected = np.array([0, 10, 0]) * share + 255 * (1 - share)
+    np.testing.assert_allclose(frame, np.broadcast_to(expected, (2, 3, 3)), atol=0.51)
+
+
+def test_a_damaged_frame_does_not_stop_the_others(tmp_path):
+    path = tmp_path / "a.tif"
+    noise = np.random.default_rng(0).integers(0, 256, (3, 40, 40), np.uint8)
+    save_pages(path, *map(Image.fromarray, noise), compression="tiff_deflate")
+    content = bytearray(path.read_bytes())
+    start = content.index(zlib.compress(noise[1].tobytes())[:20])
+    content[start : start + 20] = bytes(20)
+    path.write_bytes(content)
+    first, second, third = read_frames(path)
+    np.testing.assert_array_equal(first, noise[0])
+    assert isinstance(second, ValueError)
+    assert "a.tif, frame 2: not a picture that can be read" in str(second)
+    np.testing.assert_array_equal(third, noise[2])
+
+
+def test_frames_of_too_many_pixels_are_refused_singly(tmp_path):
+    save_pages(tmp_path / "a.tif", Image.new("L", (5, 4)), Image.new("L", (5, 3)))
+    large, small = read_frames(tmp_path / "a.tif", max_pixels=15)
+    assert isinstance(small, np.ndarray)
+    assert "a.tif: not a picture that can be read (5 x 4 pixels are more than" in str(large)
+    assert small.shape == (3, 5)
+
+
+def test_files_without_frames_are_refused_by_name(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"no picture")
+    for read in (count_frames, lambda path: next(read_frames(path))):
+        with pytest.raises(ValueError, match=r"a\.tif: not a picture"):
+            read(tmp_path / "a.tif")
+        with pytest.raises(FileNotFoundError, match=r"b\.tif"):
+            read(tmp_path / "b.tif")

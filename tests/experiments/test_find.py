@@ -1,26 +1,35 @@
 """experiments.find, run as a user runs it."""
 
 import json
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+from PIL import Image
 
 from cnn_jax.data import image_io
 from experiments import find
 from experiments._lib import find_parquet
+from experiments._lib.find_pictures import Page
+from experiments._lib.find_results import PageMatches
 from tests.helpers.cli import check_report, png, run, run_each
 
 TEMPLATE = ("--template", "template.png")
+DIFFERENCE = ("--score", "squared_difference", "--max-score", 1)
 WRONG = [
     (["shots"], "--template"),
     (["--template", "template.png"], "pictures"),
     (["missing.png", "--template", "missing_too.png"], "missing_too.png: No such file"),
     (["shots/notes.txt", *TEMPLATE], "1 of 1 pictures could not be searched"),
-    (["shots", *TEMPLATE, "--mask", "shots/a.png"], "expected the size of template.png"),
+    (["shots", *TEMPLATE, "--mask", "shots/a.png"], "expected the size of template.png (12 x 9 pixels), got (70 x"),
     (["shots", *TEMPLATE, "--mask", "template.png", "template.png"], "--mask: expected one per template (1), got 2"),
-    (["shots", *TEMPLATE, "--scales", "0"], "scales: expected numbers above 0"),
-    (["shots", *TEMPLATE, "--max-overlap", "2"], "max_overlap: expected 0 to 1"),
+    (["shots", *TEMPLATE, "--scales", "0"], "error: --scales: expected numbers above 0"),
+    (["shots", *TEMPLATE, "--scales", "0.5:2"], "error: --scales: expected numbers or START:STOP:STEP, got 0.5:2"),
+    (["shots", *TEMPLATE, "--max-overlap", "2"], "error: --max-overlap: expected 0 to 1"),
+    (["shots", *TEMPLATE, "--score", "squared_difference"], "error: --max-score: expected a number with --score"),
+    (["shots/a.png", *TEMPLATE, "--region", 100, 0, 5, 5], "error: --region: "),
     (["shots/a.png", "--template", "shots/c.png"], "1 of 1 pictures could not be searched"),
     (["shots", "--template", "flat.png"], "flat.png: the template is constant"),
     (["shots", "--template", "clear.png"], "clear.png: the mask excludes every pixel"),
@@ -48,6 +57,20 @@ def make_shots(folder):
     (folder / "shots/notes.txt").write_text("no picture")
 
 
+def make_pages(folder):
+    """A file of three pages, the second of which is broken; the third is also a picture of two templates."""
+    first, third = (np.asarray(Image.open(folder / f"shots/{name}.png")) for name in "ab")
+    third = third.copy()
+    third[5:14, 40:52] = np.asarray(Image.open(folder / "template.png"))
+    png(folder / "two.png", third)
+    pages = [Image.fromarray(page) for page in (first, first[::-1], third)]
+    pages[0].save(folder / "pages.tif", save_all=True, append_images=pages[1:], compression="tiff_deflate")
+    content = (folder / "pages.tif").read_bytes()
+    data = zlib.compress(first[::-1].tobytes())[:20]
+    assert content.count(data) == 1
+    (folder / "pages.tif").write_bytes(content.replace(data, bytes(20)))
+
+
 def make_colored(folder):
     """A colored picture, and its template: whole with a mask, and with transparent pixels."""
     rng = np.random.default_rng(1)
@@ -71,6 +94,7 @@ def make_same_names(folder):
     with_alpha = np.dstack([image] * 3 + [np.full_like(image, 255)])
     with_alpha[25:31, 40:46] = 0
     png(folder / "square.png", with_alpha)
+    png(folder / "white.png", np.full((6, 6), 255, np.uint8))
     for name, (y, x) in {"one": (5, 8), "two": (22, 37)}.items():
         (folder / name).mkdir()
         png(folder / name / "t.png", image[y : y + 12, x : x + 12])
@@ -80,6 +104,7 @@ def make_same_names(folder):
 def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     make_shots(folder)
+    make_pages(folder)
     make_colored(folder)
     make_same_names(folder)
     return folder
@@ -93,6 +118,10 @@ def answers(pictures):
         "folder": (["shots", *TEMPLATE, *scales, "--out", "searched"], 2),
         "transparent": (["colored.png", "--template", "transparent.png", "--json"], 0),
         "mask": (["colored.png", "--template", "solid.png", "--mask", "mask.png", "--json"], 0),
+        "solid": (["colored.png", "--template", "transparent.png", "--json", "--tile", 256], 0),
+        "pages": (["pages.tif", *TEMPLATE, "--out", "paged"], 2),
+        "best": (["two.png", *TEMPLATE, "--top-k", 1], 0),
+        "one color": (["square.png", "--template", "white.png", *DIFFERENCE, "--json"], 0),
         "same names": (["square.png", "--template", "one/t.png", "two/t.png", "--json"], 0),
     }
     lines |= {f"wrong {i}": ([*words, "--out", "wrong"], 2) for i, (words, _) in enumerate(WRONG)}
@@ -135,10 +164,60 @@ def test_errors_are_one_line(i, answers):
     assert WRONG[i][1] in last
 
 
-def test_only_the_first_pictures_are_reported(tmp_path):
-    match = {"template": "t.png", "y": 1.0, "x": 2.0, "height": 3, "width": 4, "scale": 1.0, "angle": 0.0, "score": 1.0}
-    metrics = {"found": {f"{i}.png": [match] for i in range(8)}, "unread": {"x.png": "x.png: not a picture"}}
-    blocks = find.file_results(find.Find(out=tmp_path), metrics)
+def test_a_template_larger_than_the_picture_is_named_with_both_sizes(answers):
+    (i,) = (i for i, (words, _) in enumerate(WRONG) if "shots/c.png" in words)
+    expected = "shots/a.png (70 x 60 pixels): smaller than the template c.png (80 x 64 pixels)"
+    assert answers[f"wrong {i}"][1].splitlines()[-2] == expected
+
+
+def test_every_page_is_searched_although_one_is_broken(pictures, answers):
+    out, err = answers["pages"]
+    metrics = json.loads((pictures / "paged/metrics.json").read_text())
+    (records,) = metrics["found"].values()
+    positions = [(m["page"], round(m["y"]), round(m["x"])) for m in records]
+    assert sorted(positions) == [(1, 5, 40), (3, 5, 40), (3, 50, 58)]
+    assert metrics["counts"] == {"pages.tif": 3}
+    assert list(metrics["unread"]) == ["pages.tif, page 2"]
+    assert "pages.tif, page 1: 1 found\n" in out
+    assert "pages.tif, page 3: 2 found\n" in out
+    assert err.splitlines()[-1] == "error: 1 of 1 pictures could not be searched"
+    copies = {path.name[5:] for path in (pictures / "paged").glob("*.png")}
+    assert copies == {"pages_page_1.png", "pages_page_3.png"}
+
+
+def test_matches_have_centers_and_corners(answers):
+    (match,) = json.loads(answers["solid"][0])["colored.png"]
+    assert match["center"] == pytest.approx([23.5, 34.5], abs=0.2)
+    top_left, top_right, bottom_right, bottom_left = match["corners"]
+    assert top_left == pytest.approx([19.5, 29.5], abs=0.2)
+    assert bottom_right == pytest.approx([27.5, 39.5], abs=0.2)
+    assert (top_right[0], bottom_left[1]) == (top_left[0], top_left[1])
+
+
+def test_the_differences_find_templates_of_one_color(answers):
+    out, _ = answers["one color"]
+    (match,) = json.loads(out)["square.png"]
+    assert (round(match["y"]), round(match["x"]), match["score"]) == (25, 40, 0)
+
+
+def test_it_is_said_that_only_the_best_are_shown(answers):
+    assert "two.png: 2 found, the best 1 shown\n" in answers["best"][0]
+
+
+def test_only_the_first_pages_are_reported(tmp_path):
+    record = {
+        "template": "t.png",
+        "y": 1.0,
+        "x": 2.0,
+        "height": 3,
+        "width": 4,
+        "scale": 1.0,
+        "angle": 0.0,
+        "score": 1.0,
+    }
+    matches = {f"{i}.png": PageMatches([record], 1) for i in range(8)}
+    unread = {Page(Path("x.png"), number=1, total=1): "x.png: not a picture"}
+    blocks = find.page_results(find.Find(out=tmp_path), matches, unread)
     assert blocks[0] == "0.png: 1 found"
     assert blocks[-2] == f"These are the first 6 of 8 pictures; 2 more are in {tmp_path}."
     assert blocks[-1] == [["pictures that could not be searched"], ["x.png: not a picture"]]

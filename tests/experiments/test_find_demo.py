@@ -5,7 +5,7 @@ import numpy as np
 from experiments._lib import find_demo
 
 SHAPE = find_demo.PlacedShape(10.0, 20.0, "F", 1.0, 90)
-MATCH = {"template": "F", "y": 5.5, "x": 15.5, "height": 10, "width": 10, "scale": 1.0, "angle": 90, "score": 1.0}
+MATCH = {"template": "F", "center": [10.0, 20.0], "scale": 1.0, "angle": 90, "score": 1.0}
 
 
 def test_the_picture_has_every_shape_in_noise():
@@ -23,12 +23,12 @@ def test_the_picture_has_every_shape_in_noise():
 
 def test_correct_matches_have_the_shape_and_pose_and_are_close():
     assert find_demo.evaluate([MATCH], [SHAPE]) == ([0.0], 0)
-    for change in ({"template": "hook"}, {"scale": 0.75}, {"angle": 0}, {"y": 6.6}):
+    for change in ({"template": "hook"}, {"scale": 0.75}, {"angle": 0}, {"center": [11.1, 20.0]}):
         assert find_demo.evaluate([MATCH | change], [SHAPE]) == ([], 1)
 
 
 def test_errors_are_distances_of_centers():
-    errors, false = find_demo.evaluate([MATCH | {"y": 5.8, "x": 15.1}], [SHAPE])
+    errors, false = find_demo.evaluate([MATCH | {"center": [10.3, 19.6]}], [SHAPE])
     assert false == 0
     np.testing.assert_allclose(errors, [0.5])
 

@@ -8,15 +8,19 @@ import pyarrow.parquet as parquet
 import pytest
 
 from experiments._lib import find_parquet
+from experiments._lib.find_pictures import Page
+from experiments._lib.find_results import PageMatches
 
 OPTIONS = {"min_score": 0.7}
-MATCH = {"template": "t.png", "y": 1.5, "x": 2.0, "height": 3, "width": 4, "scale": 1.0, "angle": 0.0, "score": 0.9}
+MATCH = {"template": "t.png", "page": 1, "y": 1.5, "x": 2.0, "height": 3, "width": 4, "scale": 1.0, "angle": 0.0}
+MATCH |= {"score": 0.9, "center": [2.5, 3.5], "corners": [[1.0, 1.5], [1.0, 5.5], [4.0, 5.5], [4.0, 1.5]]}
 
 
 def search(files):
     """Pretends to search: one match in every picture, but for those that are broken."""
     for file in files:
-        yield file, "not a picture" if "broken" in file.name else [MATCH]
+        page = Page(file, number=1, total=1)
+        yield page, None, "not a picture" if "broken" in file.name else PageMatches([MATCH], 3)
 
 
 def search_into(folder, *names, options=OPTIONS, resume=True):
@@ -36,8 +40,20 @@ def test_every_picture_is_a_row(tmp_path):
         "before": 0,
     }
     rows = read_rows(tmp_path)
-    assert rows["a.png"] == {"picture": "a.png", "unread": None, "matches": [MATCH]}
-    assert rows["broken.png"] == {"picture": "broken.png", "unread": "not a picture", "matches": []}
+    assert rows["a.png"] == {"picture": "a.png", "pages": 1, "unread": None, "found": 3, "matches": [MATCH]}
+    expected = {"picture": "broken.png", "pages": 1, "unread": "not a picture", "found": 0, "matches": []}
+    assert rows["broken.png"] == expected
+
+
+def test_the_pages_of_a_file_are_one_row():
+    """Pages come in any order, between those of other files; the last one may be missing after an interruption."""
+    first, second, third = (Page(Path("a.tif"), number, total=3) for number in (1, 2, 3))
+    other = Page(Path("b.tif"), number=1, total=2)
+    results = {third: PageMatches([MATCH | {"page": 3}], 1), other: PageMatches([MATCH], 1), second: "page 2: damaged"}
+    results[first] = PageMatches([MATCH], 4)
+    (row,) = find_parquet.file_rows((page, None, result) for page, result in results.items())
+    assert (row["picture"], row["pages"], row["found"], row["unread"]) == ("a.tif", 3, 5, "page 2: damaged")
+    assert row["matches"] == [MATCH, MATCH | {"page": 3}]
 
 
 def test_a_restart_searches_what_is_missing(tmp_path, capsys):
