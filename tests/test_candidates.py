@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import cnn_jax as cnn
 from cnn_jax import _candidates

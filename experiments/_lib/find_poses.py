@@ -44,8 +44,8 @@ class Pose(NamedTuple):
     score: float = 1.0
 
 
-Search = Callable[[np.ndarray, np.ndarray, float], Pose | None]
-"""`search(image, template, min_score)` is the best pose of a template in an image, both uint8; None without a match."""
+Search = Callable[[np.ndarray, np.ndarray], Pose | None]
+"""`search(image, template)` is the best pose of a template in an image, both uint8; None without a match."""
 
 
 class SceneSize(NamedTuple):

@@ -13,6 +13,7 @@ import cnn_jax
 from . import opencv_search
 from .find_poses import Pose, SceneSize, Search
 
+OPENCV_MIN_SCORE = 0.5
 LOOP_STEP_PIXELS = 2.0  # that the end of a template's longer side moves from one angle or scale to the next
 
 
@@ -23,33 +24,26 @@ def find_search(size: SceneSize, modules: Mapping[str, Any]) -> Search:
         options["scale_range"] = size.scale_range
     find = jax.jit(functools.partial(cnn_jax.find, top_k=1, **options))
 
-    def search(image: np.ndarray, template: np.ndarray, min_score: float) -> Pose | None:
-        matches = jax.device_get(find(image, template, min_score=min_score))
-        if not matches.valid[0]:
-            return None
-        y, x, height, width, angle, scale, score = (
-            float(field[0])
-            for field in (
-                matches.y,
-                matches.x,
-                matches.height,
-                matches.width,
-                matches.angle,
-                matches.scale,
-                matches.score,
-            )
-        )
-        return Pose(y + (height - 1) / 2, x + (width - 1) / 2, angle, scale, score)
+    def search(image: np.ndarray, template: np.ndarray) -> Pose | None:
+        return best_pose(jax.device_get(find(image, template)))
 
     return search
+
+
+def best_pose(matches: cnn_jax.Matches) -> Pose | None:
+    """The pose of the best match."""
+    if not matches.valid[0]:
+        return None
+    y, x = matches.center[0].tolist()
+    return Pose(y, x, float(matches.angle[0]), float(matches.scale[0]), float(matches.score[0]))
 
 
 def opencv_pyramid(size: SceneSize, modules: Mapping[str, Any]) -> Search:
     """A search on a pyramid with OpenCV."""
 
-    def search(image: np.ndarray, template: np.ndarray, min_score: float) -> Pose | None:
+    def search(image: np.ndarray, template: np.ndarray) -> Pose | None:
         pose = opencv_search.pyramid_search(modules["opencv"], image, template, size.scale_range)
-        return pose if pose.score >= min_score else None
+        return pose if pose.score >= OPENCV_MIN_SCORE else None
 
     return search
 
@@ -61,9 +55,9 @@ def opencv_loop(size: SceneSize, modules: Mapping[str, Any]) -> Search:
     scale_count = 1 + math.ceil(math.log(size.scale_range[1] / size.scale_range[0]) / step)
     scales = np.geomspace(*size.scale_range, scale_count).tolist()
 
-    def search(image: np.ndarray, template: np.ndarray, min_score: float) -> Pose | None:
+    def search(image: np.ndarray, template: np.ndarray) -> Pose | None:
         pose = opencv_search.loop_search(modules["opencv"], image, template, angles, scales)[0]
-        return pose if pose.score >= min_score else None
+        return pose if pose.score >= OPENCV_MIN_SCORE else None
 
     return search
 

@@ -17,11 +17,10 @@ import cnn_jax
 from . import find_poses, opencv_search
 from .benchmark import BenchmarkCase, Call, compiled_call
 from .find_poses import Pose, PoseCase, SceneSize
-from .pose_searches import find_search
+from .pose_searches import best_pose, find_search
 
 ANGLES = tuple(np.linspace(-math.pi, math.pi, 72, endpoint=False).tolist())  # of the exhaustive searches
 MAX_LOOP_PIXELS = 400_000  # of images that are searched exhaustively
-LOWEST_SCORE = 0.5
 LEFT_OUT = f"left out: only images of at most {MAX_LOOP_PIXELS} pixels and templates of known scale"
 MIN_SCORE_OF_COPIES = 0.9
 
@@ -74,7 +73,7 @@ def find_benchmark(task: str, case: FindCase, modules: Mapping[str, Any], thread
     is_small = math.prod(size.image) <= MAX_LOOP_PIXELS and not size.has_scales
     all_angles = exhaustive_find(problem.image, problem.template)
     return BenchmarkCase(
-        ours=verdict(lambda: search(problem.image, problem.template, LOWEST_SCORE), problem.truth),
+        ours=verdict(lambda: search(problem.image, problem.template), problem.truth),
         baselines=opencv_calls(modules["opencv"], problem, size, is_small) if "opencv" in modules else {},
         cost=direct_cost(size.image, size.template, len(ANGLES)),
         images=1,
@@ -92,15 +91,11 @@ def opencv_calls(cv2: Any, problem: PoseCase, size: SceneSize, is_small: bool) -
     return {name: verdict(search, problem.truth) for name, search in searches.items()}
 
 
-def exhaustive_find(image: np.ndarray, template: np.ndarray) -> Callable[[], Pose]:
+def exhaustive_find(image: np.ndarray, template: np.ndarray) -> Callable[[], Pose | None]:
     """`find` with a list of angles."""
     find = jax.jit(functools.partial(cnn_jax.find, angles=ANGLES, top_k=1))
 
-    def search() -> Pose:
-        best = jax.tree.map(lambda field: float(field[0]), jax.device_get(find(image, template)))
-        return Pose(best.y + (best.height - 1) / 2, best.x + (best.width - 1) / 2, best.angle, best.scale, best.score)
-
-    return search
+    return lambda: best_pose(jax.device_get(find(image, template)))
 
 
 def verdict(search: Callable[[], Pose | None], truth: Pose) -> Call:
