@@ -10,8 +10,8 @@ from jaxtyping import Array
 
 from ._pose_scores import Ranking
 from ._range_plan import Range
-from ._typing import Scalar, Score
-from ._validation import as_scalar, check_choice, check_number
+from ._typing import AnyArray, Scalar, Score
+from ._validation import check_choice, check_number, check_scalar
 from .matching import (
     cosine,
     is_defined,
@@ -84,17 +84,17 @@ def check_min_visible(min_visible: float, score: Score) -> float:
 
 def check_threshold(
     ranking: Ranking, min_score: Scalar | None, max_score: Scalar | None, default_min_score: float
-) -> Array:
+) -> AnyArray | float:
     """The worst score of a match."""
     if ranking != "lowest":
         if max_score is not None:
             raise ValueError(f"max_score: expected None for a score that grows with the match, got {max_score!r}")
-        return as_scalar("min_score", default_min_score if min_score is None else min_score)
+        return check_scalar("min_score", default_min_score if min_score is None else min_score)
     if min_score is not None:
         raise ValueError(f"min_score: expected None for a squared difference, got {min_score!r}; pass max_score")
     if max_score is None:
         raise ValueError("max_score: expected a number for a squared difference, got None; 0 is a perfect match")
-    return as_scalar("max_score", max_score)
+    return check_scalar("max_score", max_score)
 
 
 def check_scales(scales: Sequence[float]) -> list[float]:

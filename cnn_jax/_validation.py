@@ -113,12 +113,6 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> str:
     return value
 
 
-def as_scalar(name: str, value: Scalar) -> Float[Array, ""]:
-    """One real number, which may be traced, as a floating-point array."""
-    (scalar,) = to_floats(check_scalar(name, value))
-    return scalar
-
-
 def check_scalar(name: str, value: Scalar) -> AnyArray | float:
     """One real number, which may be traced, unconverted as by `check_numbers`."""
     (scalar,) = check_numbers(**{name: value})

@@ -6,11 +6,9 @@
 Results have a fixed length, so that `find` and `peaks` run under `jax.jit` and `jax.vmap`.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Shaped
@@ -19,6 +17,7 @@ from ._candidates import Group, group_candidates, make_groups, suppress_overlaps
 from ._matches import Matches
 from ._peaks import Peaks, peaks
 from ._poses import Canvas
+from ._programs import compiled
 from ._range_groups import RangeGroup, Ranges, make_range_groups, range_group_candidates
 from ._range_plan import RangePlan
 from ._region import Rectangle, Region, allowed_pixels, check_region, cut_out, searched_part
@@ -213,12 +212,12 @@ def _plan(
     return _Plan(groups, part, canvases, size, margin)
 
 
-@functools.partial(jax.jit, static_argnames=("poses", "size", "margin", "options"))
+@compiled("poses", "size", "margin", "options")
 def _search(
     image: Array,
     groups: tuple[Group | RangeGroup, ...],
     part: Region | None,
-    threshold: Array,
+    threshold: Array | float,
     max_overlap: Array | float,
     poses: tuple[tuple[Canvas, ...] | tuple[RangePlan, ...], ...],
     size: Pair,
@@ -243,7 +242,8 @@ def _search(
             (pixels,) = as_floats(image=image)
             canvases = cast(tuple[Canvas, ...], group_poses)
             candidates.append(group_candidates(pixels, group, canvases, options, count, allowed, valid))
-    least_rank = -threshold if options.ranking == "lowest" else threshold
+    worst_score = jnp.asarray(threshold)
+    least_rank = -worst_score if options.ranking == "lowest" else worst_score
     matches = suppress_overlaps(candidates, least_rank, max_overlap, options)
     if part is None:
         return matches

@@ -76,7 +76,8 @@ def test_what_is_not_free_stays():
 
 
 def test_poses_stay_within_the_limits():
-    got = refine(shifted(0.2), template_at(TRUTH), limits=Limits((0.71, 0.9), (-0.1, 0.05)))
+    start = shifted(0.2, angle=0.05, log_scale=-0.05)
+    got = refine(start, template_at(TRUTH), limits=Limits((0.71, 0.9), (-0.1, 0.05)))
     assert float(got.angle) == pytest.approx(0.71, abs=1e-6)
     assert float(got.log_scale) == pytest.approx(0.05, abs=1e-6)
 

@@ -38,6 +38,7 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "conv": (functools.partial(cnn.conv, stride=[2, 1], padding=[[1, 0], [0, 2]]), (COLORS, KERNEL)),
     "window_sum": (functools.partial(cnn.window_sum, window=[3, 2]), (COLORS,)),
     **{name: (getattr(cnn, name), (IMAGE, FEATURE)) for name in NAMES},
+    "find": (functools.partial(cnn.find, top_k=1), (IMAGE, FEATURE)),
     "zncc under a mask": (lambda *a: cnn.zncc(*a, mask=MASK, fill=1), (IMAGE, FEATURE)),
     "sharpened_cosine": (functools.partial(cnn.sharpened_cosine, q=0.1), (IMAGE, FEATURE)),
     "is_defined": (lambda image, feature: cnn.is_defined(image, feature, cnn.cosine), (IMAGE, FEATURE)),
@@ -83,7 +84,7 @@ CALLS_ON_THE_HOST = {
     "calibrate": (functools.partial(cnn.calibrate, NORM_NET), (NORM_PARAMS, SAMPLE[None])),
     "receptive_field": (lambda: cnn.receptive_field(NET, (7, 8, 1)), ()),
 }
-NO_FUNCTIONS_OF_ARRAYS = {"cost", "export", "find", "fit", "keep_freed_memory", "load_params", "save_params"}
+NO_FUNCTIONS_OF_ARRAYS = {"cost", "export", "fit", "keep_freed_memory", "load_params", "save_params"}
 
 compilations: list[str] = []
 

@@ -46,10 +46,10 @@ def test_rankings_follow_from_score_and_polarity():
             ValueError,
             "score: expected squared_difference itself",
         ),
-        (lambda: check_threshold("highest", None, 0.5), ValueError, "max_score: expected None .* got 0.5"),
-        (lambda: check_threshold("lowest", 0.5, 0.5), ValueError, "min_score: expected None .*; pass max_score"),
-        (lambda: check_threshold("lowest", None, None), ValueError, "max_score: expected a number"),
-        (lambda: check_threshold("highest", np.ones(2), None), ValueError, "min_score: expected one number"),
+        (lambda: check_threshold("highest", None, 0.5, 0.5), ValueError, "max_score: expected None .* got 0.5"),
+        (lambda: check_threshold("lowest", 0.5, 0.5, 0.5), ValueError, "min_score: expected None .*; pass max_score"),
+        (lambda: check_threshold("lowest", None, None, 0.5), ValueError, "max_score: expected a number"),
+        (lambda: check_threshold("highest", np.ones(2), None, 0.5), ValueError, "min_score: expected one number"),
         (lambda: check_min_visible(0.0, cnn.zncc), ValueError, "min_visible: expected a number above 0, at most 1"),
         (lambda: check_min_visible(1.1, cnn.zncc), ValueError, "min_visible: expected a number above 0, at most 1"),
         (lambda: check_min_visible(0.5, max), ValueError, "min_visible: expected 1 for a score that is not of"),
@@ -68,9 +68,9 @@ def test_wrong_options_are_named(check, error, message):
 
 
 def test_thresholds():
-    assert check_threshold("highest", None, None) == 0.5
-    assert check_threshold("magnitude", 0.25, None) == 0.25
-    assert check_threshold("lowest", None, 2.0) == 2
+    assert check_threshold("highest", None, None, 0.5) == 0.5
+    assert check_threshold("magnitude", 0.25, None, 0.5) == 0.25
+    assert check_threshold("lowest", None, 2.0, 0.5) == 2
 
 
 def test_traced_sizes_are_refused():

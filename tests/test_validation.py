@@ -9,7 +9,6 @@ from cnn_jax._validation import (
     as_floats,
     as_pair,
     as_positive_shape,
-    as_scalar,
     as_shape,
     broadcast_mask,
     check_arrays,
@@ -111,10 +110,9 @@ def test_what_is_no_pair_is_named(value, error, message):
 
 
 def test_scalars_are_one_number():
-    scalar = as_scalar("p", 2)
-    assert (scalar.shape, scalar.dtype) == ((), jnp.float32)
+    assert check_scalar("p", 2) == 2
     with pytest.raises(ValueError, match=r"p: expected one number, got shape \(2,\); use jax.vmap for several"):
-        as_scalar("p", np.ones(2))
+        check_scalar("p", np.ones(2))
 
 
 def test_ints_have_a_minimum():
