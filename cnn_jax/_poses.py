@@ -98,7 +98,7 @@ def make_pose_table(
 
 def _fits(table: PoseTable, image_size: Sequence[int]) -> np.ndarray:
     """Whether each template fits into the image in each pose, (K, P)."""
-    return (table.box <= np.array(image_size)[None, None]).all(axis=2)
+    return np.all(np.asarray(table.box) <= np.array(image_size)[None, None], axis=2)
 
 
 def _take_poses(table: PoseTable, index: np.ndarray) -> PoseTable:

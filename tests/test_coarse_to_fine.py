@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ TEMPLATE = SCENE[104:136, 100:140]  # 32 x 40, center (119.5, 119.5)
 def view(y, x, angle, scale=1.0, scene=SCENE):
     """An image of SIZE in which the scene's point (119.5, 119.5) has this pose."""
     rotation = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]) / scale
-    offset = np.array([119.5, 119.5]) - rotation @ [y, x]
+    offset: Any = np.array([119.5, 119.5]) - rotation @ [y, x]
     planes = scene.reshape(*scene.shape[:2], -1)
     turned = [
         ndimage.affine_transform(planes[..., c], rotation, offset, SIZE, order=3, mode="nearest")

@@ -30,7 +30,8 @@ def template_at(pose, channels=1):
     return smooth_image(float(pose.y) + cos * down - sin * right, float(pose.x) + sin * down + cos * right, channels)
 
 
-IMAGE = smooth_image(*np.indices((60, 70)))
+ROWS, COLUMNS = np.indices((60, 70))
+IMAGE = smooth_image(ROWS, COLUMNS)
 
 
 def refine(start, template, freedom=ALL_FREE, limits=FREE, image=IMAGE, weights=None, is_partial=False):

@@ -1,5 +1,7 @@
 """Pyramids beside OpenCV's pyrDown, and their weighted means."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from tests.helpers.oracles import noise
 def test_halving_is_the_filter_of_burt_and_adelson(shape):
     image = noise(0, *shape, 2)
     weights = np.array([1, 4, 6, 4, 1]) / 16
-    mode = [("reflect" if n > 3 else "edge") for n in shape]
+    mode: list[Literal["reflect", "edge"]] = [("reflect" if n > 3 else "edge") for n in shape]
     padded = np.pad(image.astype(np.float64), [(2, 2), (0, 0), (0, 0)], mode=mode[0])
     padded = np.pad(padded, [(0, 0), (2, 2), (0, 0)], mode=mode[1])
     want = np.zeros(image.shape)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -52,12 +53,24 @@ def test_rankings_follow_from_score_and_polarity():
         (lambda: check_threshold("highest", np.ones(2), None, 0.5), ValueError, "min_score: expected one number"),
         (lambda: check_min_visible(0.0, cnn.zncc), ValueError, "min_visible: expected a number above 0, at most 1"),
         (lambda: check_min_visible(1.1, cnn.zncc), ValueError, "min_visible: expected a number above 0, at most 1"),
-        (lambda: check_min_visible(0.5, max), ValueError, "min_visible: expected 1 for a score that is not of"),
+        (
+            lambda: check_min_visible(0.5, cast(Any, max)),
+            ValueError,
+            "min_visible: expected 1 for a score that is not of",
+        ),
         (lambda: check_max_overlap(1.5), ValueError, "max_overlap: expected 0 to 1, got 1.5"),
         (lambda: check_scales((1.0, 0.0)), ValueError, "scales: expected numbers above 0"),
-        (lambda: check_scales(2.0), TypeError, "scales: expected a sequence of Python numbers"),
-        (lambda: check_numbers("angles", "90"), TypeError, "angles: expected a sequence of Python numbers, got '90'"),
-        (lambda: check_numbers("angles", ["90"]), TypeError, "angles: expected a sequence of Python numbers"),
+        (lambda: check_scales(cast(Any, 2.0)), TypeError, "scales: expected a sequence of Python numbers"),
+        (
+            lambda: check_numbers("angles", cast(Any, "90")),
+            TypeError,
+            "angles: expected a sequence of Python numbers, got '90'",
+        ),
+        (
+            lambda: check_numbers("angles", cast(Any, ["90"])),
+            TypeError,
+            "angles: expected a sequence of Python numbers",
+        ),
         (lambda: check_numbers("angles", ()), ValueError, "angles: expected at least one number"),
         (lambda: check_numbers("angles", (math.inf,)), ValueError, "angles: expected at least one number, all finite"),
     ],

@@ -1,6 +1,7 @@
 """Candidates of the top level of a pyramid: under a disk, or under the whole template."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +27,12 @@ IMAGE = smooth(0, *SIZE)
 
 
 def best_pose(template, mask=None, allowed=None, angle_range=(-math.pi, math.pi), **options):
-    chosen = {"score": cnn.zncc, "ranking": "highest", "top_k": 1, "subpixel": True, "per_feature": False}
-    match_options = MatchOptions(**chosen | {"min_visible": 1.0} | options)
+    chosen: dict[str, Any] = {"score": cnn.zncc, "ranking": "highest", "top_k": 1, "subpixel": True}
+    match_options = MatchOptions(**chosen | {"per_feature": False, "min_visible": 1.0} | options)
     (plan,) = plan_ranges(
         template.shape[:2], SIZE, angles=(0.0,), scales=(1.0,), angle_range=angle_range, scale_range=None
     )
-    run = jax.jit(lambda *arrays: top_candidates(*arrays, plan, match_options))
+    run = jax.jit(lambda *arrays: top_candidates(*arrays, plan=plan, options=match_options))
     poses, ranks = run(jnp.asarray(IMAGE), jnp.asarray(template), mask, allowed)
     first = int(np.argmax(ranks))
     return [float(field[first]) for field in poses[:3]], float(ranks[first])

@@ -15,7 +15,8 @@ SIZE = SceneSize((30, 40), (5, 6), scale_range=(0.8, 1.25))
 
 def make_matches(valid):
     numbers = [jnp.array([value]) for value in (2.0, 3.0, 0.75, 0.0, 1.1, 0.5, 5.0, 6.0)]
-    return cnn_jax.Matches(*numbers, jnp.array([valid]), jnp.array([4.0]), jnp.array([5.0]), jnp.array(int(valid)))
+    rest = [jnp.array([valid]), jnp.array([4.0]), jnp.array([5.0]), jnp.array(int(valid))]
+    return cnn_jax.Matches(*numbers, *rest)
 
 
 def test_find_gets_the_ranges_and_gives_the_center(monkeypatch):
