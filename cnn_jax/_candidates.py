@@ -141,7 +141,7 @@ def group_candidates(
     masks = None
     if group.masks is not None:
         masks = jnp.asarray(group.masks)
-        masks = masks if jnp.issubdtype(masks.dtype, jnp.floating) else masks != 0
+        masks = masks if jnp.issubdtype(masks.dtype, jnp.floating) else masks.astype(bool)
         is_plain = masks.ndim == group.templates.ndim - len(channels)
         masks = masks.reshape(*templates.shape[:3], *[1 if is_plain else n for n in channels])
         masks = jnp.broadcast_to(masks, templates.shape)

@@ -198,7 +198,7 @@ def test_memory_does_not_grow_with_the_angles():
         assert analysis is not None
         return analysis.temp_size_in_bytes
 
-    assert temporary_bytes(20) < 1.1 * temporary_bytes(5)
+    assert temporary_bytes(208) < 1.1 * temporary_bytes(104)
 
 
 def test_nothing_there_is_no_match():
@@ -213,9 +213,127 @@ def test_features_that_fit_at_some_scales_only():
     assert (float(got.y[0]), float(got.x[0]), float(got.scale[0])) == (1, 1, 1)
 
 
+def rows_of(matches, *fields):
+    """Fields of the valid matches, sorted."""
+    return sorted(zip(*(getattr(matches, field)[matches.valid].tolist() for field in fields), strict=True))
+
+
+def test_a_region_holds_the_centers_of_all_matches():
+    image = np.tile(noise(8, 6, 7), (4, 5))
+    feature = image[:6, :7]
+    everything = cnn.find(image, feature, top_k=30, min_score=0.99, subpixel=False)
+    inside = cnn.find(image, feature, top_k=30, min_score=0.99, subpixel=False, region=(2, 9, 13, 9))
+    centers = [(y + 2, x + 3) for y, x in rows_of(everything, "y", "x")]
+    want = [(y - 2, x - 3) for y, x in centers if 2 <= y < 15 and 9 <= x < 18]
+    assert want == [(0, 7), (0, 14), (6, 7), (6, 14), (12, 7), (12, 14)]
+    assert rows_of(inside, "y", "x") == want
+    mask = np.zeros(image.shape, bool)
+    mask[2:15, 9:18] = True
+    by_mask = jax.jit(lambda mask: cnn.find(image, feature, top_k=30, min_score=0.99, subpixel=False, region=mask))(
+        mask
+    )
+    assert rows_of(by_mask, "y", "x") == want
+
+
+def test_a_slope_at_the_border_of_a_region_is_no_match():
+    """The best pixel is outside; its neighbor inside is no local maximum."""
+    got = cnn.find(IMAGE, IMAGE[10:16, 20:27], top_k=1, min_score=0.2, region=(13, 23, 5, 5))
+    assert rows_of(got, "y", "x") != [(11, 20)]
+    got = cnn.find(blob(3), blob(3)[3:10, 4:12], score=cnn.cosine, top_k=3, min_score=0.5, region=(7, 7, 5, 5))
+    assert not got.valid.any()
+
+
+def test_photographic_negatives_are_found_if_either_polarity_is():
+    feature = noise(9, 7, 8)
+    image = 0.05 * noise(10, 40, 50)
+    image[3:10, 4:12] += feature
+    image[22:29, 31:39] -= feature
+    same = find(image, feature, top_k=3, subpixel=False)
+    either = find(image, feature, top_k=3, subpixel=False, polarity="either")
+    assert rows_of(same, "y", "x") == [(3, 4)]
+    assert rows_of(either, "y", "x") == [(3, 4), (22, 31)]
+    np.testing.assert_allclose(sorted(either.score[:2].tolist()), [-1, 1], atol=0.01)
+
+
+@pytest.mark.parametrize("score", [cnn.squared_difference, cnn.normalized_squared_difference])
+def test_solid_colors_are_found_by_their_difference(score):
+    """zncc cannot see them. An image that is all zero elsewhere has undefined normalized differences, no matches."""
+    image = np.zeros((30, 40, 3), np.float32)
+    image[4:10, 5:13] = [0.2, 0.4, 0.6]
+    image[15:21, 20:28] = [0.6, 0.2, 0.2]
+    image[20:26, 2:10] = [0.3, 0.4, 0.6]
+    color = np.broadcast_to(np.float32([0.2, 0.4, 0.6]), (6, 8, 3))
+    got = cnn.find(image, color, score=score, max_score=1.0, top_k=4, subpixel=False, max_overlap=0.0)
+    assert [(y, x) for y, x in zip(got.y[:2].tolist(), got.x[:2].tolist(), strict=True)] == [(4, 5), (20, 2)]
+    assert got.score[0] == pytest.approx(0, abs=1e-5)
+    assert (jnp.diff(got.score[got.valid]) >= 0).all()
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.5])
+def test_objects_that_the_border_cuts_are_found_at_their_true_centers(angle):
+    feature = blob(5)
+    rotated = warping.affine(jnp.pad(feature, 8), warping.affine_matrix(angle=angle), fill=0.0)
+    image = jnp.asarray(0.02 * noise(6, 60, 70)).at[20:51, 22:56].add(rotated)
+    cut = np.asarray(image)[32:, 33:]  # the center is at (3, 5.5) of the part
+    got = find(cut, feature, angles=(0.0, 0.5), top_k=1, min_visible=0.3)
+    np.testing.assert_allclose(got.center[0], [3, 5.5], atol=0.3)
+    assert got.angle[0] == angle
+    assert got.y[0] < 0
+    assert got.score[0] > 0.9
+    assert not find(cut, feature, angles=(0.0, 0.5), top_k=1, min_visible=0.9, min_score=0.9).valid[0]
+
+
+def test_wholly_visible_objects_are_found_alike_whatever_may_be_hidden():
+    feature = IMAGE[8:13, 20:26]
+    whole = find(IMAGE, feature, top_k=1, min_score=0.95)
+    partly = find(IMAGE, feature, top_k=1, min_score=0.95, min_visible=0.5)
+    for a, b in zip(whole, partly, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+def test_a_hundred_features_are_found_each_where_it_was_cut_out():
+    image = noise(11, 60, 80)
+    places = [(6 * i, 8 * j) for i in range(10) for j in range(10)]
+    bank = np.stack([image[y : y + 6, x : x + 8] for y, x in places])
+    got = find(image, bank, top_k=100, min_score=0.95, subpixel=False)
+    assert rows_of(got, "feature", "y", "x") == [(k, y, x) for k, (y, x) in enumerate(places)]
+    assert got.found == 100
+
+
+def test_many_scales_find_what_few_find():
+    """Few scales have programs without masks, many share one with masks."""
+    feature = blob(3)
+    few = find(IMAGE, feature, scales=(0.8, 1.0), top_k=3, min_score=0.1)
+    many = find(IMAGE, feature, scales=(0.8, 1.0, 1.0001, 0.8001), top_k=3, min_score=0.1)
+    np.testing.assert_allclose(few.y, many.y, atol=0.02)
+    np.testing.assert_allclose(few.score, many.score, atol=1e-3)
+
+
+def test_calls_of_the_same_shapes_compile_once(caplog):
+    """Angles whose boxes have the same sizes are data."""
+    feature = noise(1, 5, 9)
+    cnn.find(IMAGE, feature, angles=(0.0, 0.3))
+    with jax.log_compiles():
+        got = cnn.find(IMAGE[::-1], feature + 1, angles=(0.0, -0.3), min_score=0.4, max_overlap=0.5)
+        got.y.block_until_ready()
+    assert not [record for record in caplog.records if "_search" in record.getMessage()]
+
+
+def test_a_score_may_hold_traced_numbers():
+    def best_score(p):
+        def score(image, feature, *, mask=None):
+            return cnn.sharpened_cosine(image, feature, p=p, mask=mask)
+
+        return cnn.find(IMAGE, FEATURE, score=score, top_k=1, min_score=-1.0).score[0]
+
+    value, slope = jax.jit(jax.value_and_grad(best_score))(2.0)
+    assert 0 < value < 1
+    assert slope < 0
+
+
 FEATURE = noise(1, 5, 6)
 ERRORS = [
-    ({"features": noise(0, 41, 6)}, ValueError, "features: expected one that fits into the image"),
+    ({"features": noise(0, 41, 6)}, ValueError, r"features: expected one that fits .* \(40, 50\) .* got \(41, 6\)"),
     ({"features": []}, ValueError, "features: expected at least one feature and one mask per feature, got 0"),
     ({"features": noise(0, 5, 6, 3, 2)}, ValueError, "features: expected shape"),
     ({"image": IMAGE[0]}, ValueError, "image: expected shape"),
@@ -232,7 +350,19 @@ ERRORS = [
     ({"min_score": np.ones(2)}, ValueError, "min_score: expected one number"),
     ({"max_overlap": 1.5}, ValueError, "max_overlap: expected 0 to 1"),
     ({"per_feature": 1}, TypeError, "per_feature: expected True or False, got 1"),
-    ({"score": cnn.squared_difference}, ValueError, "score: expected one that grows with the match"),
+    ({"score": cnn.squared_difference}, ValueError, "max_score: expected a number for a squared difference"),
+    ({"max_score": 0.5}, ValueError, "max_score: expected None"),
+    ({"polarity": "any"}, ValueError, "polarity: expected one of"),
+    ({"region": (0, 0, 41, 5)}, ValueError, "region: expected a part of the image"),
+    ({"min_visible": 0}, ValueError, "min_visible: expected a number above 0"),
+    ({"image": "photo.png"}, TypeError, "image: expected an array, got 'photo.png'; find takes arrays"),
+    (
+        {"features": noise(0, 5, 6, 3)},
+        ValueError,
+        r"features: .* got shape \(5, 6, 3\) for an image of shape \(40, 50\)",
+    ),
+    ({"features": np.full((5, 6), np.nan)}, ValueError, "features: expected finite pixels"),
+    ({"region": (0, 0, 1, 1)}, ValueError, r"has its center in the region, got \(5, 6\)"),
 ]
 
 
