@@ -313,6 +313,7 @@ def test_many_scales_find_what_few_find():
 
 
 def test_calls_of_the_same_shapes_compile_once(caplog):
+    """Angles whose boxes have the same sizes are data."""
     feature = noise(1, 5, 9)
     cnn.find(IMAGE, feature, angles=(0.0, 0.3))
     with jax.log_compiles():
