@@ -18,9 +18,11 @@ from ._search_options import MatchOptions, without_undefined
 from ._typing import AnyArray
 from ._validation import as_floats
 
-# Local maxima of each feature that take part in non-maximum suppression: at least 32 top_k, and these if they are few.
+# Local maxima of each feature that take part in non-maximum suppression: as many as fit into `MAX_CANDIDATES` of all
+# features, and enough for all matches, if these are not too many of all features.
+MAX_CANDIDATES_PER_FEATURE = 2**12
 CANDIDATES_PER_MATCH = 32
-MAX_CANDIDATES_PER_FEATURE = 4096
+MAX_CANDIDATES_FOR_MATCHES = 2**18
 # Shapes of features that have a program each. More are drawn on shared canvases.
 MAX_SEPARATE_SHAPES = 2
 
@@ -136,15 +138,20 @@ def group_candidates(
         masks = masks.reshape(*templates.shape[:3], *[1 if is_plain else n for n in channels])
         masks = jnp.broadcast_to(masks, templates.shape)
     bank = Bank(templates, masks, jnp.asarray(group.sizes))
-    per_feature = min(MAX_CANDIDATES_PER_FEATURE, MAX_CANDIDATES // feature_count)
     scoring = Scoring(
         score=options.score if options.min_visible < 1 else without_undefined(options.score),
         ranking=options.ranking,
-        candidates=max(per_feature, CANDIDATES_PER_MATCH * options.top_k),
+        candidates=_candidate_count(feature_count, options.top_k),
         min_visible=options.min_visible,
     )
     candidates = pose_candidates(image, bank, group.table, canvases, scoring, allowed, valid)
     return _as_matches(candidates, group, options.subpixel)
+
+
+def _candidate_count(feature_count: int, top_k: int) -> int:
+    """Candidates of each feature."""
+    for_matches = min(CANDIDATES_PER_MATCH * top_k, max(1, MAX_CANDIDATES_FOR_MATCHES // feature_count))
+    return max(for_matches, min(MAX_CANDIDATES_PER_FEATURE, MAX_CANDIDATES // feature_count))
 
 
 def _as_matches(candidates: Candidates, group: Group, subpixel: bool) -> Matches:

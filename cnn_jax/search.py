@@ -130,8 +130,8 @@ def find(
       with the number of features nor with that of poses. Memory of ranges: half the image, as floats.
 
       Limits of lists: two poses of one feature around the same pixel cannot both be found. The 4096 highest local
-      maxima of each feature take part in the suppression; fewer if there are more than eight features, but at least
-      32 `top_k`.
+      maxima of each feature take part in the suppression; of more than eight features 32,768 together, or 32 `top_k` of
+      each if these are at most 262,144 together.
 
       Limits of ranges: a feature narrower than 16 pixels has little to tell it from others, and is searched at full
       resolution, exhaustively in cost. So is, up to the levels that show it, a feature whose texture vanishes at low

@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import cnn_jax as cnn
 from cnn_jax import _candidates
-from cnn_jax._candidates import MatchOptions, make_groups
+from cnn_jax._candidates import MatchOptions, _candidate_count, make_groups
 from cnn_jax._matches import Matches
 from cnn_jax._search_inputs import as_stacks
 from tests.helpers.oracles import noise
@@ -108,3 +109,11 @@ def test_the_rank_decides_and_the_score_is_returned():
     )
     assert lowest.score.tolist() == [0, 2, 0]
     assert lowest.valid.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("features", "top_k", "count"),
+    [(1, 10, 4096), (8, 10, 4096), (64, 10, 512), (1000, 8, 256), (1000, 1000, 262), (1, 1000, 32_000)],
+)
+def test_the_candidates_of_all_features_are_bounded(features, top_k, count):
+    assert _candidate_count(features, top_k) == count
