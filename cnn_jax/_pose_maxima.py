@@ -74,6 +74,7 @@ def pose_candidates(
     Raises:
       ValueError: a score that skips positions.
     """
+    table = PoseTable(*map(jnp.asarray, table))
     count = len(bank.templates)
     maps = max(1, min(MAX_CHUNK_MAPS, CHUNK_ELEMENTS // math.prod(image.shape[:2])))
     pose_count = len(table.scale)

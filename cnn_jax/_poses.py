@@ -96,9 +96,9 @@ def make_pose_table(
     return PoseTable(scale, angle, cos, sin, size.astype(np.int64), box.astype(np.int64))
 
 
-def _fits(table: PoseTable, image_size: Sequence[int]) -> np.ndarray:
-    """Whether each template fits into the image in each pose, (K, P)."""
-    return (table.box <= np.array(image_size)[None, None]).all(axis=2)
+def _fits(table: PoseTable, image_size: Sequence[int]) -> Bool[np.ndarray, "K P"]:
+    """Whether each template fits into the image in each pose."""
+    return np.all(np.asarray(table.box) <= np.array(image_size)[None, None], axis=2)
 
 
 def _take_poses(table: PoseTable, index: np.ndarray) -> PoseTable:

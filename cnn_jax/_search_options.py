@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -58,7 +59,7 @@ def check_ranking(score: object, polarity: str) -> Ranking:
     return "lowest" if function in DIFFERENCES else "highest"
 
 
-def check_min_visible(min_visible: float, score: Score) -> float:
+def check_min_visible(min_visible: Scalar, score: object) -> float:
     visible = check_number("min_visible", min_visible, "a number above 0, at most 1", lambda value: 0 < value <= 1)
     if isinstance(visible, Array):
         raise TypeError(f"min_visible: expected a Python number, got {min_visible!r}")
@@ -80,18 +81,19 @@ def check_threshold(ranking: Ranking, min_score: Scalar | None, max_score: Scala
     return as_scalar("max_score", max_score)
 
 
-def check_scales(scales: Sequence[float]) -> list[float]:
+def check_scales(scales: object) -> list[float]:
     numbers = check_numbers("scales", scales)
     if min(numbers) <= 0:
         raise ValueError(f"scales: expected numbers above 0, got {scales!r}")
     return numbers
 
 
-def check_numbers(name: str, values: Sequence[float]) -> list[float]:
+def check_numbers(name: str, values: object) -> list[float]:
     try:
-        if isinstance(values, str | bytes) or any(isinstance(value, str | bytes) for value in values):
+        sequence = list(cast(Sequence[float], values))
+        if isinstance(values, str | bytes) or any(isinstance(value, str | bytes) for value in sequence):
             raise TypeError
-        numbers = [float(value) for value in values]
+        numbers = [float(value) for value in sequence]
     except TypeError as error:  # also JAX's, for traced arrays
         raise TypeError(f"{name}: expected a sequence of Python numbers, got {values!r}") from error
     if not numbers or not all(map(math.isfinite, numbers)):

@@ -103,12 +103,13 @@ def find(
         angles that are not Python numbers, a score that is not callable.
 
     Notes:
-      Cost: one score map for each feature and pose. Without rotation, up to two scales take the time of as many calls
-      of the score. Rotated features, and more scales, are compared under masks, about three times slower; all scales
-      that differ by less than a factor of two share one program. Features of one size share the masks.
+      Cost: one score map for each feature and pose. Up to two scales without rotation take the time of as many calls of
+      the score. Rotated features, and more scales, are compared under masks: two to three times slower, and as exact as
+      scores with a mask. Scales within a factor of four of each other are one program. Another image, other features of
+      the same shapes, and other angles whose boxes have the same sizes use the same program.
 
-      Memory: about ten times max(8 MB, a map of the image), and the features at all scales. It grows neither with the
-      number of features nor with that of poses.
+      Memory: some maps of 2^21 pixels, or of the image's size if it is larger, about 0.2 GB in all up to 2 megapixels.
+      It grows neither with the number of features nor with that of poses.
 
       Two poses of one feature around the same pixel cannot both be found. The 4096 highest local maxima of each
       feature take part in the suppression; fewer if there are more than eight features, but at least 32 `top_k`.

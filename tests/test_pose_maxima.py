@@ -30,7 +30,7 @@ def candidates_of(image, templates, sizes, scoring, masks=None, scales=SCALES, a
     def search(image, bank, table):
         return pose_candidates(image, bank, table, canvases, scoring)
 
-    found = search(image, Bank(templates, masks, np.array(sizes)), table)
+    found = search(image, Bank(templates, masks, jnp.array(sizes)), table)
     return jax.device_get(found), list(zip(table.scale.tolist(), table.angle.tolist(), strict=True))
 
 
@@ -134,7 +134,7 @@ def test_memory_does_not_grow_with_features_or_poses():
         image = jax.ShapeDtypeStruct((200, 200), jnp.float32)
         table, canvases = plan_poses(np.full((count, 2), 5), (200, 200), [1.0], angles)
         scoring = Scoring(cnn.match, "highest", 64)
-        bank = Bank(np.zeros((count, 5, 5), np.float32), None, np.full((count, 2), 5))
+        bank = Bank(jnp.zeros((count, 5, 5)), None, jnp.full((count, 2), 5))
         search = jax.jit(lambda image, bank, table: pose_candidates(image, bank, table, canvases, scoring))
         analysis = search.lower(image, bank, table).compile().memory_analysis()
         assert analysis is not None

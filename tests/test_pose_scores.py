@@ -23,7 +23,7 @@ def scores_of(image, templates, scoring, valid=None, scales=(1.0,), angles=(0.0,
     def scores(image, bank, table, valid, canvas):
         return pose_scores(image, valid, bank, table, canvas, scoring)(jnp.arange(canvas.poses.start, canvas.stop))
 
-    bank = Bank(templates, None, sizes)
+    bank = Bank(templates, None, jnp.array(sizes))
     maps = [jax.device_get(scores(image, bank, table, valid, canvas)) for canvas in canvases]
     return *(np.concatenate(part) for part in zip(*maps, strict=True)), table
 
@@ -77,7 +77,7 @@ def test_an_undefined_difference_of_visible_parts_has_no_rank():
 
 
 def test_ranks_grow_with_the_match():
-    scores = np.array([-2.0, 1.0])
+    scores = jnp.array([-2.0, 1.0])
     assert [rank_of(scores, ranking).tolist() for ranking in ("highest", "lowest", "magnitude")] == [
         [-2, 1],
         [2, -1],
