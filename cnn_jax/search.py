@@ -108,7 +108,7 @@ def find(
       scores with a mask. Scales within a factor of four of each other are one program. Another image, other features of
       the same shapes, and other angles whose boxes have the same sizes use the same program.
 
-      Memory: some maps of 2^21 pixels, or of the image's size if it is larger, about 0.2 GB in all up to 2 megapixels.
+      Memory: less than 0.1 GB for images of up to 2 megapixels, about twenty maps of the image's size for larger ones.
       It grows neither with the number of features nor with that of poses.
 
       Two poses of one feature around the same pixel cannot both be found. The 4096 highest local maxima of each
