@@ -195,12 +195,12 @@ def robust_location_and_scale(image: Array, *, centered: bool) -> tuple[Array, A
     sample = image[::row_step, ::column_step]
     is_finite = jnp.isfinite(sample)
     if centered:
-        location = map_channels(_median_of_row_means, sample, is_finite)[None, None]
+        location = jax.vmap(_median_of_row_means, -1)(sample, is_finite)[None, None]
     else:
         location = jnp.zeros((1, 1, image.shape[2]), image.dtype)
     rows = len(sample), -1
     deviation = _median_of_row_means(jnp.abs(sample - location).reshape(rows), is_finite.reshape(rows))
-    largest = map_channels(_largest_deviation, image, location).max()
+    largest = _largest_deviation(image, location)
     scale_if_mostly_flat = jnp.where(largest > 0, largest, 1)
     # At least the largest deviation over the clipping limit: bright objects in a mostly dark image are not clipped.
     scale = jnp.where(deviation > 0, jnp.maximum(deviation, largest / CLIP_LIMIT), scale_if_mostly_flat)
@@ -228,9 +228,10 @@ def standardize_image(image: Array, location: Array, scale: Array) -> Array:
     return no_fusion(standardize, image, location, scale)
 
 
-def _largest_deviation(channel: Array, location: Array) -> Array:
-    """The largest distance of a channel's finite pixel from its location, (1, 1); 0 if it overflows."""
-    location = location[0, 0]
-    finite_channel = jnp.where(jnp.isfinite(channel), channel, location)
-    largest = jnp.maximum(finite_channel.max() - location, location - finite_channel.min())
+def _largest_deviation(image: Array, location: Array) -> Array:
+    """The largest distance of a finite pixel from its channel's location; 0 if it overflows."""
+    finite_image = jnp.where(jnp.isfinite(image), image, location)
+    above = _over_pixels(jnp.max, finite_image) - location
+    below = location - _over_pixels(jnp.min, finite_image)
+    largest = jnp.maximum(above, below).max()
     return jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 0)
