@@ -75,7 +75,7 @@ def test_visible_scores_equal_the_reference(mask, channels):
     image, valid = bordered(noise(0, *SIZE, *channels) + tint)
     feature = noise(1, *WINDOW, *channels)
     weights = random_mask(mask, *feature.shape)
-    for name, (score, visible) in visible_scores()(image, valid, feature, weights).items():
+    for name, (score, visible, _) in visible_scores()(image, valid, feature, weights).items():
         want, fractions = reference(name, image, valid, feature, weights)
         np.testing.assert_allclose(visible, fractions, rtol=0, atol=1e-6, err_msg=name)
         np.testing.assert_allclose(score, want, rtol=5e-5, atol=5e-5, err_msg=name)
@@ -86,7 +86,7 @@ def test_visible_scores_of_whole_patches_are_the_ordinary_scores(masked):
     image, feature = noise(0, 20, 21), noise(1, *WINDOW)
     mask = random_mask("weights", *WINDOW) if masked else None
     ordinary = all_scores()(image, feature, mask)
-    for name, (score, visible) in visible_scores()(image, np.ones(image.shape, bool), feature, mask).items():
+    for name, (score, visible, _) in visible_scores()(image, np.ones(image.shape, bool), feature, mask).items():
         np.testing.assert_array_equal(visible, 1)
         np.testing.assert_allclose(score, ordinary[name], rtol=2e-5, atol=2e-5, err_msg=name)
 
@@ -98,7 +98,7 @@ def test_a_cut_feature_scores_as_a_whole_one(name):
     image[5:29, 40:62] = feature + np.array([5, 0, -5], np.float32)
     image[~valid] = np.nan
     shown = image - np.array([5, 0, -5], np.float32) * (name != "zncc")
-    score, visible = jax.jit(partial(visible_score, score=getattr(cnn, name)))(shown, valid, feature, None)
+    score, visible, _ = jax.jit(partial(visible_score, score=getattr(cnn, name)))(shown, valid, feature, None)
     assert visible[5, 40] == pytest.approx(17 / 24, abs=1e-6)
     perfect = 0 if name == "squared_difference" else 1
     assert score[5, 40] == pytest.approx(perfect, abs=1e-4 if perfect else 1e-2)
@@ -112,7 +112,7 @@ def test_visible_parts_without_contrast_score_exactly_zero():
     image, valid = bordered(noise(0, 50, 60), margin=38)
     image[38:50, 38:60] = 0.7
     mask = np.abs(noise(2, 40, 36)) + np.float32(0.1)
-    score, visible = jax.jit(partial(visible_score, score=cnn.zncc))(image, valid, feature, mask)
+    score, visible, _ = jax.jit(partial(visible_score, score=cnn.zncc))(image, valid, feature, mask)
     rows, columns = np.indices(score.shape)
     # The image's first 12 rows and 22 columns are flat; so are the feature's last and first 10 rows and columns.
     sees_flat_corner = (rows + 40 <= 50) & (columns + 36 <= 60)
@@ -140,7 +140,7 @@ def test_nothing_visible_scores_zero_with_finite_gradients(names):
         return jax.jacrev(totals, (0, 1), has_aux=True)(image, feature)
 
     gradients, outputs = totals_and_gradients(image, feature)
-    for score, visible in outputs:
+    for score, visible, _ in outputs:
         np.testing.assert_array_equal(score[3:, 2:], 0)
         np.testing.assert_array_equal(visible[3:, 2:], 0)
     for gradient in gradients:
@@ -164,6 +164,6 @@ def test_16_bit_scores_are_computed_in_float32():
     image, valid = bordered(noise(0, *SIZE))
     image, feature = image.astype(jnp.bfloat16), noise(1, *WINDOW).astype(jnp.bfloat16)
     in_float32 = visible_scores()(image.astype(np.float32), valid, feature.astype(np.float32), None)
-    for name, (score, visible) in visible_scores()(image, valid, feature, None).items():
+    for name, (score, visible, _) in visible_scores()(image, valid, feature, None).items():
         assert score.dtype == visible.dtype == jnp.bfloat16
         np.testing.assert_array_equal(score, in_float32[name].score.astype(jnp.bfloat16), err_msg=name)
