@@ -46,7 +46,7 @@ def disk_candidates(
       Poses of whole pixels, and their scores, -inf after the last one.
     """
     disk, down, right = _disk(min(template.shape[:2]) * np.exp(log_scale))
-    weight = disk.sum()
+    weight = float(disk.sum())
     level = TemplateLevel(
         values=jnp.zeros((disk.size, template.shape[2]), template.dtype),
         weights=jnp.zeros(()),

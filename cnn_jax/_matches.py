@@ -46,20 +46,20 @@ class Matches(NamedTuple):
     found: Int[Array, "*batch"]
 
     @property
-    def center(self) -> Float[Array, "*batch k 2"]:
+    def center(self) -> Float[Array, "... 2"]:
         """Row and column of each match's center, between pixels if the box has an even side."""
         y = self.y + (self.height - 1) / 2
         x = self.x + (self.width - 1) / 2
         return jnp.where(self.valid[..., None], jnp.stack([y, x], axis=-1), 0)
 
     @property
-    def corners(self) -> Float[Array, "*batch k 4 2"]:
+    def corners(self) -> Float[Array, "... 4 2"]:
         """Rows and columns of the corners of each rotated feature.
 
         The corners are those of the pixels' area: half a pixel outside of the centers of the outermost pixels. The
         order is top left, top right, bottom right, bottom left of the feature before it is rotated.
         """
-        cos, sin = cos_and_sin(jnp.asarray(self.angle))
-        offsets = corner_offsets(self.template_height, self.template_width, cos, sin)
+        height, width, angle = map(jnp.asarray, (self.template_height, self.template_width, self.angle))
+        offsets = corner_offsets(height, width, *cos_and_sin(angle))
         corners = jnp.stack([jnp.stack(offset, axis=-1) for offset in offsets], axis=-2)
         return jnp.where(self.valid[..., None, None], self.center[..., None, :] + corners, 0)

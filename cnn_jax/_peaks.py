@@ -169,10 +169,11 @@ def subpixel_offset(neighborhood: Array) -> tuple[Array, Array]:
     At most half a pixel, and 0 along an axis without a maximum or at the border. The fit has a mixed derivative:
     without it a diagonal ridge would be placed a quarter of a pixel off.
     """
-    center = neighborhood[1, 1]
-    mixed = (neighborhood[2, 2] - neighborhood[2, 0] - neighborhood[0, 2] + neighborhood[0, 0]) / 4
-    is_max_y, slope_y, curvature_y = _derivatives(neighborhood[0, 1], center, neighborhood[2, 1])
-    is_max_x, slope_x, curvature_x = _derivatives(neighborhood[1, 0], center, neighborhood[1, 2])
+    is_finite = jnp.isfinite(neighborhood)
+    values = jnp.where(is_finite, neighborhood, 0)  # so that no difference is NaN
+    mixed = (values[2, 2] - values[2, 0] - values[0, 2] + values[0, 0]) / 4
+    is_max_y, slope_y, curvature_y = _derivatives(values[:, 1], is_finite[:, 1].all(axis=0))
+    is_max_x, slope_x, curvature_x = _derivatives(values[1], is_finite[1].all(axis=0))
 
     unit = jnp.maximum(-curvature_y, -curvature_x)  # so that products neither overflow nor underflow
     slope_y = slope_y / unit
@@ -181,7 +182,8 @@ def subpixel_offset(neighborhood: Array) -> tuple[Array, Array]:
     curvature_x = curvature_x / unit
     mixed = mixed / unit
 
-    has_maximum = is_max_y & is_max_x & jnp.isfinite(mixed) & (curvature_y * curvature_x > mixed**2)
+    is_usable = is_finite[::2, ::2].all(axis=(0, 1)) & jnp.isfinite(mixed)
+    has_maximum = is_max_y & is_max_x & is_usable & (curvature_y * curvature_x > mixed**2)
     mixed = jnp.where(has_maximum, mixed, 0)
     determinant = curvature_y * curvature_x - mixed**2
     dy = (mixed * slope_x - curvature_x * slope_y) / determinant
@@ -189,8 +191,9 @@ def subpixel_offset(neighborhood: Array) -> tuple[Array, Array]:
     return jnp.clip(dy, -0.5, 0.5), jnp.clip(dx, -0.5, 0.5)
 
 
-def _derivatives(before: Array, center: Array, after: Array) -> tuple[Array, Array, Array]:
+def _derivatives(pixels: Array, is_finite: Array) -> tuple[Array, Array, Array]:
     """Whether a parabola through three pixels has a maximum; its slope and curvature, 0 and -1 if it has none."""
+    before, center, after = pixels
     curvature = before - 2 * center + after
-    has_maximum = jnp.isfinite(curvature) & (curvature < 0)
+    has_maximum = is_finite & jnp.isfinite(curvature) & (curvature < 0)
     return has_maximum, jnp.where(has_maximum, (after - before) / 2, 0), jnp.where(has_maximum, curvature, -1)

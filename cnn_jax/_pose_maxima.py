@@ -74,6 +74,7 @@ def pose_candidates(
     Raises:
       ValueError: a score that skips positions.
     """
+    table = PoseTable(*map(jnp.asarray, table))
     count = len(bank.templates)
     maps = max(1, min(MAX_CHUNK_MAPS, CHUNK_ELEMENTS // math.prod(image.shape[:2])))
     pose_count = len(table.scale)
@@ -85,7 +86,7 @@ def pose_candidates(
         missing = [(0, chunks * chunk - count)] + [(0, 0)] * (array.ndim - 1)
         return jnp.pad(array, missing).reshape(chunks, chunk, *array.shape[1:])
 
-    def of_chunk(step: tuple[Bank, Array, Array]) -> Candidates:
+    def of_chunk(step: tuple[Bank, Array | None, Array | None]) -> Candidates:
         part, size, box = step
         part_table = table._replace(size=size, box=box) if sizes_differ else table
         return _bank_candidates(image, part, part_table, canvases, scoring, allowed, valid, max(1, maps // chunk))

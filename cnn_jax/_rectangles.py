@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ._typing import AnyArray
+
 # Rounding of a turned corner, in units of the last place of the rectangles' size.
 CORNER_ULPS = 8
 # Rounding of an angle, in units of the last place.
@@ -24,8 +26,9 @@ class Rectangles(NamedTuple):
     sin: Float[Array, "..."]
 
 
-def make_rectangles(y: Array, x: Array, height: Array, width: Array, angle: Array) -> Rectangles:
+def make_rectangles(y: AnyArray, x: AnyArray, height: AnyArray, width: AnyArray, angle: AnyArray) -> Rectangles:
     """Rectangles of these angles: radians, counterclockwise as seen. A rectangle of angle 0 is upright."""
+    y, x, height, width, angle = map(jnp.asarray, (y, x, height, width, angle))
     return Rectangles(y, x, height, width, *cos_and_sin(angle))
 
 

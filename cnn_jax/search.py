@@ -118,16 +118,19 @@ def find(
         angles that are not Python numbers, a score that is not callable.
 
     Notes:
-      Cost of lists: one score map for each feature and pose. Without rotation, up to two scales take the time of as
-      many calls of the score. Rotated features, and more scales, are compared under masks, about three times slower;
-      all scales that differ by less than a factor of two share one program. Features of one size share the masks.
+      Cost of lists: one score map for each feature and pose. Up to two scales without rotation take the time of as many
+      calls of the score. Rotated features, and more scales, are compared under masks: two to three times slower, and as
+      exact as scores with a mask. Another image, other features of the same shapes, and other angles whose boxes have
+      the same sizes use the same program.
 
       Cost of ranges: a few percent of that. It hardly grows with the image and the feature, as the top level is always
       small. `zncc` without a mask, of a feature at most twice as long as wide, is fastest: its top level is compared
       under a disk. A scale range is cut into parts whose ends differ by a factor of two; each has its own program.
 
-      Memory of lists: about ten times max(8 MB, a map of the image), and the features at all scales. It grows neither
-      with the number of features nor with that of poses. Memory of ranges: half the image, as floats.
+
+      Memory of lists: less than 0.1 GB for images of up to 2 megapixels, about twenty maps of the image's size for
+      larger ones. It grows neither with the number of features nor with that of poses. Memory of ranges: half the image,
+      as floats.
 
       Limits of lists: two poses of one feature around the same pixel cannot both be found. The 4096 highest local
       maxima of each feature take part in the suppression; of more than eight features 32,768 together, or 32 `top_k` of

@@ -9,15 +9,15 @@ import cnn_jax as cnn
 from cnn_jax import _candidates
 from cnn_jax._candidates import MatchOptions, _candidate_count, make_groups
 from cnn_jax._matches import Matches
+from cnn_jax._pose_scores import Ranking
 from cnn_jax._search_inputs import as_stacks
 from tests.helpers.oracles import noise
 
 SMALL, LARGE = np.zeros((2, 3), np.float32), np.ones((4, 3), np.float32)
 
 
-def groups_of(features, masks=None, **poses):
-    stacks = as_stacks(features, masks, (20, 20))
-    return make_groups(stacks, (20, 20), **({"scales": [1.0], "angles": [0.0]} | poses))
+def groups_of(features, masks=None):
+    return make_groups(as_stacks(features, masks, (20, 20)), (20, 20), [1.0], [0.0])
 
 
 def test_features_of_one_shape_form_a_group_that_keeps_their_indices():
@@ -54,10 +54,8 @@ def test_features_that_fit_nowhere_are_in_no_group():
     assert groups_of(np.zeros((21, 3), np.float32)) == ((), ())
 
 
-def suppress_overlaps(candidates, least_rank, max_overlap, ranking="highest", **options):
-    options = MatchOptions(
-        cnn.zncc, ranking, **({"subpixel": True, "per_feature": False, "min_visible": 1.0} | options)
-    )
+def suppress_overlaps(candidates, least_rank, max_overlap, top_k, ranking: Ranking = "highest", per_feature=False):
+    options = MatchOptions(cnn.zncc, ranking, top_k, subpixel=True, per_feature=per_feature, min_visible=1.0)
     suppress = jax.jit(_candidates.suppress_overlaps, static_argnames="options")
     return suppress(candidates, least_rank, max_overlap, options=options)
 
@@ -103,11 +101,11 @@ def test_candidates_below_the_least_score_are_no_matches():
 def test_the_rank_decides_and_the_score_is_returned():
     scores = [candidates([0.0, 9.0], [-0.9, 0.6])]
     by_magnitude = suppress_overlaps(scores, jnp.array(0.5), 0.25, top_k=2, ranking="magnitude")
-    np.testing.assert_array_equal(by_magnitude.score, np.float32([-0.9, 0.6]))
+    np.testing.assert_array_equal(by_magnitude.score, np.array([-0.9, 0.6], np.float32))
     lowest = suppress_overlaps(
         [candidates([0.0, 9.0, 18.0], [2.0, 0.0, 3.0])], jnp.array(-2.5), 0.25, top_k=3, ranking="lowest"
     )
-    assert lowest.score.tolist() == [0, 2, 0]
+    np.testing.assert_array_equal(lowest.score, [0, 2, 0])
     assert lowest.valid.tolist() == [True, True, False]
 
 

@@ -254,7 +254,7 @@ def test_photographic_negatives_are_found_if_either_polarity_is():
     either = find(image, feature, top_k=3, subpixel=False, polarity="either")
     assert rows_of(same, "y", "x") == [(3, 4)]
     assert rows_of(either, "y", "x") == [(3, 4), (22, 31)]
-    np.testing.assert_allclose(sorted(either.score[:2].tolist()), [-1, 1], atol=0.01)
+    np.testing.assert_allclose(np.sort(either.score[:2]), [-1, 1], atol=0.01)
 
 
 @pytest.mark.parametrize("score", [cnn.squared_difference, cnn.normalized_squared_difference])
@@ -264,10 +264,10 @@ def test_solid_colors_are_found_by_their_difference(score):
     image[4:10, 5:13] = [0.2, 0.4, 0.6]
     image[15:21, 20:28] = [0.6, 0.2, 0.2]
     image[20:26, 2:10] = [0.3, 0.4, 0.6]
-    color = np.broadcast_to(np.float32([0.2, 0.4, 0.6]), (6, 8, 3))
+    color = np.broadcast_to(np.array([0.2, 0.4, 0.6], np.float32), (6, 8, 3))
     got = cnn.find(image, color, score=score, max_score=1.0, top_k=4, subpixel=False, max_overlap=0.0)
     assert [(y, x) for y, x in zip(got.y[:2].tolist(), got.x[:2].tolist(), strict=True)] == [(4, 5), (20, 2)]
-    assert got.score[0] == pytest.approx(0, abs=1e-5)
+    assert abs(got.score[0]) < 1e-5
     assert (jnp.diff(got.score[got.valid]) >= 0).all()
 
 
