@@ -5,8 +5,8 @@ tiles and its memory are chosen for the whole batch. Both derivatives are correl
 """
 
 import functools
-from collections.abc import Mapping
-from typing import Protocol, TypedDict, Unpack, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypedDict, Unpack, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from ._cost_model import best_methods
 from ._fft import fft_correlate
@@ -197,10 +197,10 @@ def _abstract_eval(image: ShapedArray, kernel: ShapedArray, **params: Unpack[Cor
 
 
 def _batch(
-    args: tuple[Array, Array], axes: tuple[int | None, int | None], **params: Unpack[CorrelateParams]
+    args: Sequence[object], axes: tuple[int | None, int | None], **params: Unpack[CorrelateParams]
 ) -> tuple[Array, int]:
     """`jax.vmap` over images enlarges the batch; over kernels it adds output channels; over both it maps `dispatch`."""
-    image, kernel = args
+    image, kernel = (jnp.asarray(cast(ArrayLike, operand)) for operand in args)  # constants are not of jax.Array
     image_axis, kernel_axis = axes
     if image_axis is not None and kernel_axis is None:
         image = jnp.moveaxis(image, image_axis, 0)

@@ -129,8 +129,8 @@ def find(
 
 
       Memory of lists: less than 0.1 GB for images of up to 2 megapixels, about twenty maps of the image's size for
-      larger ones. It grows neither with the number of features nor with that of poses. Memory of ranges: half the image,
-      as floats.
+      larger ones. It grows neither with the number of features nor with that of poses. Memory of ranges: half the
+      image, as floats.
 
       Limits of lists: two poses of one feature around the same pixel cannot both be found. The 4096 highest local
       maxima of each feature take part in the suppression; of more than eight features 32,768 together, or 32 `top_k` of
