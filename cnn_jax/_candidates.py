@@ -60,9 +60,7 @@ def _group_by_kind(stacks: Sequence[Stack]) -> list[list[Stack]]:
     """Features of one dtype and one kind of mask."""
     kinds: dict[object, list[Stack]] = {}
     for stack in stacks:
-        mask = stack.masks
-        mask_kind = None if mask is None else (mask.dtype, mask.ndim - stack.templates.ndim)
-        kinds.setdefault((stack.templates.dtype, mask_kind), []).append(stack)
+        kinds.setdefault(stack.kind, []).append(stack)
     return list(kinds.values())
 
 

@@ -72,12 +72,10 @@ def make_range_groups(
 
 def _group_by_shape(stacks: Sequence[Stack]) -> list[list[Stack]]:
     """Features of one shape, one dtype and one kind of mask."""
-    kinds: dict[object, list[Stack]] = {}
+    shapes: dict[object, list[Stack]] = {}
     for stack in stacks:
-        mask = stack.masks
-        mask_kind = None if mask is None else (mask.dtype, mask.ndim - stack.templates.ndim)
-        kinds.setdefault((stack.shape, stack.templates.dtype, mask_kind), []).append(stack)
-    return list(kinds.values())
+        shapes.setdefault((stack.shape, stack.kind), []).append(stack)
+    return list(shapes.values())
 
 
 def _join(stacks: Sequence[Stack]) -> RangeGroup:

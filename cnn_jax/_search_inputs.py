@@ -36,6 +36,13 @@ class Stack(NamedTuple):
     shape: tuple[int, ...]
     """The shape of one feature."""
 
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """The dtypes of features and masks, and whether masks have channels. Stacks of one kind can be joined."""
+        if self.masks is None:
+            return (self.templates.dtype,)
+        return self.templates.dtype, self.masks.dtype, self.masks.ndim - self.templates.ndim
+
 
 def as_image(image: object) -> AnyArray:
     """Checks the image of `find`: (H, W) or (H, W, C), but not four channels."""
