@@ -32,6 +32,8 @@ TOLERANCE = 0.5
 DUPLICATE_PIXELS = 1.5
 # A pixel of a level counts if at least this fraction of the pixels below it does.
 MIN_COVERAGE = 0.5
+# Pixels at the border of a level of a template that the filter reaches over the border for.
+BORDERS = (0, 1, 2)
 # Levels whose mean score is that of a match, if there are so many: those of a half and a quarter of the resolution.
 SCORED_LEVELS = (1, 2)
 
@@ -88,6 +90,7 @@ def range_candidates(
       options: how matches are scored.
     """
     levels = image_pyramid(_fill_gaps(image), plan.pyramid)
+    top_image = levels[-1]
     levels[0] = image
     allowed_top = None
     if allowed is not None:
@@ -97,9 +100,8 @@ def range_candidates(
         templates, weights = _template_pyramid(template, mask, plan)
         frozen = _make_levels(*lax.stop_gradient((levels, templates, weights)), plan)
         top_mask = None if mask is None else weights[-1]
-        top_image = frozen[-1].image.astype(template.dtype)
-        top_template = lax.stop_gradient(templates[-1])
-        poses, ranks = top_candidates(top_image, top_template, top_mask, allowed_top, plan, options)
+        top = lax.stop_gradient((top_image.astype(template.dtype), templates[-1]))
+        poses, ranks = top_candidates(*top, top_mask, allowed_top, plan, options)
         poses = _descend(poses, ranks, frozen, plan, options)
         return _score_matches(poses, _make_levels(levels, templates, weights, plan), allowed, plan, options)
 
@@ -128,13 +130,20 @@ def _template_pyramid(template: Array, mask: Array | None, plan: RangePlan) -> t
     """The template at the base scale, and the weights of its pixels, on all levels."""
     if mask is None:
         templates = image_pyramid(_to_base_scale(template, plan), plan.pyramid)
-        return templates, [jnp.ones_like(level) for level in templates]
+        return templates, [_inner_weights(level, number) for number, level in enumerate(templates)]
     mask = mask.astype(template.dtype)
     coverage = _to_base_scale((mask != 0).astype(template.dtype), plan)
     pixels = _to_base_scale(jnp.where(mask != 0, template, 0), plan)
     pixels = pixels / jnp.where(coverage > 0, coverage, 1)
     weights = jnp.where(coverage >= MIN_COVERAGE, _to_base_scale(mask, plan), 0)
     return masked_pyramid(pixels, weights, plan.pyramid, MIN_COVERAGE)
+
+
+def _inner_weights(level: Array, number: int) -> Array:
+    """Weights 1, and 0 for border pixels: in the image, the filter mixes them with what is around the template."""
+    border = min(BORDERS[min(number, len(BORDERS) - 1)], (min(level.shape[:2]) - 1) // 4)
+    inner = jnp.ones((level.shape[0] - 2 * border, level.shape[1] - 2 * border, level.shape[2]), level.dtype)
+    return jnp.pad(inner, [(border, border), (border, border), (0, 0)])
 
 
 def _to_base_scale(template: Array, plan: RangePlan) -> Array:

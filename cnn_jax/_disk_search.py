@@ -15,8 +15,8 @@ from ._pose_refinement import Poses, TemplateLevel, sample_patch
 
 # Consecutive angles of which only the best is kept at a pixel.
 ANGLES_PER_MAP = 16
-# A patch whose variance is a smaller fraction of the image's has nothing to compare.
-MIN_VARIANCE_FRACTION = 1e-4
+# Rounding of a patch's variance, in units of the last place of its mean square.
+ROUNDING_ULPS = 64
 
 
 def disk_candidates(
@@ -106,12 +106,12 @@ def _correlate(image: Array, kernels: Array) -> Array:
 def _inverse_norm(image: Array, disk: Array, weight: float) -> Array:
     """1 / sqrt(Σ (p - p̄)²) of every patch under the disk, with a mean for each channel; 0 for flat patches."""
 
-    def deviations(channel: Array) -> Array:
+    def moments(channel: Array) -> tuple[Array, Array]:
         sums = _correlate(channel[..., None], disk)[..., 0]
         squares = _correlate((channel**2)[..., None], disk)[..., 0]
-        return squares - sums**2 / weight
+        return squares - sums**2 / weight, squares
 
-    energy = jax.vmap(deviations, in_axes=-1)(image).sum(axis=0)
-    least = MIN_VARIANCE_FRACTION * weight * image.var(axis=(0, 1)).sum()
-    is_flat = energy <= least
+    energies, squares = jax.vmap(moments, in_axes=-1)(image)
+    energy = energies.sum(axis=0)
+    is_flat = energy <= ROUNDING_ULPS * jnp.finfo(energy.dtype).eps * squares.sum(axis=0)
     return jnp.where(is_flat, 0, 1 / jnp.sqrt(jnp.where(is_flat, 1, energy)))

@@ -16,7 +16,7 @@ from ._correlate import correlate_image
 from ._padding import NO_PADDING
 from ._reduce_windows import add, reduce_windows
 from ._typing import Pair
-from ._xla import no_fusion
+from ._xla import no_fusion, not_negative
 
 Out = TypeVar("Out")
 
@@ -78,7 +78,7 @@ def patch_energy(image: Array, mask: Array | None, window: Pair, options: Correl
     squares = image**2
     if mask is None:
         return patch_sums(squares.sum(axis=-1), window, options.stride)
-    return jnp.maximum(patch_dots(squares, mask**2, options), 0)
+    return not_negative(patch_dots(squares, mask**2, options))
 
 
 def patch_moments(image: Array, window: Pair, stride: Pair) -> Moments:

@@ -98,7 +98,7 @@ def _omitted_levels(stacks: Sequence[Stack]) -> int:
         return 0
     omitted = 0
     for stack in stacks:
-        templates = np.asarray(stack.templates, np.float32).reshape(len(stack.indices), *stack.shape[:2], -1)
+        templates = _without_masked_pixels(stack)
         (plan, *_) = plan_ranges(
             (stack.shape[0], stack.shape[1]),
             (stack.shape[0], stack.shape[1]),
@@ -110,8 +110,20 @@ def _omitted_levels(stacks: Sequence[Stack]) -> int:
         halvings = plan.pyramid.halvings
         contrasts = np.array([_block_contrast(templates, 2**level) for level in range(halvings + 1)])
         is_enough = contrasts >= MIN_CONTRAST_FRACTION * contrasts[0]
-        omitted = max(omitted, halvings - int(np.flatnonzero(is_enough.all(axis=1)).max()))
+        omitted = max(omitted, halvings - int(np.flatnonzero(is_enough.all(axis=1)).max(initial=0)))
     return omitted
+
+
+def _without_masked_pixels(stack: Stack) -> np.ndarray:
+    """Templates (K, h, w, C) with the mean of the pixels that count in place of the others."""
+    templates = np.asarray(stack.templates, np.float32).reshape(len(stack.indices), *stack.shape[:2], -1)
+    if stack.masks is None or not has_values(stack.masks):
+        return templates
+    counts = np.asarray(stack.masks).reshape(len(stack.indices), *stack.shape[:2], -1) != 0
+    counts = np.broadcast_to(counts, templates.shape)
+    total = np.maximum(counts.sum(axis=(1, 2, 3), keepdims=True), 1)
+    mean = np.where(counts, templates, 0).sum(axis=(1, 2, 3), keepdims=True) / total
+    return np.where(counts, templates, mean)
 
 
 def _block_contrast(templates: np.ndarray, side: int) -> np.ndarray:
@@ -167,6 +179,9 @@ def _as_matches(
     sin = jnp.abs(jnp.sin(poses.angle))
     box_height = cos * height + sin * width
     box_width = sin * height + cos * width
+    angle = poses.angle
+    if plan.turn_start is not None:
+        angle = plan.turn_start + (angle - plan.turn_start) % (2 * math.pi)
     valid = candidates.rank > -jnp.inf
     score = candidates.score
     if options.score is squared_difference:  # a mean until here
@@ -179,7 +194,7 @@ def _as_matches(
         score=score,
         feature=jnp.broadcast_to(jnp.asarray(group.indices, jnp.int32)[:, None], score.shape),
         scale=scale,
-        angle=poses.angle,
+        angle=angle,
         height=box_height,
         width=box_width,
         valid=valid,

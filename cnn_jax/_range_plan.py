@@ -20,6 +20,8 @@ MAX_SCALE_RATIO = 2.05
 SCALE_TOLERANCE = 0.1
 # Rounding of angles and of logarithms of scales.
 ROUNDING = 1e-9
+# Angles of a range at which it is tried whether a template fits.
+ANGLE_SAMPLES = 1441
 
 Range = tuple[float, float]
 
@@ -40,6 +42,8 @@ class RangePlan(NamedTuple):
     """Logarithms of the scales that are compared on the top level."""
     freedom: Freedom
     limits: Limits
+    turn_start: float | None
+    """The first angle of a range that holds every angle; None for other ranges."""
 
     @property
     def largest_box(self) -> int:
@@ -70,7 +74,8 @@ def plan_ranges(
       angle_range, scale_range: the least and the largest, or None.
       omitted_levels: levels of the pyramid that are left out at the top.
     """
-    largest_scale = _largest_scale(template_size, image_size, angles if angle_range is None else None)
+    turns = angles if angle_range is None else _sample_angles(angle_range)
+    largest_scale = _largest_scale(template_size, image_size, turns)
     if scale_range is None:
         parts = _split_scales([scale for scale in scales if scale <= largest_scale])
     else:
@@ -94,17 +99,24 @@ def plan_ranges(
                 log_scales=log_scales if scale_range is None else _scale_steps(log_range, top_size),
                 freedom=Freedom(angle_range is not None, scale_range is not None),
                 limits=Limits(_angle_limits(angle_range), log_range),
+                turn_start=angle_range[0] if angle_range is not None and is_full_turn(angle_range) else None,
             )
         )
     return plans
 
 
-def _largest_scale(template_size: Pair, image_size: Pair, angles: Sequence[float] | None) -> float:
-    """The largest scale at which the template fits into the image at some angle; without angles, at any."""
+def _sample_angles(angle_range: Range) -> list[float]:
+    """Angles of a range, quarter turns among them: at those a template may fit exactly."""
+    low, high = angle_range
+    quarters = np.arange(math.ceil(low / (math.pi / 2)), high / (math.pi / 2)) * (math.pi / 2)
+    return [*np.linspace(low, high, ANGLE_SAMPLES).tolist(), *quarters.tolist()]
+
+
+def _largest_scale(template_size: Pair, image_size: Pair, angles: Sequence[float]) -> float:
+    """The largest scale at which the template fits into the image at some angle."""
     height, width = template_size
-    turns = np.linspace(0, math.pi, 721) if angles is None else np.array(angles)
-    cos = np.abs(np.cos(turns))
-    sin = np.abs(np.sin(turns))
+    cos = np.abs(np.cos(angles))
+    sin = np.abs(np.sin(angles))
     rows = image_size[0] / (height * cos + width * sin)
     columns = image_size[1] / (height * sin + width * cos)
     return float(np.minimum(rows, columns).max()) + ROUNDING

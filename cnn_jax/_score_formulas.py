@@ -27,6 +27,7 @@ from ._patch_statistics import (
 from ._programs import compiled
 from ._score_inputs import ScoreInputs, ScoreOptions, prepare_score_inputs
 from ._validation import to_floats
+from ._xla import not_negative
 
 
 class ScoreMap(NamedTuple):
@@ -135,7 +136,7 @@ def squared_difference(inputs: ScoreInputs) -> ScoreMap:
         energy = patch_energy(image, mask, inputs.window, options)
         score = energy + times_squared_mask(feature**2, mask).sum() - 2 * dot
     defined = total_squared_weight(feature, mask) > 0
-    return ScoreMap(jnp.where(defined, jnp.maximum(score, 0), 0), jnp.broadcast_to(defined, score.shape))
+    return ScoreMap(jnp.where(defined, not_negative(score), 0), jnp.broadcast_to(defined, score.shape))
 
 
 def normalized_squared_difference(inputs: ScoreInputs) -> ScoreMap:
@@ -148,7 +149,7 @@ def normalize_difference(cosine_map: CosineMap) -> ScoreMap:
     cosines, defined, patch_norm, feature_norm = cosine_map
     patch_norm = jnp.where(defined, patch_norm, 1)
     feature_norm = jnp.where(defined, feature_norm, 1)
-    difference = jnp.maximum(patch_norm / feature_norm + feature_norm / patch_norm - 2 * cosines, 0)
+    difference = not_negative(patch_norm / feature_norm + feature_norm / patch_norm - 2 * cosines)
     return ScoreMap(jnp.where(defined, difference, _nan_or_zero(cosines)), defined)
 
 

@@ -52,8 +52,7 @@ def _defined_normalized_squared_difference(image: Array, feature: Array, /, *, m
 
 
 def check_max_overlap(max_overlap: float) -> None:
-    if not 0 <= max_overlap <= 1:
-        raise ValueError(f"max_overlap: expected 0 to 1, got {max_overlap!r}")
+    check_number("max_overlap", max_overlap, "0 to 1", lambda value: 0 <= value <= 1)
 
 
 def check_ranking(score: object, polarity: str) -> Ranking:

@@ -75,9 +75,9 @@ def _box_candidates(
     size = template.shape[:2]
     scales = [math.exp(log_scale) for log_scale in plan.log_scales]
     is_partial = options.min_visible < 1
-    reach = math.ceil(math.hypot(*size) * max(scales)) if is_partial else 0
+    reach = math.ceil(math.hypot(*size) * max(scales)) if is_partial else math.ceil(TOP_TOLERANCE)
     valid = jnp.pad(jnp.ones(image.shape[:2], bool), reach) if is_partial else None
-    image = jnp.pad(image, [(reach, reach), (reach, reach), (0, 0)])
+    image = jnp.pad(image, [(reach, reach), (reach, reach), (0, 0)], mode="edge")
     table, canvases = plan_poses(np.array([size]), image.shape[:2], scales, plan.angles)
     table = jax.tree.map(jnp.asarray, table)
     bank = Bank(template[None], None if mask is None else mask[None], jnp.asarray([size]))

@@ -32,6 +32,7 @@ from ._reduce_windows import reduce_windows
 from ._score_formulas import CosineMap, ScoreMap, normalize_difference, sharpen
 from ._score_inputs import check_score_arguments, prepare_score_inputs
 from ._typing import Pair, Score
+from ._xla import not_negative
 
 # Visible parts with less than this fraction of the feature's weight or energy have nothing to compare. Fourier
 # transforms leave rounding errors of up to about a tenth of it.
@@ -194,7 +195,7 @@ def _squared_difference(inputs: _Inputs) -> ScoreMap:
     feature = inputs.feature - location
     dot = patch_dots(image, times_squared_mask(feature, mask), options)
     energy = patch_energy(image, mask, inputs.window, options)
-    difference = jnp.maximum(energy + _visible_energy(feature, inputs) - 2 * dot, 0)
+    difference = not_negative(energy + _visible_energy(feature, inputs) - 2 * dot)
     defined = inputs.visible > 0
     return ScoreMap(jnp.where(defined, difference / jnp.where(defined, inputs.visible, 1), 0), defined)
 
@@ -247,7 +248,7 @@ def _valid_dots(kernels: Sequence[Array], inputs: _Inputs) -> Array:
 def _visible_energy(feature: Array, inputs: _Inputs) -> Array:
     """Σ v m² f²."""
     squares = times_squared_mask(feature**2, inputs.mask).sum(axis=-1, keepdims=True)
-    return jnp.maximum(patch_dots(inputs.valid.astype(squares.dtype), squares, inputs.options), 0)
+    return not_negative(patch_dots(inputs.valid.astype(squares.dtype), squares, inputs.options))
 
 
 def _is_flat(image: Array, inputs: _Inputs) -> Array:

@@ -122,3 +122,13 @@ def index_computed_once(squared_index: Array) -> Array:
 def not_widened(gradient: Array, index: Array, count: int) -> Array:
     """The gradient of every window where its index is less than the count, which is always so."""
     return jnp.where(index < count, gradient, 0)
+
+
+# XLA:CPU's maximum of a number and 0 may drop NaN where it is fused: a patch with NaN then has the squared difference
+# 0, a perfect match. A selection keeps NaN.
+# Report: https://github.com/openxla/xla/issues/21461.
+# Versions: seen in jaxlib 0.10.2.
+# Ends: when test_a_patch_with_nan_is_no_match_of_a_difference of test_search passes with jnp.maximum.
+def not_negative(values: Array) -> Array:
+    """The values, 0 where they are negative, NaN where they are NaN."""
+    return jnp.where(values < 0, 0, values)

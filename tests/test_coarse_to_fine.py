@@ -249,3 +249,51 @@ ERRORS = [
 def test_wrong_ranges_are_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         cnn.find(np.zeros(SIZE, np.float32), TEMPLATE, **wrong)
+
+
+def test_a_copy_on_another_background_scores_as_high():
+    """The filter of the pyramid mixes the border of a copy with what is around it."""
+    shown = ndimage.map_coordinates(np.pad(TEMPLATE, 40, constant_values=9), np.indices(SIZE) - 3.0, mode="nearest")
+    matches = find_turned(shown.astype(np.float32), TEMPLATE)
+    check_pose(matches, 58.5, 62.5, 0)
+    assert matches.score[0] > 0.98
+
+
+def test_a_faint_object_beside_a_bright_one():
+    y, x, angle = POSES[0]
+    image = view(y, x, angle)
+    image[100:115, 130:145] += 5000
+    check_pose(find_turned(image, TEMPLATE), y, x, angle)
+
+
+@pytest.mark.slow
+def test_nan_that_is_masked_out_is_not_compared():
+    y, x, angle = POSES[2]
+    mask = np.ones(TEMPLATE.shape, bool)
+    mask[:14, :18] = False
+    spoiled = np.where(mask, TEMPLATE, np.nan).astype(np.float32)
+    check_pose(cnn.find(view(y, x, angle), spoiled, mask=mask, angle_range=ALL_ANGLES, top_k=1), y, x, angle)
+
+
+@pytest.mark.slow
+def test_a_pixel_that_is_not_finite_hides_no_template_without_levels():
+    image = view(*POSES[0])
+    small = image[40:56, 60:76].copy()
+    image[5, 5] = np.nan
+    check_pose(cnn.find(image, small, angle_range=ALL_ANGLES, top_k=1), 47.5, 67.5, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shape", "angle_range"), [((19, 67), (-0.08, 0.11)), ((66, 25), (-0.2, 0.03)), ((55, 58), (-0.13, 0.04))]
+)
+def test_templates_nearly_as_large_as_the_image(shape, angle_range):
+    image = SCENE[: shape[0] + 1, : shape[1]]
+    matches = cnn.find(image, image[: shape[0]], angle_range=angle_range, top_k=1)
+    check_pose(matches, (shape[0] - 1) / 2, (shape[1] - 1) / 2, 0)
+
+
+def test_angles_lie_in_the_range_of_a_whole_turn():
+    find = compiled(angle_range=ALL_ANGLES, top_k=1)
+    for y, x, angle in POSES:
+        assert -math.pi - 1e-5 <= float(find(view(y, x, angle), TEMPLATE).angle[0]) <= math.pi + 1e-5

@@ -77,8 +77,13 @@ def largest_box(
       arguments: those of `cnn_jax.find`.
       picture_size: rows and columns.
     """
-    scales = arguments["scale_range"] or arguments["scales"]
-    fitting = [(h * scale, w * scale) for h, w in sizes for scale in scales if min(h, w) * scale <= max(picture_size)]
+    fitting = []
+    for h, w in sizes:
+        largest_scale = max(picture_size) / min(h, w)
+        scales = [scale for scale in arguments["scales"] if scale <= largest_scale]
+        if arguments["scale_range"]:
+            scales = [min(arguments["scale_range"][1], largest_scale)]
+        fitting += [(h * scale, w * scale) for scale in scales]
     if arguments["angle_range"]:
         boxes = [(math.hypot(*size), math.hypot(*size)) for size in fitting]
     else:

@@ -101,7 +101,7 @@ def test_a_run_with_what_is_installed(tmp_path):
         assert libraries <= content["libraries"].keys() | {"jax", "vmap(zncc)"}
     for name in ("opencv", "skimage", "torch", "flax", "equinox"):
         assert (f"{name}: not installed" in out) == (name not in content["libraries"])
-    assert out.count("| zncc ") == 2
+    assert out.count("| zncc ") == 3  # two sizes, and the row of calls
     cli.check_report(tmp_path / "runs/throughput", figures=0)
     assert "train_step, plain JAX: the fastest baseline takes" in out
     assert "the first step, compiled or read from the cache, took" in out
