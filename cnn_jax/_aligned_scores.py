@@ -10,11 +10,9 @@ from jaxtyping import Array, Float
 
 from . import matching
 from ._typing import Score
+from ._visible_scores import ADDED_NORM, EXPONENT
 
-# The defaults of `matching.sharpened_cosine`.
-EXPONENT = 2.0
-ADDED_NORM = 1e-3
-# Energies below this fraction of the sum that they come from are rounding errors.
+# Energies below the square of this number, times the sum that they come from, are rounding errors.
 ROUNDING = 8 * float(jnp.finfo(jnp.float32).eps)
 
 AlignedScore = Callable[[Array, Array, Array], Array]

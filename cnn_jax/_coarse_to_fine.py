@@ -34,7 +34,7 @@ DUPLICATE_PIXELS = 1.5
 MIN_COVERAGE = 0.5
 # Pixels at the border of a level of a template that the filter reaches over the border for.
 BORDERS = (0, 1, 2)
-# Levels whose mean score is that of a match, if there are so many: those of a half and a quarter of the resolution.
+# Levels, counted from the image, whose mean score is that of a match. Templates without them are scored on the image.
 SCORED_LEVELS = (1, 2)
 
 
@@ -45,7 +45,7 @@ class CandidateCount(NamedTuple):
     per_match: int
 
     def of(self, top_k: int) -> int:
-        """The number for so many matches."""
+        """The number of candidates for `top_k` matches."""
         return max(self.least, self.per_match * top_k)
 
 

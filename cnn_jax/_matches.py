@@ -17,7 +17,7 @@ class Matches(NamedTuple):
     `valid` is false there are no more matches: `feature` is -1, all other fields are 0.
 
     `found` is one number: how many matches there were before `top_k` cut them. It counts up to 1,000, or up to `top_k`
-    if this is more.
+    if this is more; with a range of scales or angles, up to three times `top_k`, or 16 if this is more.
 
     >>> import jax
     >>> from cnn_jax import find

@@ -22,7 +22,7 @@ class PyramidPlan(NamedTuple):
     halvings: int
     """Levels of which each is half as large as the one before."""
     top_ratio: float
-    """How many times smaller than the last of them one more level is; 1 if there is none."""
+    """How many times smaller than the last of them the top level is; 1 if the last of them is the top level."""
 
     @property
     def factors(self) -> tuple[float, ...]:
@@ -32,7 +32,7 @@ class PyramidPlan(NamedTuple):
 
 
 def plan_pyramid(side: int, top_side: int) -> PyramidPlan:
-    """Levels on which a side of so many pixels becomes ever smaller, `top_side` pixels on the last one."""
+    """Levels on which a side, in pixels, shrinks to `top_side` pixels on the last level."""
     halvings = max(0, (side // top_side).bit_length() - 1)
     ratio = side / 2**halvings / top_side
     return PyramidPlan(halvings, ratio if ratio >= MIN_TOP_RATIO else 1.0)

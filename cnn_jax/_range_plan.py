@@ -51,7 +51,7 @@ class RangePlan(NamedTuple):
         return math.ceil(math.hypot(*self.template_size) * self.base_scale * math.exp(self.limits.log_scale[1]))
 
     def center(self, factor: float) -> tuple[float, float]:
-        """Row and column of the template's center on the level that is so many times smaller."""
+        """Row and column of the template's center on the level that is smaller by this factor."""
         return (self.size[0] - 1) / 2 / factor, (self.size[1] - 1) / 2 / factor
 
 

@@ -47,9 +47,9 @@ def top_candidates(
       options: how poses are scored.
     """
     count = max(MIN_CANDIDATES_PER_MAP, CANDIDATES_PER_MATCH * options.top_k)
-    is_square = min(plan.size) >= MIN_DISK_ASPECT * max(plan.size)
+    is_compact = min(plan.size) >= MIN_DISK_ASPECT * max(plan.size)
     has_all_pixels = mask is None and options.min_visible == 1
-    if options.score is zncc and has_all_pixels and is_square and plan.freedom.angle:
+    if options.score is zncc and has_all_pixels and is_compact and plan.freedom.angle:
         is_signed = options.ranking == "highest"
         center = plan.center(plan.pyramid.factors[-1])
         found = [

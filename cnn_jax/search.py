@@ -104,8 +104,8 @@ def find(
 
     Returns:
       `Matches`, arrays of length `top_k`. With `min_visible=1` a match lies wholly inside the image. With a range,
-      `score` is the mean of the scores at a half and a quarter of the resolution, which noise disturbs less than at
-      full resolution, or at the resolutions that a small feature has.
+      `score` is the mean of the scores on the two levels below full resolution, which noise disturbs less; on one, if a
+      feature has only one such level. A feature of at most 17 pixels is scored at full resolution.
 
     Raises:
       ValueError: wrong ranks, channels or masks, a color feature for a gray image or the reverse, an alpha channel,
@@ -123,14 +123,14 @@ def find(
       exact as scores with a mask. Another image, other features of the same shapes, and other angles whose boxes have
       the same sizes use the same program.
 
-      Cost of ranges: a few percent of that. It hardly grows with the image and the feature, as the top level is always
-      small. `zncc` without a mask, of a feature at most twice as long as wide, is fastest: its top level is compared
-      under a disk. A scale range is cut into parts whose ends differ by a factor of two; each has its own program.
-
+      Cost of ranges: a few percent of that. The top level shrinks as the feature grows, so large features are the
+      fastest. `zncc` without a mask, of a feature at most twice as long as wide, is fastest: its top level is compared
+      under a disk. A scale range is cut into parts whose ends differ by a factor of two; each has its own program. The
+      first call compiles for seconds: about four for angles, eight for angles and scales.
 
       Memory of lists: less than 0.1 GB for images of up to 2 megapixels, about twenty maps of the image's size for
-      larger ones. It grows neither with the number of features nor with that of poses. Memory of ranges: half the
-      image, as floats.
+      larger ones. It grows neither with the number of features nor with that of poses. Memory of ranges: one
+      map of the top level for each angle, so gigabytes for features below 30 pixels in images above 10 megapixels.
 
       Limits of lists: two poses of one feature around the same pixel cannot both be found. The 4096 highest local
       maxima of each feature take part in the suppression; of more than eight features 32,768 together, or 32 `top_k` of
@@ -139,7 +139,9 @@ def find(
       Limits of ranges: a feature narrower than 16 pixels has little to tell it from others, and is searched at full
       resolution, exhaustively in cost. So is, up to the levels that show it, a feature whose texture vanishes at low
       resolution; under `jax.jit` its values are not known, and it may be missed. Straight edges leave a place along
-      the edge undecided. 3 `top_k` candidates of each feature, at least 16, take part in the suppression.
+      the edge undecided. 3 `top_k` candidates of each feature, at least 16,
+      take part in the suppression, so `found` counts no more than these. Texture outside of the inscribed disk only is
+      not seen. Many copies outside of a region mask can hide the one inside.
 
       Gradients flow through scores, and through places, angles and scales of ranges by one Gauss-Newton step.
 
