@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Shaped
 
 from ._candidates import Group, group_candidates, make_groups, suppress_overlaps
+from ._feature_groups import Features
 from ._matches import Matches
 from ._peaks import Peaks, peaks
 from ._poses import Canvas
 from ._programs import compiled
-from ._range_groups import RangeGroup, Ranges, make_range_groups, range_group_candidates
+from ._range_groups import Ranges, make_range_groups, range_group_candidates
 from ._range_plan import RangePlan
 from ._region import Rectangle, Region, allowed_pixels, check_region, cut_out, searched_part
 from ._search_inputs import Stack, as_image, as_stacks, shapes_text
@@ -181,7 +182,7 @@ def find(
 class _Plan(NamedTuple):
     """A search: its data, and what its program is compiled for."""
 
-    groups: tuple[Group | RangeGroup, ...]
+    groups: tuple[Group | Features, ...]
     part: Region | None
     """The part of the image to search, or None for all of it."""
     poses: tuple[tuple[Canvas, ...] | tuple[RangePlan, ...], ...]
@@ -203,8 +204,8 @@ def _plan(
         groups, plans = make_range_groups(stacks, image_size, ranges)
         if not groups or region is None:
             return _Plan(groups, None, plans, image_size, (0, 0))
-        box = max(plan.largest_box for group in plans for plan in group)
-        part, size = searched_part(region, image_size, (box, box), (0, 0))
+        side = max(plan.searched_side for group in plans for plan in group)
+        part, size = searched_part(region, image_size, (side, side), (0, 0))
         return _Plan(groups, part, plans, size, (0, 0))
     groups, canvases = make_groups(stacks, image_size, ranges.scales, ranges.angles)
     if not groups or (region is None and min_visible == 1):
@@ -220,7 +221,7 @@ def _plan(
 @compiled("poses", "size", "margin", "options")
 def _search(
     image: Array,
-    groups: tuple[Group | RangeGroup, ...],
+    groups: tuple[Group | Features, ...],
     part: Region | None,
     threshold: Array | float,
     max_overlap: Array | float,
@@ -236,10 +237,10 @@ def _search(
         allowed = allowed_pixels(part, size, margin)
         valid = cut_out(jnp.ones(image.shape[:2], bool), part, size, margin) if options.min_visible < 1 else None
         image = cut_out(image, part, size, margin)
-    count = sum(len(group.indices) for group in groups)
+    count = sum(len(group.features.indices) for group in groups if isinstance(group, Group))
     candidates: list[Matches] = []
     for group, group_poses in zip(groups, poses, strict=True):
-        if isinstance(group, RangeGroup):
+        if isinstance(group, Features):
             candidates += range_group_candidates(
                 image, group, cast(tuple[RangePlan, ...], group_poses), options, allowed
             )
