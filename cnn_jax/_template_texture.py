@@ -22,7 +22,7 @@ def omitted_levels(stack: Stack) -> int:
         return 0
     templates = _without_masked_pixels(stack)
     halvings = plan_pyramid(min(stack.shape[:2]), TOP_SIDE).halvings
-    contrasts = np.array([_block_contrast(templates, 2**level) for level in range(halvings + 1)])
+    contrasts = _contrasts(templates, halvings)
     is_enough = contrasts >= MIN_CONTRAST_FRACTION * contrasts[0]
     return halvings - int(np.flatnonzero(is_enough.all(axis=1)).max(initial=0))
 
@@ -43,6 +43,8 @@ def has_texture_in_disk(stack: Stack) -> bool:
 def _without_masked_pixels(stack: Stack) -> np.ndarray:
     """Templates (K, h, w, C) with the mean of the pixels that count in place of the others."""
     templates = np.asarray(stack.templates, np.float32).reshape(len(stack.indices), *stack.shape[:2], -1)
+    largest = float(np.abs(templates).max())
+    templates = templates / largest if 0 < largest < np.inf else templates  # so that squares stay in range
     if stack.masks is None or not has_values(stack.masks):
         return templates
     counts = np.asarray(stack.masks).reshape(len(stack.indices), *stack.shape[:2], -1) != 0
@@ -52,10 +54,13 @@ def _without_masked_pixels(stack: Stack) -> np.ndarray:
     return np.where(counts, templates, mean)
 
 
-def _block_contrast(templates: np.ndarray, side: int) -> np.ndarray:
-    """Standard deviations of the means of square blocks, of templates (K, h, w, C)."""
-    count, height, width, channels = templates.shape
-    rows = height // side
-    columns = width // side
-    blocks = templates[:, : rows * side, : columns * side].reshape(count, rows, side, columns, side, channels)
-    return blocks.mean(axis=(2, 4)).std(axis=(1, 2)).max(axis=1)
+def _contrasts(templates: np.ndarray, halvings: int) -> np.ndarray:
+    """The standard deviation of the means of squares of 1, 2, 4, ... pixels: (halvings + 1, K)."""
+    contrasts = [templates.std(axis=(1, 2)).max(axis=1)]
+    for _ in range(halvings):
+        rows, columns = (side // 2 * 2 for side in templates.shape[1:3])
+        even, odd = templates[:, 0:rows:2], templates[:, 1:rows:2]
+        pairs = even + odd
+        templates = (pairs[:, :, 0:columns:2] + pairs[:, :, 1:columns:2]) / 4
+        contrasts.append(templates.std(axis=(1, 2)).max(axis=1))
+    return np.array(contrasts)
