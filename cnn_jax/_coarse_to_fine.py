@@ -35,8 +35,8 @@ TOLERANCE = 0.5
 DUPLICATE_PIXELS = 1.5
 # A pixel of a level counts if at least this fraction of the pixels below it does.
 MIN_COVERAGE = 0.5
-# Pixels at the border of a level of a template that the filter reaches over the border for.
-BORDERS = (0, 1, 2)
+# Pixels at the border of a template, on levels below full resolution, that the filter mixes with what is around it.
+BORDER_PIXELS = 1
 # The smallest fraction of a template's pixels that are compared without its border.
 MIN_INNER_FRACTION = 1 / 4
 # Levels, counted from the image, whose mean score is that of a match. Templates without them are scored on the image.
@@ -150,26 +150,26 @@ def _template_pyramid(template: Array, mask: Array | None, plan: RangePlan) -> t
     """The template at the base scale, and the weights of its pixels, on all levels."""
     if mask is None:
         templates = image_pyramid(_to_base_scale(template, plan), plan.pyramid)
-        return templates, [_inner_weights(jnp.ones_like(level), number) for number, level in enumerate(templates)]
+        return templates, _inner_weights([jnp.ones_like(level) for level in templates])
     mask = mask.astype(template.dtype)
     coverage = _to_base_scale((mask != 0).astype(template.dtype), plan)
     pixels = _to_base_scale(jnp.where(mask != 0, template, 0), plan)
     pixels = pixels / jnp.where(coverage > 0, coverage, 1)
     weights = jnp.where(coverage >= MIN_COVERAGE, _to_base_scale(mask, plan), 0)
     levels, level_weights = masked_pyramid(pixels, weights, plan.pyramid, MIN_COVERAGE)
-    return levels, [_inner_weights(weights, number) for number, weights in enumerate(level_weights)]
+    return levels, _inner_weights(level_weights)
 
 
-def _inner_weights(weights: Array, number: int) -> Array:
-    """Weights, but 0 for border pixels: in the image, the filter mixes them with what is around the template.
+def _inner_weights(levels: Sequence[Array]) -> list[Array]:
+    """Weights on all levels, 0 for border pixels of all but the first."""
+    return [levels[0], *map(_without_border, levels[1:])]
 
-    Where too few pixels would be left, all of them count.
-    """
-    border = BORDERS[min(number, len(BORDERS) - 1)]
-    if border == 0:
-        return weights
-    counts = jnp.pad((weights != 0).astype(weights.dtype), [(border, border), (border, border), (0, 0)])
-    side = 2 * border + 1
+
+def _without_border(weights: Array) -> Array:
+    """Weights, but 0 for border pixels. Where too few pixels would be left, all of them count."""
+    margin = (BORDER_PIXELS, BORDER_PIXELS)
+    counts = jnp.pad((weights != 0).astype(weights.dtype), [margin, margin, (0, 0)])
+    side = 2 * BORDER_PIXELS + 1
     is_inner = lax.reduce_window(counts, jnp.inf, lax.min, (side, side, 1), (1, 1, 1), "VALID") > 0
     has_enough = is_inner.mean() >= MIN_INNER_FRACTION * (weights != 0).mean()
     return jnp.where(is_inner | ~has_enough, weights, 0)

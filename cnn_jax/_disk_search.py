@@ -16,10 +16,11 @@ from ._peaks import is_local_maximum, top_block_maxima
 from ._pose_refinement import Poses, sample_patch
 from ._programs import map_steps
 
-# Consecutive angles of which only the best is kept at a pixel.
+# Consecutive angles of which only the best is kept at a pixel: as many as `CHUNK_ELEMENTS` allow in large images.
 ANGLES_PER_MAP = 16
+MIN_ANGLES_PER_MAP = 4
 # Scores that are computed at a time, unless one map has more.
-CHUNK_ELEMENTS = 2**23
+CHUNK_ELEMENTS = 2**25
 # Rounding of a side.
 ROUNDING = 1e-6
 # Rounding of an energy, in units of the last place of the sum of squares that it comes from.
@@ -36,7 +37,7 @@ class DiskSearch(NamedTuple):
     log_scales: tuple[float, ...]
     """Logarithms of the template's scales."""
     count: int
-    """Local maxima to keep of each map, the best of `ANGLES_PER_MAP` angles at every pixel."""
+    """Local maxima to keep of each map, the best of some consecutive angles at every pixel."""
     is_signed: bool
     """Whether the photographic negative does not match."""
     tolerance: float
@@ -106,8 +107,10 @@ def disk_candidates(
 
 def _split_angles(angles: Sequence[float], pixels: int) -> np.ndarray:
     """Angles (chunks, maps, angles): maps of consecutive angles, those of a chunk at the same time."""
-    maps = -(-len(angles) // ANGLES_PER_MAP)
-    chunks = -(-maps // max(1, CHUNK_ELEMENTS // (ANGLES_PER_MAP * max(1, pixels))))
+    at_a_time = CHUNK_ELEMENTS // max(1, pixels)
+    angles_per_map = min(max(MIN_ANGLES_PER_MAP, at_a_time), ANGLES_PER_MAP)
+    maps = -(-len(angles) // angles_per_map)
+    chunks = -(-maps // max(1, at_a_time // angles_per_map))
     maps = chunks * -(-maps // chunks)
     parts = np.array_split(np.arange(len(angles)), maps)
     longest = max(map(len, parts))
