@@ -12,7 +12,7 @@ from ._padding import NO_PADDING
 from ._programs import compiled
 from ._reduce_windows import reduce_windows
 from ._typing import Pair, Scalar
-from ._validation import as_pair, check_arrays, check_int, check_scalar, check_shape, to_floats
+from ._validation import as_pair, check_arrays, check_int, check_shape, check_threshold, to_floats
 
 
 class Peaks(NamedTuple):
@@ -50,7 +50,7 @@ def peaks(
       `Peaks`, arrays of length `top_k`.
 
     Raises:
-      ValueError: a map that is not (H, W) or is empty, `top_k` or `min_distance` below 1.
+      ValueError: a map that is not (H, W) or is empty, `top_k` or `min_distance` below 1, a `min_score` of NaN.
       TypeError: a map that is not real numbers, options that are not ints.
 
     >>> top = peaks(jnp.array([[0.0, 3.0, 2.0, 0.0, 1.0]]), top_k=3)
@@ -60,7 +60,7 @@ def peaks(
     (score_map,) = check_arrays(scores=scores)
     check_shape("scores", score_map, "H W")
     top_k = check_int("top_k", top_k)
-    threshold = check_scalar("min_score", min_score)
+    threshold = check_threshold("min_score", min_score)
     distance = as_pair("min_distance", min_distance)
     return _peaks(score_map, threshold, top_k, distance, bool(subpixel))
 

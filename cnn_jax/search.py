@@ -17,28 +17,32 @@ from ._candidates import Group, group_candidates, make_groups, suppress_overlaps
 from ._feature_groups import Features
 from ._matches import Matches
 from ._peaks import Peaks, peaks
-from ._poses import Canvas
+from ._poses import Canvas, make_pose_table
 from ._programs import compiled
 from ._range_groups import Ranges, make_range_groups, range_group_candidates
-from ._range_plan import RangePlan
-from ._region import Rectangle, Region, allowed_pixels, check_region, cut_out, searched_part
+from ._range_plan import RangePlan, angle_steps
+from ._region import Rectangle, Region, allowed_pixels, check_region, cut_out, is_reachable, searched_part
 from ._search_inputs import Stack, as_image, as_stacks, shapes_text
 from ._search_options import (
     DEFAULT_MIN_SCORE,
     DEFAULT_MIN_SCORE_OF_RANGES,
     MatchOptions,
     check_angle_range,
+    check_angles,
+    check_least_scale,
     check_max_overlap,
     check_min_visible,
-    check_numbers,
     check_ranking,
     check_scale_range,
     check_scales,
-    check_threshold,
+    check_worst_score,
 )
 from ._typing import Pair, Scalar, Score
 from ._validation import as_floats, check_bool, check_int
 from .matching import zncc
+
+# Pixels by which a match of a range may reach over the border of the image, and rounding.
+RANGE_TOLERANCE = 2
 
 __all__ = ["Matches", "Peaks", "find", "peaks"]
 
@@ -110,13 +114,15 @@ def find(
 
     Raises:
       ValueError: wrong ranks, channels or masks, a color feature for a gray image or the reverse, an alpha channel,
-        empty arrays, a feature with NaN or infinity that is not masked out (not seen under `jax.jit`: such a feature
-        is found nowhere), features that fit nowhere, no scale or angle, a scale not above 0, a list and a range of the
-        same, `max_overlap` outside [0, 1], `top_k` below 1, a missing or superfluous `max_score`, a polarity that the
-        score does not have, a region outside of the image or without pixels, `min_visible` outside (0, 1] or for
-        another score, or a score that skips positions.
-      TypeError: arrays that are not real numbers, lists of numbers or names of files instead of arrays, scales or
-        angles that are not Python numbers, a score that is not callable.
+        empty arrays, no feature, another number of masks than of features, features that fit nowhere, or nowhere with
+        their center in the region, no scale or angle, a scale at which nothing is left of any feature, angles above
+        4 pi or ranges above 2 pi, which are degrees, a list and a range of the same, `max_overlap` outside [0, 1],
+        `top_k` below 1, a missing or superfluous `max_score`, a threshold of NaN or that no score can reach, a polarity
+        that the score does not have, a region outside of the image or without pixels, `min_visible` outside (0, 1] or
+        for another score, or a score that is no map of all positions. Not seen under `jax.jit`: a feature with NaN or
+        infinity that is not masked out, which is found nowhere; weights that are negative, not finite or all 0.
+      TypeError: arrays that are not real numbers, NumPy's masked arrays, lists of numbers or names of files instead of
+        arrays, scales or angles that are not Python numbers, a score that is not callable or takes no `mask`.
 
     Notes:
       Cost of lists: one score map for each feature and pose. Up to two scales without rotation take the time of as many
@@ -161,22 +167,37 @@ def find(
     per_feature = check_bool("per_feature", per_feature)
     subpixel = check_bool("subpixel", subpixel)
     scales = check_scales(scales)
-    angles = check_numbers("angles", angles)
+    angles = check_angles(angles)
     ranges = Ranges(scales, angles, check_scale_range(scale_range, scales), check_angle_range(angle_range, angles))
+    check_least_scale(scales, ranges.scale_range, [stack.shape for stack in stacks])
     ranking = check_ranking(score, polarity)
     default_min_score = DEFAULT_MIN_SCORE if ranges.are_lists else DEFAULT_MIN_SCORE_OF_RANGES
-    threshold = check_threshold(ranking, min_score, max_score, default_min_score)
+    threshold = check_worst_score(score, ranking, min_score, max_score, default_min_score)
     searched = check_region(region, image_size)
     min_visible = check_min_visible(min_visible, score)
 
     options = MatchOptions(score, ranking, top_k, subpixel, per_feature, min_visible)
-    plan = _plan(searched, image_size, stacks, ranges, min_visible)
-    if not plan.groups:
+    can_fit = searched is None or min_visible < 1 or _can_lie_in(searched, image_size, stacks, ranges)
+    plan = _plan(searched, image_size, stacks, ranges, min_visible) if can_fit else None
+    if plan is None or not plan.groups:
         raise ValueError(
             f"features: expected one that fits into the image of shape {pixels.shape} at some scale and angle"
             f"{'' if region is None else ' and has its center in the region'}, got {shapes_text(stacks)}"
         )
     return _search(pixels, plan.groups, plan.part, threshold, max_overlap, *plan[2:], options)
+
+
+def _can_lie_in(
+    region: Rectangle | Bool[np.ndarray | Array, "H W"], image_size: Pair, stacks: Sequence[Stack], ranges: Ranges
+) -> bool:
+    """Whether the center of a match can lie in a region: False only if it is sure that none can."""
+    sizes = np.array(sorted({stack.shape[:2] for stack in stacks}))
+    scales = ranges.scales if ranges.scale_range is None else ranges.scale_range[:1]
+    angles = ranges.angles
+    if ranges.angle_range is not None:
+        angles = angle_steps(ranges.angle_range, float(sizes.max()))
+    boxes = np.asarray(make_pose_table(sizes, scales, angles).box).reshape(-1, 2)
+    return is_reachable(region, image_size, boxes, 0 if ranges.are_lists else RANGE_TOLERANCE)
 
 
 class _Plan(NamedTuple):
