@@ -17,8 +17,9 @@ from ._aligned_scores import ALIGNED_SCORES
 from ._pose_refinement import Poses, StepRules, TemplateLevel, make_template_level, refine_poses, with_gradients
 from ._pose_scores import rank_of
 from ._programs import map_steps
-from ._pyramid import image_pyramid, masked_pyramid
+from ._pyramid import image_pyramid
 from ._range_plan import RangePlan
+from ._range_pyramids import fill_gaps, template_pyramid, without_unit
 from ._search_options import MatchOptions
 from ._top_candidates import is_allowed, lies_inside, top_candidates
 from ._typing import Pair
@@ -33,12 +34,6 @@ STEPS = 4
 TOLERANCE = 0.5
 # Candidates closer than this are one, in pixels of their level, at the center and at the rim.
 DUPLICATE_PIXELS = 1.5
-# A pixel of a level counts if at least this fraction of the pixels below it does.
-MIN_COVERAGE = 0.5
-# Pixels at the border of a template, on levels below full resolution, that the filter mixes with what is around it.
-BORDER_PIXELS = 1
-# The smallest fraction of a template's pixels that are compared without its border.
-MIN_INNER_FRACTION = 1 / 4
 # Levels, counted from the image, whose mean score is that of a match. Templates without them are scored on the image.
 SCORED_LEVELS = (1, 2)
 
@@ -100,9 +95,9 @@ def range_candidates(
       options: how matches are scored.
     """
     if options.score in SCORES_WITHOUT_UNITS:
-        image = _without_unit(image)
-        templates = jax.vmap(_without_unit)(templates)
-    levels = image_pyramid(_fill_gaps(image), plan.pyramid)
+        image = without_unit(image)
+        templates = jax.vmap(without_unit)(templates)
+    levels = image_pyramid(fill_gaps(image), plan.pyramid)
     top_image = levels[-1]
     levels[0] = image
     allowed_top = None
@@ -110,7 +105,7 @@ def range_candidates(
         allowed_top = image_pyramid(allowed[..., None].astype(jnp.float32), plan.pyramid)[-1][..., 0] > 0
 
     def of_template(template: Array, mask: Array | None) -> RangeCandidates:
-        templates, weights = _template_pyramid(template, mask, plan)
+        templates, weights = template_pyramid(template, mask, plan)
         frozen = _make_levels(*lax.stop_gradient((levels, templates, weights)), plan)
         top_mask = None if mask is None else weights[-1]
         top = lax.stop_gradient((top_image.astype(template.dtype), templates[-1]))
@@ -122,67 +117,6 @@ def range_candidates(
     if masks is None:
         return map_steps(lambda template: of_template(template, None), templates)
     return map_steps(lambda pair: of_template(*pair), (templates, masks))
-
-
-def _without_unit(pixels: Array) -> Array:
-    """Floats times a power of two that brings the largest magnitude to 0.5 to 1, so that squares stay in range."""
-    if not jnp.issubdtype(pixels.dtype, jnp.floating):
-        return pixels
-    largest = jnp.where(jnp.isfinite(pixels), jnp.abs(pixels), 0).max()
-    _, exponent = jnp.frexp(lax.stop_gradient(largest).astype(jnp.float32))
-    return pixels * jnp.exp2(-exponent.astype(jnp.float32)).astype(pixels.dtype)
-
-
-# Pyramids.
-
-
-def _fill_gaps(image: Array) -> Array:
-    """The image with the mean of its finite pixels in place of the others, so that these do not spread."""
-    if not jnp.issubdtype(image.dtype, jnp.floating):
-        return image
-    is_finite = jnp.isfinite(image)
-    count = jnp.maximum(is_finite.sum(dtype=jnp.float32), 1)
-    mean = jnp.where(is_finite, image, 0).sum(dtype=jnp.float32) / count
-    return jnp.where(is_finite, image, mean.astype(image.dtype))
-
-
-def _template_pyramid(template: Array, mask: Array | None, plan: RangePlan) -> tuple[list[Array], list[Array]]:
-    """The template at the base scale, and the weights of its pixels, on all levels."""
-    if mask is None:
-        templates = image_pyramid(_to_base_scale(template, plan), plan.pyramid)
-        return templates, _inner_weights([jnp.ones_like(level) for level in templates])
-    mask = mask.astype(template.dtype)
-    coverage = _to_base_scale((mask != 0).astype(template.dtype), plan)
-    pixels = _to_base_scale(jnp.where(mask != 0, template, 0), plan)
-    pixels = pixels / jnp.where(coverage > 0, coverage, 1)
-    weights = jnp.where(coverage >= MIN_COVERAGE, _to_base_scale(mask, plan), 0)
-    levels, level_weights = masked_pyramid(pixels, weights, plan.pyramid, MIN_COVERAGE)
-    return levels, _inner_weights(level_weights)
-
-
-def _inner_weights(levels: Sequence[Array]) -> list[Array]:
-    """Weights on all levels, 0 for border pixels of all but the first."""
-    return [levels[0], *map(_without_border, levels[1:])]
-
-
-def _without_border(weights: Array) -> Array:
-    """Weights, but 0 for border pixels. Where too few pixels would be left, all of them count."""
-    margin = (BORDER_PIXELS, BORDER_PIXELS)
-    counts = jnp.pad((weights != 0).astype(weights.dtype), [margin, margin, (0, 0)])
-    side = 2 * BORDER_PIXELS + 1
-    is_inner = lax.reduce_window(counts, jnp.inf, lax.min, (side, side, 1), (1, 1, 1), "VALID") > 0
-    has_enough = is_inner.mean() >= MIN_INNER_FRACTION * (weights != 0).mean()
-    return jnp.where(is_inner | ~has_enough, weights, 0)
-
-
-def _to_base_scale(template: Array, plan: RangePlan) -> Array:
-    """The template scaled about its center, smoothed before it shrinks."""
-    if plan.base_scale == 1:
-        return template
-    shift = [(new - plan.base_scale * old) / 2 for new, old in zip(plan.size, template.shape[:2], strict=True)]
-    scale = jnp.full(2, plan.base_scale, jnp.float32)
-    shape = (*plan.size, template.shape[2])
-    return jax.image.scale_and_translate(template, shape, (0, 1), scale, jnp.array(shift), "linear", antialias=True)
 
 
 def _make_levels(

@@ -16,11 +16,10 @@ from ._peaks import is_local_maximum, top_block_maxima
 from ._pose_refinement import Poses, sample_patch
 from ._programs import map_steps
 
-# Consecutive angles of which only the best is kept at a pixel: as many as `CHUNK_ELEMENTS` allow in large images.
+# Consecutive angles of which only the best is kept at a pixel.
 ANGLES_PER_MAP = 16
-MIN_ANGLES_PER_MAP = 4
 # Scores that are computed at a time, unless one map has more.
-CHUNK_ELEMENTS = 2**25
+CHUNK_ELEMENTS = 2**24
 # Rounding of a side.
 ROUNDING = 1e-6
 # Rounding of an energy, in units of the last place of the sum of squares that it comes from.
@@ -36,7 +35,7 @@ class DiskSearch(NamedTuple):
     """Radians, counterclockwise."""
     log_scales: tuple[float, ...]
     """Logarithms of the template's scales."""
-    count: int
+    candidates: int
     """Local maxima to keep of each map, the best of some consecutive angles at every pixel."""
     is_signed: bool
     """Whether the photographic negative does not match."""
@@ -107,10 +106,8 @@ def disk_candidates(
 
 def _split_angles(angles: Sequence[float], pixels: int) -> np.ndarray:
     """Angles (chunks, maps, angles): maps of consecutive angles, those of a chunk at the same time."""
-    at_a_time = CHUNK_ELEMENTS // max(1, pixels)
-    angles_per_map = min(max(MIN_ANGLES_PER_MAP, at_a_time), ANGLES_PER_MAP)
-    maps = -(-len(angles) // angles_per_map)
-    chunks = -(-maps // max(1, at_a_time // angles_per_map))
+    maps = -(-len(angles) // ANGLES_PER_MAP)
+    chunks = -(-maps // max(1, CHUNK_ELEMENTS // (ANGLES_PER_MAP * max(1, pixels))))
     maps = chunks * -(-maps // chunks)
     parts = np.array_split(np.arange(len(angles)), maps)
     longest = max(map(len, parts))
@@ -127,11 +124,20 @@ def _scale_candidates(
     def of_chunk(angles: Array) -> tuple[Poses, Array]:
         bank = jax.vmap(lambda angle: _turned_kernel(template, angle, disk, search.center))(angles.ravel())
         dots = _correlate(image, jnp.moveaxis(bank, 0, -1))
-        ranks = jnp.moveaxis(dots, -1, 0).reshape(*angles.shape, *inverse_norm.shape)
-        ranks = ranks if search.is_signed else jnp.abs(ranks)
-        return jax.vmap(lambda ranks, angles: _map_candidates(ranks, angles, inverse_norm, disk, allowed, search))(
-            ranks, angles
-        )
+        dots = dots if search.is_signed else jnp.abs(dots)
+        best = dots.reshape(*inverse_norm.shape, *angles.shape).max(axis=-1) * inverse_norm[..., None]
+
+        def of_map(best: Array, angles: Array) -> tuple[Array, Array]:
+            is_inside = _lies_inside(best.shape, angles, disk.log_scale, search)
+            return _top_maxima(best, is_inside if allowed is None else is_inside & allowed, search.candidates)
+
+        index, rank = jax.vmap(of_map, in_axes=(-1, 0))(best, angles)
+        row, column = jnp.divmod(index, inverse_norm.shape[1])
+        scores = dots[row, column].reshape(*row.shape, *angles.shape)  # of the angles of all maps
+        of_own_map = jax.vmap(lambda scores, number: scores[:, number])(scores, jnp.arange(len(angles)))
+        angle = jnp.take_along_axis(angles, of_own_map.argmax(axis=-1), axis=1)
+        y, x = (pixels.astype(angles.dtype) for pixels in (row, column))
+        return Poses(y, x, angle, jnp.full_like(y, disk.log_scale)), rank
 
     return map_steps(of_chunk, angles)
 
@@ -149,19 +155,10 @@ def _turned_kernel(template: Array, angle: Array, disk: _Disk, center: tuple[flo
     return jnp.where(is_flat, 0, kernel / jnp.sqrt(jnp.where(is_flat, 1, energy)))
 
 
-def _map_candidates(
-    ranks: Array, angles: Array, inverse_norm: Array, disk: _Disk, allowed: Array | None, search: DiskSearch
-) -> tuple[Poses, Array]:
-    """The highest local maxima of the best of some angles."""
-    best = ranks.max(axis=0) * inverse_norm
-    is_candidate = is_local_maximum(best, (1, 1)) & _lies_inside(best.shape, angles, disk.log_scale, search)
-    if allowed is not None:
-        is_candidate &= allowed
-    index, rank = top_block_maxima(jnp.where(is_candidate, best, -jnp.inf), (2, 2), search.count)
-    row, column = jnp.divmod(index, best.shape[1])
-    angle = angles[ranks[:, row, column].argmax(axis=0)]
-    y, x = (pixels.astype(angles.dtype) for pixels in (row, column))
-    return Poses(y, x, angle, jnp.full_like(y, disk.log_scale)), rank
+def _top_maxima(best: Array, is_allowed: Array, count: int) -> tuple[Array, Array]:
+    """Flat indices and values of the highest local maxima where they are allowed; -inf after the last one."""
+    is_candidate = is_local_maximum(best, (1, 1)) & is_allowed
+    return top_block_maxima(jnp.where(is_candidate, best, -jnp.inf), (2, 2), count)
 
 
 def _lies_inside(size: tuple[int, ...], angles: Array, log_scale: Array, search: DiskSearch) -> Array:

@@ -27,8 +27,10 @@ DIFFERENCES = (squared_difference, normalized_squared_difference)  # scores of w
 SIGNED_SCORES = (match, cosine, zncc, sharpened_cosine)  # scores that are negative for a photographic negative
 BOUNDED_SCORES = (cosine, zncc, sharpened_cosine)  # scores that are at most 1
 DEFAULT_MIN_SCORE = 0.5
-# Of a search of ranges. `experiments.poses` measures how often a photo without the template has a higher score.
-DEFAULT_MIN_SCORE_OF_RANGES = 0.88
+# Of zncc in ranges, where the best of very many poses at low resolution is compared. `experiments.poses` shows what
+# photos without the template score.
+DEFAULT_MIN_SCORE_OF_ANGLES = 0.88
+DEFAULT_MIN_SCORE_OF_SCALES = 0.92
 # Pixels that a scaled feature keeps at least, if it has as many.
 LEAST_PIXELS = 4
 # Radians. Angles further from 0 are degrees.
@@ -110,8 +112,15 @@ def check_min_visible(min_visible: float, score: Score) -> float:
     return visible
 
 
+def default_min_score(score: object, *, has_angle_range: bool, has_scale_range: bool) -> float:
+    """The lowest score of a match, if the user gives none."""
+    if score is not zncc or not (has_angle_range or has_scale_range):
+        return DEFAULT_MIN_SCORE
+    return DEFAULT_MIN_SCORE_OF_SCALES if has_scale_range else DEFAULT_MIN_SCORE_OF_ANGLES
+
+
 def check_worst_score(
-    score: object, ranking: Ranking, min_score: Scalar | None, max_score: Scalar | None, default_min_score: float
+    score: object, ranking: Ranking, min_score: Scalar | None, max_score: Scalar | None, default: float
 ) -> AnyArray | float:
     """The worst score of a match."""
     if ranking != "lowest":
@@ -119,7 +128,7 @@ def check_worst_score(
             raise ValueError(f"max_score: expected None for a score that grows with the match, got {max_score!r}")
         expected = "a number of at most 1" if score in BOUNDED_SCORES else "a number"
         largest = 1 if score in BOUNDED_SCORES else math.inf
-        threshold = default_min_score if min_score is None else min_score
+        threshold = default if min_score is None else min_score
         return check_threshold("min_score", threshold, expected, lambda value: value <= largest)
     if min_score is not None:
         raise ValueError(f"min_score: expected None for a squared difference, got {min_score!r}; pass max_score")

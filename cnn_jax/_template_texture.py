@@ -7,7 +7,8 @@ import numpy as np
 
 from ._pyramid import plan_pyramid
 from ._range_plan import TOP_SIDE
-from ._search_inputs import Stack, has_values
+from ._search_inputs import Stack
+from ._validation import has_values
 
 # The contrast of a template on the top level of its pyramid, as a fraction of its contrast: where texture vanishes,
 # there is nothing to compare.

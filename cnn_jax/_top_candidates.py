@@ -52,7 +52,7 @@ def top_candidates(
         center=plan.center(plan.pyramid.factors[-1]),
         angles=plan.angles,
         log_scales=plan.log_scales,
-        count=count,
+        candidates=count,
         is_signed=options.ranking == "highest",
         tolerance=TOP_TOLERANCE,
     )

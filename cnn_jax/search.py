@@ -24,8 +24,6 @@ from ._range_plan import RangePlan, angle_steps
 from ._region import Rectangle, Region, allowed_pixels, check_region, cut_out, is_reachable, searched_part
 from ._search_inputs import Stack, as_image, as_stacks, shapes_text
 from ._search_options import (
-    DEFAULT_MIN_SCORE,
-    DEFAULT_MIN_SCORE_OF_RANGES,
     MatchOptions,
     check_angle_range,
     check_angles,
@@ -36,6 +34,7 @@ from ._search_options import (
     check_scale_range,
     check_scales,
     check_worst_score,
+    default_min_score,
 )
 from ._typing import Pair, Scalar, Score
 from ._validation import as_floats, check_bool, check_int
@@ -88,9 +87,11 @@ def find(
       mask: weights of the features' pixels as in `match`, one mask for each feature.
       scales, angles: factors, and radians counterclockwise as in `affine_matrix`; all combinations are compared. Python
         numbers, because they decide shapes. Poses in which a feature does not fit into the image are skipped.
-      scale_range, angle_range: (least, largest), in place of the list. (-pi, pi) is every angle.
+      scale_range, angle_range: (least, largest), in place of the list. (-pi, pi) is every angle. A match beyond an end,
+        by less than the search tells apart, is placed at the end.
       top_k: the number of matches to return.
-      min_score: the lowest score of a match, by default 0.5, and 0.88 with a range.
+      min_score: the lowest score of a match, by default 0.5. For `zncc` 0.88 with a range of angles, and 0.92 with one
+        of scales: the best of so many poses scores higher by chance.
       max_score: the highest score of a match, for the two squared differences, which need it instead of `min_score`.
         The best match has the smallest score.
       max_overlap: how much the rectangles of two matches, turned by their angles, may overlap: intersection over union,
@@ -133,11 +134,11 @@ def find(
       Cost of ranges: a few percent of that. The top level shrinks as the feature grows, so large features are the
       fastest. `zncc` without a mask, of a feature at most twice as long as wide, is fastest: its top level is compared
       under a disk. A scale range is cut into parts whose ends differ by a factor of two; each has its own program. The
-      first call compiles for seconds: about four for angles, eight for angles and scales.
+      first call compiles for three to five seconds.
 
       Memory of lists: less than 0.1 GB for images of up to 2 megapixels, about twenty maps of the image's size for
-      larger ones. It grows neither with the number of features nor with that of poses. Memory of ranges: one
-      map of the top level for each angle, so gigabytes for features below 30 pixels in images above 10 megapixels.
+      larger ones. It grows neither with the number of features nor with that of poses. Memory of ranges: about thirty
+      maps of the top level, so more than a gigabyte for features below 20 pixels in images of 12 megapixels.
 
       Limits of lists: two poses of one feature around the same pixel cannot both be found. The 4096 highest local
       maxima of each feature take part in the suppression; of more than eight features 32,768 together, or 32 `top_k` of
@@ -145,10 +146,10 @@ def find(
 
       Limits of ranges: a feature narrower than 16 pixels has little to tell it from others, and is searched at full
       resolution, exhaustively in cost. So is, up to the levels that show it, a feature whose texture vanishes at low
-      resolution; under `jax.jit` its values are not known, and it may be missed. Straight edges leave a place along
-      the edge undecided. 3 `top_k` candidates of each feature, at least 16,
-      take part in the suppression, so `found` counts no more than these. Texture outside of the inscribed disk only is
-      not seen. Many copies outside of a region mask can hide the one inside.
+      resolution. Under `jax.jit` a feature's values are not known, so that one whose texture vanishes, or lies outside
+      of its inscribed disk, may be missed. Straight edges leave a place along the edge undecided. 3 `top_k` candidates
+      of each feature, at least 16, take part in the suppression, so `found` counts no more than these. Refinement
+      allows for one gain and an offset of each channel: strong tints, a gain of each channel, cost accuracy.
 
       Gradients flow through scores, and through places, angles and scales of ranges by one Gauss-Newton step.
 
@@ -171,8 +172,8 @@ def find(
     ranges = Ranges(scales, angles, check_scale_range(scale_range, scales), check_angle_range(angle_range, angles))
     check_least_scale(scales, ranges.scale_range, [stack.shape for stack in stacks])
     ranking = check_ranking(score, polarity)
-    default_min_score = DEFAULT_MIN_SCORE if ranges.are_lists else DEFAULT_MIN_SCORE_OF_RANGES
-    threshold = check_worst_score(score, ranking, min_score, max_score, default_min_score)
+    default = default_min_score(score, has_angle_range=angle_range is not None, has_scale_range=scale_range is not None)
+    threshold = check_worst_score(score, ranking, min_score, max_score, default)
     searched = check_region(region, image_size)
     min_visible = check_min_visible(min_visible, score)
 

@@ -13,7 +13,9 @@ from cnn_jax._disk_search import DiskSearch, disk_candidates
 from tests.helpers.oracles import noise
 
 ANGLES = tuple((2 * math.pi * np.arange(20) / 20).tolist())
-SEARCH = DiskSearch(center=(5.5, 5.5), angles=ANGLES, log_scales=(0.0,), count=6, is_signed=True, tolerance=math.inf)
+SEARCH = DiskSearch(
+    center=(5.5, 5.5), angles=ANGLES, log_scales=(0.0,), candidates=6, is_signed=True, tolerance=math.inf
+)
 
 
 @functools.partial(jax.jit, static_argnames="search")
@@ -123,11 +125,11 @@ def test_candidates_lie_inside_and_where_they_may():
     template = jnp.asarray(smooth(9, 12, 12))
     allowed = np.zeros((30, 30), bool)
     allowed[:, :12] = True
-    poses, ranks = run(image, template, jnp.asarray(allowed), SEARCH._replace(count=40))
+    poses, ranks = run(image, template, jnp.asarray(allowed), SEARCH._replace(candidates=40))
     is_there = np.isfinite(ranks)
     assert is_there.any()
     assert (np.asarray(poses.x)[is_there] < 12).all()
-    poses, ranks = run(image, template, search=SEARCH._replace(count=40, tolerance=-4.0))
+    poses, ranks = run(image, template, search=SEARCH._replace(candidates=40, tolerance=-4.0))
     is_there = np.isfinite(ranks)
     assert (np.abs(np.asarray(poses.y)[is_there] - 14.5) <= 5).all()
 
@@ -136,5 +138,5 @@ def test_chunks_of_angles_give_the_same(monkeypatch):
     arrays = jnp.asarray(smooth(10, 24, 24)), jnp.asarray(smooth(11, 12, 12))
     whole = run(*arrays)
     monkeypatch.setattr(_disk_search, "CHUNK_ELEMENTS", 1)
-    parts = jax.jit(lambda *arrays: disk_candidates(*arrays, None, SEARCH))(*arrays)
+    parts = jax.jit(lambda image, template: disk_candidates(image, template, None, SEARCH))(*arrays)
     np.testing.assert_allclose(np.sort(parts[1]), np.sort(whole[1]), rtol=1e-5)

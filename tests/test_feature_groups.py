@@ -36,6 +36,7 @@ def test_masks_of_pixels_count_for_all_channels(has_channels):
     mask = noise(1, 2, 5, 6) > 0
     given = np.repeat(mask[..., None], 3, axis=-1) if has_channels else mask
     templates, masks = as_bank(join(features, given, image=(*IMAGE, 3)), (3,))
+    assert masks is not None
     assert templates.shape == masks.shape == (2, 5, 6, 3)
     np.testing.assert_array_equal(masks[..., 0], mask)
     np.testing.assert_array_equal(masks[..., 2], mask)
@@ -43,4 +44,5 @@ def test_masks_of_pixels_count_for_all_channels(has_channels):
 
 def test_integers_become_floats_and_masks_bools():
     templates, masks = as_bank(join(np.ones((5, 6), np.uint8), np.full((5, 6), 2, np.uint8)), ())
+    assert masks is not None
     assert (templates.shape, templates.dtype, masks.dtype) == ((1, 5, 6), jnp.float32, jnp.bool_)
