@@ -14,9 +14,7 @@ from .find_poses import Pose, rotation
 
 TOP_PIXELS = 12  # shortest side of a template on the top level, at least
 TOP_PLACES = 3  # for each angle and scale of the top level
-CANDIDATES = (10, 2)  # poses that are refined on the levels below the top; one on all others
-APART_PIXELS = 2.0  # two candidates of the top level differ by so much in place,
-APART_STEPS = 1.5  # or by so many steps in angle or scale
+CANDIDATES = (20, 2)  # poses that are refined on the levels below the top; one on all others
 REACH = 3  # pixels around a pose that are searched on the next level
 STEP_PIXELS = 2.0  # steps of angle and scale move the ends of a template's longer side so far, one from the other
 SCALE_STEPS = 2.0  # steps of angle, in radians, that make a relative step of scale on the top level
@@ -85,8 +83,7 @@ def pyramid_search(
     has_scales = len(scales) > 1
 
     levels = list(zip(images, templates, centers, steps, strict=True))
-    tops = loop_search(cv2, images[-1], templates[-1], angles.tolist(), scales, centers[-1], TOP_PLACES)
-    poses = spread(tops, steps[-1], CANDIDATES[0])
+    poses = loop_search(cv2, images[-1], templates[-1], angles.tolist(), scales, centers[-1], TOP_PLACES)
     for level, count in zip(reversed(levels[:-1]), itertools.chain(CANDIDATES, itertools.repeat(1)), strict=False):
         doubled = [pose._replace(y=2 * pose.y, x=2 * pose.x) for pose in poses[:count]]
         refined = (best_neighbor(cv2, *level, pose, has_scales) for pose in doubled)
@@ -95,26 +92,6 @@ def pyramid_search(
     for divisor in FINE_DIVISORS:
         pose = between_neighbors(cv2, *levels[0][:3], steps[0] / divisor, pose, has_scales)
     return pose
-
-
-def spread(poses: Sequence[Pose], step: float, count: int) -> list[Pose]:
-    """The first poses that are apart in place, angle or scale: neighbors of the best one would be refined to it."""
-    kept: list[Pose] = []
-    for pose in poses:
-        if all(are_apart(pose, other, step) for other in kept):
-            kept.append(pose)
-        if len(kept) == count:
-            break
-    return kept
-
-
-def are_apart(pose: Pose, other: Pose, step: float) -> bool:
-    """Whether two poses differ by APART_PIXELS, or by APART_STEPS steps of the top level."""
-    return (
-        math.hypot(pose.y - other.y, pose.x - other.x) > APART_PIXELS
-        or abs(math.remainder(pose.angle - other.angle, 2 * math.pi)) > APART_STEPS * step
-        or abs(math.log(pose.scale / other.scale)) > APART_STEPS * SCALE_STEPS * step
-    )
 
 
 def neighbors(pose: Pose, step: float, axis: int) -> list[Pose]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments._lib import find_poses, opencv_search
-from experiments._lib.find_poses import Pose, SceneSize
+from experiments._lib.find_poses import SceneSize
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("skimage")
@@ -47,13 +47,6 @@ def test_several_places_of_an_angle_are_apart():
     poses = opencv_search.loop_search(cv2, image, template, [0.0], count=3)
     assert {(pose.y, pose.x) for pose in poses[:2]} == {(6, 7), (19, 24)}
     assert poses[2].score < 0.9
-
-
-def test_candidates_are_the_best_poses_that_are_apart():
-    near = Pose(5.0, 5.0, math.pi)
-    others = [near._replace(y=8.0), near._replace(angle=0.3 - math.pi), near._replace(scale=1.7)]
-    poses = [near, near._replace(y=6.0), near._replace(angle=0.1 - math.pi), *others, near._replace(y=20.0)]
-    assert opencv_search.spread(poses, 0.1, 4) == [near, *others]
 
 
 def test_the_top_of_a_parabola():
