@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import cnn_jax
-from experiments._lib import find_options
+from cnn_jax import _search_options
+from experiments._lib import cli, find_options
 from experiments._lib.find_options import Find, check_options, find_arguments, name_option, parse_numbers
 
 
@@ -38,6 +41,12 @@ def test_lists_that_are_not_numbers_are_refused(value):
     [
         ({"scale_range": (0.5, 2), "scales": ("2",)}, "--scale-range: only allowed without --scales"),
         ({"angle_range": (0, 90), "angles": ("2",)}, "--angle-range: only allowed without --angles"),
+        ({"scale_range": (0.5, 2), "scales": ("1",)}, "--scale-range: only allowed without --scales"),
+        ({"angle_range": (0, 90), "angles": ("0",)}, "--angle-range: only allowed without --angles"),
+        ({"angle_range": (90, -90)}, "--angle-range: expected LOWEST HIGHEST in degrees, .*, got 90 -90$"),
+        ({"angle_range": (-400, 400)}, "--angle-range: expected .* at most 360 apart, got -400 400$"),
+        ({"angle_range": (math.nan, 9)}, "--angle-range: expected LOWEST HIGHEST in degrees, .*, got nan 9$"),
+        ({"angle_range": (0, math.inf)}, "--angle-range: expected LOWEST HIGHEST in degrees, .*, got 0 inf$"),
         ({"score": "squared_difference"}, "--max-score: expected a number with --score squared_difference"),
         (
             {"score": "squared_difference", "min_score": 0.5, "max_score": 1.0},
@@ -65,7 +74,8 @@ def test_arguments_are_those_of_find():
     assert arguments["angles"] == pytest.approx((0, math.pi / 2))
     assert arguments["scale_range"] == (0.5, 2)
     assert arguments["angle_range"] is None
-    assert arguments["min_score"] == 0.7
+    assert arguments["scales"] == (1.0,)
+    assert arguments["min_score"] is None
     assert arguments["score"] is cnn_jax.zncc
     assert "max_score" not in arguments
     arguments = find_arguments(Find(score="squared_difference", max_score=3.0, angle_range=(-180, 180)))
@@ -80,6 +90,48 @@ def test_errors_name_the_option_and_not_the_argument():
     assert name_option(ValueError("features: expected one")) == "features: expected one"
 
 
-def test_the_recorded_threshold_is_the_one_that_was_used():
-    assert find_options.search_options(Find())["min_score"] == 0.7
+def test_lists_and_ranges_have_their_own_lowest_score():
+    assert find_arguments(Find())["min_score"] == 0.7
+    assert find_arguments(Find(scale_range=(0.5, 2)))["min_score"] is None
+    assert find_arguments(Find(angle_range=(0, 90), min_score=0.6))["min_score"] == 0.6
+
+
+def test_the_recorded_defaults_are_those_that_were_used():
+    recorded = find_options.search_options(Find())
+    assert (recorded["scales"], recorded["angles"], recorded["min_score"]) == (("1",), ("0",), 0.7)
+    assert find_options.search_options(Find(angle_range=(0, 90), min_score=0.6))["min_score"] == 0.6
     assert find_options.search_options(Find(score="squared_difference", max_score=1.0))["min_score"] is None
+
+
+def picture_with_score(template, score):
+    """A picture that has this `zncc` with the template in the middle, and less elsewhere."""
+    noise = np.random.default_rng(1).normal(size=template.shape)
+    noise -= noise.mean() + template * (noise * template).sum()
+    picture = np.zeros((23, 23))
+    picture[6:17, 6:17] = score * template + math.sqrt(1 - score**2) * noise / np.linalg.norm(noise)
+    return picture.astype(np.float32)
+
+
+def test_the_help_says_the_lowest_scores(capsys):
+    assert find_options.DEFAULT_MIN_SCORE_OF_RANGES == _search_options.DEFAULT_MIN_SCORE_OF_RANGES
+    with pytest.raises(SystemExit):
+        cli.parse_options(Find, "find", "", ["--help"])
+    (text,) = re.findall(r"--min-score FLOAT(.*?)--max-score", capsys.readouterr().out, re.DOTALL)
+    assert f"{find_options.DEFAULT_MIN_SCORE} for lists" in text
+    assert f"{find_options.DEFAULT_MIN_SCORE_OF_RANGES}" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranges", [{"angle_range": (-5, 5)}, {"scale_range": (0.9, 1.1)}])
+def test_the_recorded_lowest_score_of_ranges_is_that_of_find(ranges):
+    template = np.random.default_rng(0).normal(size=(11, 11)).astype(np.float32)
+    template -= template.mean()
+    template /= np.linalg.norm(template)
+    arguments = find_arguments(Find(top_k=1, **ranges))
+    recorded = find_options.search_options(Find(**ranges))["min_score"]
+    below, above = (
+        cnn_jax.find(picture_with_score(template, recorded + margin), template, **arguments) for margin in (-0.03, 0.02)
+    )
+    assert not below.valid[0]
+    assert above.valid[0]
+    assert above.score[0] == pytest.approx(recorded + 0.02, abs=0.02)
