@@ -112,11 +112,17 @@ def check_min_visible(min_visible: float, score: Score) -> float:
     return visible
 
 
-def default_min_score(score: object, *, has_angle_range: bool, has_scale_range: bool) -> float:
-    """The lowest score of a match, if the user gives none."""
-    if score is not zncc or not (has_angle_range or has_scale_range):
+def default_min_score(
+    score: object = zncc, *, scale_range: Sequence[float] | None = None, angle_range: Sequence[float] | None = None
+) -> float:
+    """The lowest score of a match in `find`, if `min_score` is not given; arguments are those of `find`.
+
+    >>> default_min_score(), default_min_score(angle_range=(-1, 1)), default_min_score(scale_range=(1, 2))
+    (0.5, 0.88, 0.92)
+    """
+    if score is not zncc or (scale_range is None and angle_range is None):
         return DEFAULT_MIN_SCORE
-    return DEFAULT_MIN_SCORE_OF_SCALES if has_scale_range else DEFAULT_MIN_SCORE_OF_ANGLES
+    return DEFAULT_MIN_SCORE_OF_ANGLES if scale_range is None else DEFAULT_MIN_SCORE_OF_SCALES
 
 
 def check_worst_score(

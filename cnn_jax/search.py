@@ -43,7 +43,7 @@ from .matching import zncc
 # Pixels by which a match of a range may reach over the border of the image, and rounding.
 RANGE_TOLERANCE = 2
 
-__all__ = ["Matches", "Peaks", "find", "peaks"]
+__all__ = ["Matches", "Peaks", "default_min_score", "find", "peaks"]
 
 
 def find(
@@ -172,7 +172,7 @@ def find(
     ranges = Ranges(scales, angles, check_scale_range(scale_range, scales), check_angle_range(angle_range, angles))
     check_least_scale(scales, ranges.scale_range, [stack.shape for stack in stacks])
     ranking = check_ranking(score, polarity)
-    default = default_min_score(score, has_angle_range=angle_range is not None, has_scale_range=scale_range is not None)
+    default = default_min_score(score, scale_range=scale_range, angle_range=angle_range)
     threshold = check_worst_score(score, ranking, min_score, max_score, default)
     searched = check_region(region, image_size)
     min_visible = check_min_visible(min_visible, score)

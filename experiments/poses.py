@@ -10,9 +10,9 @@ scale. Errors are medians over the right poses.
 Limits: every template is wholly visible, flat, and seen from the front. There are no second shots of a thing, no
 perspective, no shadows, and no smaller or weaker textures. Other photos may be harder.
 
-A match has a lowest score, one for all of this: for `find` its default, 0.88, for OpenCV 0.5. The table of scores has
-both sides of it: the highest score in 20 other photos, which do not contain the template, and the lowest score of a
-right pose, over all degradations.
+A match has a lowest score: for `find` its default (0.88, and 0.92 with unknown scale), for OpenCV 0.5. The table of
+scores has both sides of it: the highest score in 20 other photos, which do not contain the template, and the lowest
+score of a right pose, over all degradations.
 
 All searches get the same images. They alternate in random order; times are medians over all calls but the first.
 The OpenCV pyramid, and the OpenCV loop of one masked matchTemplate for each angle and scale, are in

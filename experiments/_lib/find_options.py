@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 import cnn_jax
+from cnn_jax.search import default_min_score
 
 from . import find_tiles, runner
 
@@ -23,7 +24,6 @@ DIFFERENCES = ("squared_difference", "normalized_squared_difference")  # scores 
 DEFAULT_SCALES = ("1",)
 DEFAULT_ANGLES = ("0",)
 DEFAULT_MIN_SCORE = 0.7  # of lists
-DEFAULT_MIN_SCORE_OF_RANGES = 0.88  # that of `cnn_jax.find`, which a search of ranges leaves as it is
 FULL_TURN = 360.0  # degrees
 MIN_TILE = 256  # pixels
 MAX_NUMBERS = 10_000  # of a range START:STOP:STEP
@@ -76,8 +76,8 @@ class Find(runner.RunOptions):
     """How a template is compared with a picture. zncc does not depend on brightness and contrast. The differences are
     small for a match; they also find templates of one color."""
     min_score: Score = None
-    """Lowest score of a match. The default is 0.7 for lists and that of cnn_jax.find for ranges, 0.88; metrics.json has
-    it. Not for the differences."""
+    """Lowest score of a match. The default is 0.7 for lists, and that of cnn_jax.find for ranges: 0.88 of zncc at any
+    angle, 0.92 at any scale. metrics.json has it. Not for the differences."""
     max_score: Score = None
     """Highest score of a match, for the differences, which have no default."""
     polarity: Literal["same", "either"] = "same"
@@ -160,7 +160,7 @@ def find_arguments(config: Find) -> dict[str, Any]:
         "angles": tuple(map(math.radians, parse_numbers("--angles", options["angles"]))),
         "scale_range": config.scale_range,
         "angle_range": config.angle_range and tuple(map(math.radians, config.angle_range)),
-        limit: getattr(config, limit) if has_range(config) else options[limit],
+        limit: options[limit],
         "polarity": config.polarity,
         "min_visible": config.min_visible,
         "top_k": config.top_k,
@@ -205,7 +205,10 @@ def search_options(config: Find) -> dict[str, Any]:
     options = {name: getattr(config, name) for name in SEARCH_OPTIONS}
     defaults: dict[str, Any] = {"scales": DEFAULT_SCALES, "angles": DEFAULT_ANGLES}
     if config.score not in DIFFERENCES:
-        defaults["min_score"] = DEFAULT_MIN_SCORE_OF_RANGES if has_range(config) else DEFAULT_MIN_SCORE
+        of_ranges = default_min_score(
+            SCORES[config.score], scale_range=config.scale_range, angle_range=config.angle_range
+        )
+        defaults["min_score"] = of_ranges if has_range(config) else DEFAULT_MIN_SCORE
     return options | {name: value for name, value in defaults.items() if options[name] is None}
 
 

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 import cnn_jax
+from cnn_jax.search import default_min_score
 
 from . import opencv_search
-from .find_options import DEFAULT_MIN_SCORE_OF_RANGES
 from .find_poses import Pose, SceneSize, Search
 
 OPENCV_MIN_SCORE = 0.5
@@ -21,15 +21,15 @@ LOOP_STEP_PIXELS = 2.0  # that the end of a template's longer side moves from on
 
 def find_search(size: SceneSize, modules: Mapping[str, Any]) -> Search:
     """`cnn_jax.find` at all angles, and at all scales of the range, jitted; with its default lowest score."""
-    options: dict[str, Any] = {"angle_range": (-math.pi, math.pi), "min_score": ANY_SCORE}
+    ranges: dict[str, Any] = {"angle_range": (-math.pi, math.pi)}
     if size.has_scales:
-        options["scale_range"] = size.scale_range
-    find = jax.jit(functools.partial(cnn_jax.find, top_k=1, **options))
+        ranges["scale_range"] = size.scale_range
+    find = jax.jit(functools.partial(cnn_jax.find, top_k=1, min_score=ANY_SCORE, **ranges))
 
     def search(image: np.ndarray, template: np.ndarray) -> Pose | None:
         return best_pose(jax.device_get(find(image, template)))
 
-    return Search(search, DEFAULT_MIN_SCORE_OF_RANGES)
+    return Search(search, default_min_score(**ranges))
 
 
 def best_pose(matches: cnn_jax.Matches) -> Pose | None:
