@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -98,7 +99,8 @@ class RunCheckpointer:
         Args:
           step: the number of steps done.
           state: a tree of dicts, lists and arrays.
-          history: metrics of all steps; the mean "loss" since the last checkpoint decides which one is the best.
+          history: metrics of all steps. The loss of a validation after `step` decides which checkpoint is the best;
+            without validations, the mean "loss" since the last checkpoint.
           position: where this process continues to read its data; every process saves its own.
 
         Raises:
@@ -115,10 +117,10 @@ class RunCheckpointer:
         }
         record["record_checksum"] = json_checksum(record)
         items = args.Composite(**{STATE: args.PyTreeSave(arrays), RECORD: args.JsonSave(record)})
-        recent_loss = float(np.mean(history["loss"][self._last_step - step :]))
+        loss = _loss_to_compare(history, step, self._last_step)
         self._last_step = step
         try:
-            self._manager.save(step, args=items, metrics={"loss": recent_loss}, force=True)
+            self._manager.save(step, args=items, metrics={"loss": loss}, force=True)
         except Exception as error:
             raise self._not_saved(error) from error
 
@@ -276,6 +278,16 @@ def assert_same_step(step: int, directory: Path, error: Exception | None = None)
     if len(steps) > 1:
         found = f"in {directory} they find checkpoints of different steps {sorted(steps)}"
         raise ValueError(f"checkpoint_dir: expected a directory that all processes share, but {found}")
+
+
+def _loss_to_compare(history: Mapping[str, np.ndarray], step: int, last_step: int) -> float:
+    """The loss by which checkpoints are compared; infinite if it is unknown or not finite."""
+    if "validation_step" in history:
+        is_validated = len(history["validation_step"]) and history["validation_step"][-1] == step
+        loss = history["validation_loss"][-1] if is_validated else np.inf
+    else:
+        loss = np.mean(history["loss"][last_step - step :])
+    return float(loss) if np.isfinite(loss) else math.inf
 
 
 def _gather_positions(position: int | None) -> list[int] | None:

@@ -37,8 +37,9 @@ LEVELS = {
         "_logits _activations _attribution explain"
     ),
     7: (
-        "optimizers _checksums _orbax _sharding _train_state _signals _batches _train_step _run_steps _run_checkpoint "
-        "_train_loop training serialization _export"
+        "optimizers _checksums _orbax _sharding _train_state _signals _batch_loaders _batches _metrics evaluation "
+        "_train_step _run_steps _history _run_checkpoint _load_checkpoint _train_loop _run_calibration _run_setup "
+        "training serialization _export"
     ),
 }
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT.parent)}

@@ -134,7 +134,7 @@ def test_batch_norm_is_trained_over_the_batch():
     net = Chain(Conv(2, 2), BatchNorm(), Flatten(), Dense(2))
     params, history = run(net=net, steps=30, optimizer=optax.adam(0.1))
     assert history["loss"][-1] < history["loss"][0]
-    np.testing.assert_array_equal(params["batch_norm1"]["mean"], 0)
+    assert np.all(np.asarray(params["batch_norm1"]["mean"]) != 0)
 
 
 def test_a_mesh_of_one_device_changes_nothing():
