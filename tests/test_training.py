@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from cnn_jax import training
 from cnn_jax.data import xo
-from cnn_jax.layers import Chain, Conv, Dense, Dropout, Flatten
+from cnn_jax.layers import Chain, Conv, Dense, Dropout, Flatten, Layer
 from cnn_jax.nets import xo_net
 from cnn_jax.norms import BatchNorm
 from cnn_jax.training import fit
@@ -28,7 +28,7 @@ IMAGES = np.random.default_rng(0).normal(size=(64, 2, 2)).astype(np.float32)
 LABELS = (IMAGES.sum((1, 2)) > 0).astype(np.int32)
 
 
-def run(data=(IMAGES, LABELS), net=NET, **options):
+def run(data=(IMAGES, LABELS), net: Layer = NET, **options):
     defaults = {"optimizer": optax.sgd(0.5), "steps": 4, "batch_size": 16, "key": KEY, "progress": False}
     return fit(net, data, **(defaults | options))
 
