@@ -2,11 +2,12 @@
 
 Every function takes one image; `jax.vmap` adds the batch. By topic:
 
-- Convolution and pooling: `conv`, `window_sum`, `max_pool`, `min_pool`, `avg_pool`, `max_abs_pool`, `global_avg_pool`.
+- Convolution and pooling: `conv`, `conv_transpose`, `window_sum`, `max_pool`, `min_pool`, `avg_pool`, `max_abs_pool`,
+  `global_avg_pool`.
 - Scores of a feature at every position: `match`, `cosine`, `zncc`, `squared_difference`,
   `normalized_squared_difference`, `sharpened_cosine`; `is_defined` says where a score compares something.
 - Search: `find`, `peaks`.
-- Layers and networks: `Chain`, `Residual`, `Conv`, `Match`, `Dense`, ..., and the modules `nets`, `initializers`.
+- Layers and networks: `Chain`, `Residual`, `Concatenate`, `Conv`, `Dense`, ..., and the modules `nets`, `initializers`.
 - Training: `fit`, `calibrate`, and the modules `optimizers`, `augment`.
 - Model files: `save_params`, `load_params`, `export`.
 - Analysis: `cost`, `receptive_field`, and the modules `explain` and `figures`.
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from . import augment, explain, initializers, nets, optimizers
 from ._export import export
 from ._malloc import keep_freed_memory
-from .convolution import conv, window_sum
+from .convolution import conv, conv_transpose, window_sum
 from .costs import Cost, cost
 from .layers import (
     Activation,
@@ -28,7 +29,9 @@ from .layers import (
     Chain,
     Concatenate,
     Conv,
+    ConvTranspose,
     Dense,
+    DepthwiseConv,
     Dropout,
     Flatten,
     GlobalAvgPool,
@@ -37,6 +40,8 @@ from .layers import (
     MaxAbsPool,
     MaxPool,
     Residual,
+    SeparableConv,
+    Upsample,
 )
 from .matching import (
     cosine,
@@ -63,8 +68,10 @@ __all__ = [
     "Chain",
     "Concatenate",
     "Conv",
+    "ConvTranspose",
     "Cost",
     "Dense",
+    "DepthwiseConv",
     "Dropout",
     "Flatten",
     "GlobalAvgPool",
@@ -77,10 +84,13 @@ __all__ = [
     "MaxAbsPool",
     "MaxPool",
     "Residual",
+    "SeparableConv",
+    "Upsample",
     "augment",
     "avg_pool",
     "calibrate",
     "conv",
+    "conv_transpose",
     "cosine",
     "cost",
     "explain",

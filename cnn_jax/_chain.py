@@ -1,6 +1,7 @@
 """Layers made of layers: sequences, and blocks that reuse their input."""
 
 import collections
+import dataclasses
 import textwrap
 from collections.abc import Sequence
 from typing import ClassVar
@@ -35,7 +36,7 @@ class Chain(Layer, init=False):
     {'conv1': (4, 4, 2), 'relu1': (4, 4, 2), 'max_pool1': (2, 2, 2), 'flatten1': (8,), 'dense1': (2,)}
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...] = dataclasses.field(init=False)
     name = "chain"
     has_intermediates = True
 

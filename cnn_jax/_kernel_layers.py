@@ -15,7 +15,8 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from . import matching
 from ._dtypes import accumulation_dtype
-from ._layer import Layer, Shape, check_window
+from ._layer import Layer, Shape
+from ._layer_options import check_window
 from ._params import Params
 from ._typing import Padding, Pair
 from ._validation import as_floats, as_pair, as_shape, check_int, check_number
@@ -95,14 +96,14 @@ class Conv(Layer):
         self._set(dilation=dilation, groups=groups)
 
     def _init(self, key: Array, shape: Shape) -> Params:
-        channels = _check_image_shape("Conv", shape)[2]
+        channels = check_image_shape("Conv", shape)[2]
         kernel_size = as_pair("kernel_size", self.kernel_size)
         if channels % self.groups:
             raise ValueError(f"groups: expected a divisor of the {channels} channels, got {self.groups}")
         if self.standardize and math.prod(kernel_size) * channels == self.groups:
             raise ValueError("standardize: expected at least two weights per kernel, got one")
         kernel = self.kernel_init(key, (*kernel_size, channels // self.groups, self.features), jnp.float32)
-        return {"kernel": kernel} | _init_bias(self.features, self.use_bias)
+        return {"kernel": kernel} | init_bias(self.features, self.use_bias)
 
     def _apply(
         self, params: Params, image: Shaped[ArrayLike, "H W C"], *, train: bool = False, key: Array | None = None
@@ -174,7 +175,7 @@ class Match(Layer):
 
     def _init(self, key: Array, shape: Shape) -> Params:
         kernel_size = as_pair("kernel_size", self.kernel_size)
-        bank_shape = (*kernel_size, _check_image_shape("Match", shape)[2], self.features)
+        bank_shape = (*kernel_size, check_image_shape("Match", shape)[2], self.features)
         if self.kernel_init is None:
             bank = jax.random.uniform(key, bank_shape, jnp.float32, -1, 1)
         else:
@@ -232,7 +233,7 @@ class Dense(Layer):
         if len(shape) != 1:
             raise ValueError(f"Dense: expected a vector, got shape {shape}; put Flatten or GlobalAvgPool before it")
         kernel = self.kernel_init(key, (*shape, self.features), jnp.float32)
-        return {"kernel": kernel} | _init_bias(self.features, self.use_bias)
+        return {"kernel": kernel} | init_bias(self.features, self.use_bias)
 
     def _apply(
         self, params: Params, image: Shaped[ArrayLike, " inputs"], *, train: bool = False, key: Array | None = None
@@ -244,7 +245,7 @@ class Dense(Layer):
         return out + params["bias"] if self.use_bias else out
 
 
-def _check_image_shape(layer: str, shape: Shape) -> Shape:
+def check_image_shape(layer: str, shape: Shape) -> Shape:
     shape = as_shape(shape)
     if len(shape) != 3 or math.prod(shape) == 0:
         raise ValueError(f"{layer}: expected an image shape (H, W, C), got {shape}")
@@ -260,7 +261,7 @@ def _check_learn(learn: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def _init_bias(features: int, use_bias: bool) -> Params:
+def init_bias(features: int, use_bias: bool) -> Params:
     return {"bias": jnp.zeros(features, jnp.float32)} if use_bias else {}
 
 

@@ -4,26 +4,19 @@ import collections
 import dataclasses
 import functools
 import inspect
-import pkgutil
-import types
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Never, Protocol, Self, TypeVar, dataclass_transform, runtime_checkable
+from typing import Never, Protocol, Self, dataclass_transform, runtime_checkable
 
 import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Shaped
 
-from ._padding import explicit_padding
+from ._layer_options import from_pickle, text_of, to_pickle
 from ._params import Params, check_is_dict, check_params
-from ._programs import cached
-from ._typing import Padding, Pair, Shape
-from ._validation import as_pair
-
-Method = TypeVar("Method", bound=Callable[..., Any])
+from ._programs import MEMORY, shared_memory, shared_method
+from ._typing import Shape
 
 # An ordered dict keeps its order through jit and vmap, which sort the keys of a plain one.
 Stages = collections.OrderedDict[str, Array]
-MAX_METHODS = 1024  # of layers that are kept, so that JAX keeps their programs
 
 
 @runtime_checkable
@@ -70,28 +63,7 @@ class ApplyWithIntermediates(Protocol):
     ) -> Stages: ...
 
 
-@cached(MAX_METHODS)
-def _bound(function: Callable[..., Any], layer: "Layer") -> types.MethodType:
-    return types.MethodType(function, layer)
-
-
-class _SharedMethod:
-    """A method that is the same object for all equal layers: `jax.jit` finds compiled programs by their function."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-    def __get__(self, layer: "Layer | None", owner: type | None = None) -> Callable[..., Any]:
-        return self.function if layer is None else _bound(self.function, layer)
-
-
-def _shared(function: Method) -> Method:
-    method: Any = _SharedMethod(function)
-    functools.update_wrapper(method, function)
-    return method
-
-
-@dataclass_transform(frozen_default=True, eq_default=False)
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(dataclasses.field,))
 class Layer:
     """A layer or a whole network: the pure functions `init`, `apply` and `stages`, and its kind.
 
@@ -140,7 +112,7 @@ class Layer:
     def __init_subclass__(cls, *, init: bool = True) -> None:
         dataclasses.dataclass(frozen=True, init=init, eq=False, repr=False)(cls)
 
-    @_shared
+    @shared_method
     def init(self, key: Array, shape: Shape) -> Params:
         """The initial parameters for inputs of one shape, drawn with a key.
 
@@ -150,7 +122,7 @@ class Layer:
         """
         return self._init(key, shape)
 
-    @_shared
+    @shared_method
     def apply(
         self, params: Params, image: Shaped[ArrayLike, "..."], *, train: bool = False, key: Array | None = None
     ) -> Array:
@@ -173,7 +145,7 @@ class Layer:
         self._check_params(params, image)
         return self._apply(params, image, train=train, key=key)
 
-    @_shared
+    @shared_method
     def stages(
         self,
         params: Params,
@@ -255,15 +227,16 @@ class Layer:
         raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Layer) and type(self) is type(other) and _state(self) == _state(other)
+        return self is other or (
+            isinstance(other, Layer) and type(self) is type(other) and _state(self) == _state(other)
+        )
 
     def __hash__(self) -> int:
         return self._hash
 
     @functools.cached_property
     def _hash(self) -> int:
-        # Options that cannot be hashed, such as dicts, only tell layers apart by ==.
-        return hash((type(self), *(value for value in _state(self).values() if isinstance(value, Hashable))))
+        return hash((type(self), *map(_hash_or_none, _state(self).values())))
 
     def __copy__(self) -> Self:
         return self
@@ -272,26 +245,30 @@ class Layer:
         return self
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: _to_pickle(value) for name, value in _state(self).items()}
+        return {name: to_pickle(value) for name, value in _state(self).items()}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        self._set(**{name: _from_pickle(value) for name, value in state.items()})
+        self._set(**{name: from_pickle(value) for name, value in state.items()})
 
     def __repr__(self) -> str:
         options = []
         for name, parameter in inspect.signature(type(self)).parameters.items():
-            text = _text(vars(self).get(name, vars(self).get(f"_{name}")))
+            text = text_of(vars(self).get(name, vars(self).get(f"_{name}")))
             if parameter.default is parameter.empty and parameter.kind is not parameter.KEYWORD_ONLY:
                 options.append(text)
-            elif text != _text(parameter.default):
+            elif text != text_of(parameter.default):
                 options.append(f"{name}={text}")
         return f"{type(self).__name__}({', '.join(options)})"
 
 
-@cached(MAX_METHODS)
 def param_shapes(net: Layer, shape: Shape) -> Params:
     """Shapes and dtypes of a network's parameters for images of this shape, without computing them."""
-    return jax.eval_shape(lambda: net.init(jax.random.key(0), shape))
+    memory = shared_memory(net)
+    if shape not in memory:
+        shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), shape))
+        # The sharding is that of the mesh under which this is called first.
+        memory[shape] = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), shapes)
+    return memory[shape]
 
 
 def param_shapes_or_none(net: Layer, shape: Shape) -> Params | None:
@@ -307,45 +284,14 @@ def output_of(stages: Stages) -> Array:
     return next(reversed(stages.values()))
 
 
-def check_window(
-    name: str, window: int | Sequence[int], stride: int | Sequence[int], padding: Padding
-) -> tuple[Pair, Pair, Padding]:
-    """A window and a stride as pairs, and a padding that can be hashed, checked when the layer is made."""
-    window = as_pair(name, window)
-    stride = as_pair("stride", stride)
-    pads = explicit_padding(padding, window, window, stride, names=("image", name))
-    return window, stride, padding if isinstance(padding, str) else pads
-
-
-class _Reference(str):
-    """The name of an object, "module:qualified.name", in place of it in a pickle."""
-
-
 def _state(layer: Layer) -> dict[str, object]:
-    return {name: value for name, value in vars(layer).items() if name != "_hash"}
+    """What makes a layer: all attributes but those that are computed from others."""
+    return {name: value for name, value in vars(layer).items() if name not in ("_hash", MEMORY)}
 
 
-def _to_pickle(value: object) -> object:
-    """A name in place of a compiled function such as `jax.nn.relu`, which cannot be pickled itself."""
-    if not callable(value) or isinstance(value, types.FunctionType | type):
-        return value
-    reference = f"{getattr(value, '__module__', None)}:{getattr(value, '__qualname__', None)}"
+def _hash_or_none(value: object) -> int | None:
+    """The hash of an option. Options that have none, such as dicts, only tell layers apart by ==."""
     try:
-        is_found = pkgutil.resolve_name(reference) is value
-    except (ValueError, ImportError, AttributeError):
-        is_found = False
-    return _Reference(reference) if is_found else value
-
-
-def _from_pickle(value: object) -> object:
-    return pkgutil.resolve_name(value) if isinstance(value, _Reference) else value
-
-
-def _text(value: object) -> str:
-    """An option as it is printed: functions by name, equal pairs as one number."""
-    if isinstance(value, tuple) and len(value) == 2 and type(value[0]) is int and value[0] == value[1]:
-        return repr(value[0])
-    if dataclasses.is_dataclass(value) and not isinstance(value, Layer | type):
-        arguments = [_text(getattr(value, field.name)) for field in dataclasses.fields(value)]
-        return f"{type(value).__name__}({', '.join(arguments)})"
-    return getattr(value, "__name__", repr(value)) if callable(value) else repr(value)
+        return hash(value)
+    except TypeError:
+        return None

@@ -10,13 +10,14 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from ._dtypes import accumulation_dtype
+from ._layer_options import text_of
 from ._programs import compiled
 from ._validation import as_pair, check_arrays, check_number, check_shape, to_floats
 
 __all__ = ["dirac", "whitening"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class dirac:
     """Identity (Dirac) initializer: kernels whose convolution copies the input channels.
 
@@ -51,6 +52,9 @@ class dirac:
         kernel = jnp.asarray(self.fallback(key, shape, dtype, out_sharding)).at[..., :copied].set(0)
         channel = jnp.arange(copied)
         return kernel.at[rows // 2, columns // 2, channel, channel].set(1)
+
+    def __repr__(self) -> str:
+        return f"dirac({text_of(self.fallback)})"
 
 
 def whitening(

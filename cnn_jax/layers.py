@@ -16,6 +16,7 @@ from jaxtyping import Array, ArrayLike, Shaped
 
 from . import pooling
 from ._chain import Chain, Concatenate, Residual
+from ._conv_variants import ConvTranspose, DepthwiseConv, SeparableConv
 from ._kernel_layers import Conv, Dense, LayerScore, Match
 from ._layer import (
     Apply,
@@ -25,12 +26,13 @@ from ._layer import (
     Layer,
     Shape,
     Stages,
-    check_window,
     identity,
 )
+from ._layer_options import check_window
 from ._params import Params
 from ._typing import Padding
-from ._validation import check_number
+from ._upsampling import UPSAMPLING
+from ._validation import as_pair, check_choice, check_image, check_number, to_floats
 
 __all__ = [
     "Activation",
@@ -40,7 +42,9 @@ __all__ = [
     "Chain",
     "Concatenate",
     "Conv",
+    "ConvTranspose",
     "Dense",
+    "DepthwiseConv",
     "Dropout",
     "Flatten",
     "GlobalAvgPool",
@@ -53,8 +57,10 @@ __all__ = [
     "MaxPool",
     "Params",
     "Residual",
+    "SeparableConv",
     "Shape",
     "Stages",
+    "Upsample",
     "identity",
 ]
 
@@ -159,6 +165,39 @@ class GlobalAvgPool(Layer):
         self, params: Params, image: Shaped[ArrayLike, "H W C"], *, train: bool = False, key: Array | None = None
     ) -> Array:
         return pooling.global_avg_pool(image)
+
+
+class Upsample(Layer):
+    """Upsampling layer, named "upsample": makes an image larger by a whole factor.
+
+    Args:
+      scale: how many rows and columns each pixel becomes, an int or (rows, columns).
+      method: "nearest" repeats pixels; "bilinear" interpolates between the centers of pixels, as image libraries do.
+
+    Raises:
+      ValueError: a scale below 1, an unknown method; from `apply`, an image of the wrong rank.
+      TypeError: a scale that is not an int.
+
+    >>> Upsample().apply({}, jnp.array([[1.0, 2.0]]))
+    Array([[1., 1., 2., 2.],
+           [1., 1., 2., 2.]], dtype=float32)
+    >>> Upsample(2, "bilinear").apply({}, jnp.array([[0.0, 4.0]]))
+    Array([[0., 1., 3., 4.],
+           [0., 1., 3., 4.]], dtype=float32)
+    """
+
+    scale: int | Sequence[int] = 2
+    method: str = "nearest"
+    name = "upsample"
+
+    def __post_init__(self) -> None:
+        self._set(scale=as_pair("scale", self.scale), method=check_choice("method", self.method, UPSAMPLING))
+
+    def _apply(
+        self, params: Params, image: Shaped[ArrayLike, "H W *C"], *, train: bool = False, key: Array | None = None
+    ) -> Array:
+        (pixels,) = to_floats(check_image(image))
+        return UPSAMPLING[self.method](pixels, as_pair("scale", self.scale))
 
 
 class Flatten(Layer):

@@ -1,7 +1,9 @@
 """Layer: the contract of every layer, intermediate activations, and layers that users write."""
 
 import copy
+import gc
 import pickle
+import weakref
 from typing import Any
 
 import jax
@@ -11,12 +13,17 @@ import pytest
 
 import cnn_jax as cnn
 from cnn_jax import nets
+from cnn_jax._layer import param_shapes
 from cnn_jax.layers import GlobalAvgPool, Layer, Stages
 
 KEY = jax.random.key(0)
 IMAGE = jnp.ones((4, 4, 2))
 EVERY_LAYER = {
     "Conv": cnn.Conv(2),
+    "ConvTranspose": cnn.ConvTranspose(2),
+    "DepthwiseConv": cnn.DepthwiseConv(),
+    "SeparableConv": cnn.SeparableConv(2),
+    "Upsample": cnn.Upsample(),
     "Match": cnn.Match(2),
     "Dense": cnn.Dense(2),
     "MaxPool": cnn.MaxPool(),
@@ -185,11 +192,24 @@ def test_programs_of_equal_networks_are_compiled_once():
         traces.append(image)
         return image
 
-    for _ in range(2):
-        net = cnn.Chain(cnn.MaxPool(), cnn.Activation(act))
+    networks = [cnn.Chain(cnn.MaxPool(), cnn.Activation(act)) for _ in range(2)]
+    for net in networks:
         jax.jit(net.apply)({}, IMAGE)
         jax.jit(net.stages)({}, IMAGE)
     assert len(traces) == 2
+
+
+def test_networks_are_freed():
+    net = cnn.Chain(cnn.MaxPool(), cnn.Activation(jax.nn.relu))
+    equal = cnn.Chain(cnn.MaxPool(), cnn.Activation(jax.nn.relu))
+    jax.jit(net.apply)({}, IMAGE)
+    assert equal.apply is net.apply
+    alive = weakref.ref(net)
+    del net
+    gc.collect()
+    assert alive() is None
+    np.testing.assert_array_equal(equal.apply({}, IMAGE), jnp.ones((2, 2, 2)))
+    assert equal.apply is equal.apply
 
 
 def test_parameters_of_users_layers_are_compared_with_init():
@@ -242,3 +262,11 @@ def test_a_layer_alone_checks_its_parameters():
         cnn.Conv(2).apply(IMAGE, {})  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"params: expected kernel of shape \(3, 3, 2, 2\) .*, got none"):
         cnn.Conv(2).apply({"bias": jnp.ones(2)}, IMAGE)
+
+
+def test_parameter_shapes_are_those_of_init():
+    net = cnn.Chain(cnn.Conv(2), cnn.Flatten(), cnn.Dense(3))
+    shapes = param_shapes(net, (5, 6, 1))
+    params = net.init(jax.random.key(0), (5, 6, 1))
+    assert jax.tree.map(lambda leaf: leaf.shape, shapes) == jax.tree.map(np.shape, params)
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(shapes))
