@@ -10,7 +10,7 @@ Every function takes one image; `jax.vmap` adds the batch. By topic:
 - Layers and networks: `Chain`, `Residual`, `Concatenate`, `Conv`, `Dense`, ..., and the modules `nets`, `initializers`.
 - Training: `fit`, `calibrate`, and the modules `optimizers`, `augment`.
 - Model files: `save_params`, `load_params`, `export`.
-- Analysis: `cost`, `receptive_field`, and the modules `explain` and `figures`.
+- Analysis: `summary`, `cost`, `receptive_field`, and the modules `explain` and `figures`.
 - Data: `cnn_jax.data`.
 """
 
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from . import augment, explain, initializers, nets, optimizers
 from ._export import export
 from ._malloc import keep_freed_memory
+from ._summary import summary
 from .convolution import conv, conv_transpose, window_sum
 from .costs import Cost, cost
 from .layers import (
@@ -114,6 +115,7 @@ __all__ = [
     "save_params",
     "sharpened_cosine",
     "squared_difference",
+    "summary",
     "window_sum",
     "zncc",
 ]

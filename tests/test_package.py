@@ -33,8 +33,8 @@ LEVELS = {
         "_non_max_suppression _candidates search"
     ),
     6: (
-        "nets _function_or_net receptive_field _jaxpr_work costs _figure_style _image_figures _chart_figures figures "
-        "_logits _activations _attribution explain"
+        "nets _function_or_net receptive_field _jaxpr_work costs _summary _figure_style _image_figures _chart_figures "
+        "figures _logits _activations _attribution explain"
     ),
     7: (
         "optimizers _checksums _orbax _sharding _train_state _signals _batches _train_step _run_steps _run_checkpoint "

@@ -88,7 +88,7 @@ CALLS_ON_THE_HOST = {
     "calibrate": (functools.partial(cnn.calibrate, NORM_NET), (NORM_PARAMS, SAMPLE[None])),
     "receptive_field": (lambda: cnn.receptive_field(NET, (7, 8, 1)), ()),
 }
-NO_FUNCTIONS_OF_ARRAYS = {"cost", "export", "fit", "keep_freed_memory", "load_params", "save_params"}
+NO_FUNCTIONS_OF_ARRAYS = {"cost", "export", "fit", "keep_freed_memory", "load_params", "save_params", "summary"}
 
 compilations: list[str] = []
 
