@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import functools
 import inspect
-from typing import Never, Protocol, Self, dataclass_transform, runtime_checkable
+from typing import Never, Protocol, dataclass_transform, runtime_checkable
 
 import jax
 import numpy as np
@@ -238,10 +238,10 @@ class Layer:
     def _hash(self) -> int:
         return hash((type(self), *map(_hash_or_none, _state(self).values())))
 
-    def __copy__(self) -> Self:
+    def __copy__(self) -> "Layer":
         return self
 
-    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+    def __deepcopy__(self, memo: dict[int, object]) -> "Layer":
         return self
 
     def __getstate__(self) -> dict[str, object]:

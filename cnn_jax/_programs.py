@@ -4,14 +4,13 @@ import functools
 import types
 import weakref
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 import jax
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-Method = TypeVar("Method", bound=Callable[..., Any])
 
 # Programs of networks and other callables that are kept; the one unused for the longest time is dropped first.
 MAX_CALLABLE_PROGRAMS = 128
@@ -85,7 +84,7 @@ def program_of(function: Callable[..., R], *callables: object, **options: object
     return jax.jit(functools.partial(function, *callables, **options), inline=True)
 
 
-def shared_method(function: Method) -> Method:
+class shared_method(Generic[P, R]):
     """Decorator: a method that is one object for all equal instances, so that `jax.jit` of it is compiled once.
 
     JAX finds the programs of a function by the function itself. A plain method is a new object at every access.
@@ -98,16 +97,17 @@ def shared_method(function: Method) -> Method:
     >>> scale.apply is scale.apply
     True
     """
-    method: Any = _SharedMethod(function)
-    functools.update_wrapper(method, function)
-    return method
 
-
-class _SharedMethod:
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[Concatenate[Any, P], R]) -> None:
         self.function = function
+        wrapper: Any = self  # it has the name and the docstring of the function, but is not called
+        functools.update_wrapper(wrapper, function)
 
-    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., Any]:
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Callable[Concatenate[Any, P], R]: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[P, R]: ...
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., R]:
         if instance is None:
             return self.function
         memory = shared_memory(instance)

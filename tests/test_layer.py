@@ -150,9 +150,8 @@ def test_layers_differ_by_kind_and_options():
 
 
 def test_options_written_in_other_ways_are_equal():
-    size: Any = np.int64(3)
     assert cnn.Conv(2, 3, stride=[1, 2], padding=[[1, 1], [0, 0]]) == cnn.Conv(
-        2, size, stride=(1, 2), padding=((1, 1), (0, 0))
+        2, (3, 3), stride=(1, 2), padding=((1, 1), (0, 0))
     )
     assert cnn.Dropout(0) == cnn.Dropout(0.0)
 

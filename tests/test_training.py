@@ -79,6 +79,13 @@ def test_given_params_are_the_start_and_stay_untouched():
     np.testing.assert_array_equal(start["dense1"]["bias"], 0)
 
 
+@pytest.mark.parametrize("options", [{}, {"loss": lambda logits, label: logits.sum()}], ids=["default", "own loss"])
+def test_params_of_another_network_are_refused(options):
+    start = {"dense1": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)}}
+    with pytest.raises(ValueError, match=r"params: expected dense1/bias of shape \(2,\) .*, got \(3,\)"):
+        run(params=start, steps=1, **options)
+
+
 def test_history_is_taken_before_the_update():
     images = np.ones((4, 1, 1), np.float32)
     labels = np.zeros(4, np.int32)
