@@ -12,7 +12,7 @@ import numpy as np
 
 from ._optional import optional_import
 from ._typing import JsonObject
-from .files import atomic_write
+from .files import atomic_write, local_path
 from .layers import Params
 
 __all__ = ["SavedModel", "load_params", "save_params"]
@@ -49,6 +49,7 @@ def save_params(
 
     Raises:
       OSError: the folder or the file cannot be written to.
+      ValueError: path is a URL.
       TypeError: params are not nested dicts of arrays with text keys, contain empty dicts, or have a dtype that files
         do not hold (float8, 4 bits, random keys); net is not a string; options is not a JSON-serializable dict.
       ImportError: safetensors is not installed.
@@ -87,7 +88,7 @@ def load_params(path: str | os.PathLike[str]) -> SavedModel:
 
     Raises:
       OSError: the file cannot be opened.
-      ValueError: the file is damaged, or is not a model file; the message names it.
+      ValueError: the file is damaged, or is not a model file; the message names it. Or path is a URL.
       ImportError: safetensors is not installed.
 
     Example:
@@ -96,6 +97,7 @@ def load_params(path: str | os.PathLike[str]) -> SavedModel:
         logits = getattr(cnn_jax.nets, net)(**options).apply(params, image)
     """
     safetensors = _import_safetensors("load_params")
+    path = local_path(path)
     with open(path, "rb"):  # raises a plain FileNotFoundError or PermissionError
         pass
     try:
