@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ __all__ = ["atomic_write", "local_path", "writable_folder"]
 
 # `Path` drops one slash of "gs://". A single letter is a drive of Windows.
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-PROBE_BYTES = bytes(4096)
+PROBE_BYTES = bytes(256)
 
 
 def local_path(path: str | os.PathLike[str], *, name: str = "path") -> Path:
@@ -49,18 +50,19 @@ def local_path(path: str | os.PathLike[str], *, name: str = "path") -> Path:
         raise ValueError(f"{name}: expected a path, got {text!r} ({error})") from None
 
 
-def writable_folder(path: str | os.PathLike[str], *, name: str = "path") -> Path:
+def writable_folder(path: str | os.PathLike[str], *, name: str = "path", free_bytes: int = 0) -> Path:
     """A folder that can be written to: it is created if needed, and a file is written to it and deleted.
 
     Args:
       path: the folder.
       name: the argument's name, for error messages.
+      free_bytes: the least free space that its file system must have.
 
     Returns:
       The folder's path, as `local_path` returns it.
 
     Raises:
-      OSError: the folder cannot be created or written to; the message names it.
+      OSError: the folder cannot be created or written to, or has less free space; the message names it.
       ValueError, TypeError: as `local_path`.
 
     Example:
@@ -85,6 +87,9 @@ def writable_folder(path: str | os.PathLike[str], *, name: str = "path") -> Path
     except OSError as error:
         reason = error.strerror or str(error)
         raise type(error)(f"{name}: expected a folder that can be written to, got {folder} ({reason})") from error
+    free = shutil.disk_usage(folder).free
+    if free < free_bytes:
+        raise OSError(f"{name}: expected {free_bytes:,} bytes of free space, got {free:,} in {folder}")
     return folder
 
 

@@ -82,7 +82,7 @@ def fit(
       FloatingPointError: a loss is not finite (the message names the first such step), or the parameters are not
         finite at the end or at a checkpoint.
       KeyboardInterrupt: a signal asked the run to stop, and a checkpoint was saved; the message names its directory.
-      OSError: a checkpoint cannot be written.
+      OSError: checkpoint_dir or a checkpoint cannot be written.
       ImportError: Orbax, which checkpoint_dir needs, is not installed.
       ValueError: images have a wrong rank, or differ in number from the labels; data have less than a batch; steps,
         batch_size, steps_per_call or save_every is below 1; checkpoint_dir holds checkpoints of another run (another
@@ -101,11 +101,13 @@ def fit(
       Mixed precision. With `compute_dtype` the network is applied and differentiated in that dtype. The parameters, the
       loss and the optimizer keep their dtypes.
 
-      Checkpoints. A checkpoint holds the parameters, the optimizer's state, the position in the data and the history,
+      Checkpoints. The directory is tried before the first step. A checkpoint holds the parameters, the optimizer's state, the position in the data and the history,
       so a resumed run ends with the same result as an uninterrupted one, bit for bit. The two newest checkpoints are
       kept, and the one with the lowest mean loss since the checkpoint before it. SIGTERM or SIGINT stops the run after
       a step and saves a checkpoint. The code of `net`, `optimizer`, `loss` and `augment` is not compared when a run
-      resumes: pass the same. Checkpoints are written by Orbax, which the extra `train` installs.
+      resumes: pass the same. Of hyperparameters injected by `optax.inject_hyperparams`, those that differ from the saved
+      run's are taken from the new optimizer and named in a warning. Checkpoints are written by Orbax, which the extra
+      `train` installs.
 
       Several devices. Batches are sharded over all axes of `mesh`. The parameters are replicated, and so are those
       returned. BatchNorm normalizes over the whole batch. The mesh may have devices of several processes: then every

@@ -120,6 +120,12 @@ def test_a_read_only_folder_is_found_out(tmp_path):
         writable_folder(tmp_path)
 
 
+def test_too_little_free_space_is_found_out(tmp_path):
+    with pytest.raises(OSError, match=r"out: expected 1,000,000,000,000,000,000 bytes of free space, got [\d,]+ in /"):
+        writable_folder(tmp_path, name="out", free_bytes=10**18)
+    assert writable_folder(tmp_path, free_bytes=1) == tmp_path
+
+
 def test_a_full_file_system_is_found_out_and_the_probe_is_removed(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
