@@ -37,8 +37,8 @@ LEVELS = {
         "_logits _activations _attribution explain"
     ),
     7: (
-        "optimizers _checksums _hyperparameters _processes _orbax _sharding _train_state _signals _batches _train_step "
-        "_run_steps _run_checkpoint _train_loop training serialization _export"
+        "_checksums _fit_arguments optimizers _hyperparameters _processes _orbax _sharding _train_state _signals "
+        "_batches _train_step _run_steps _run_checkpoint _train_loop training serialization _export"
     ),
 }
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT.parent)}
