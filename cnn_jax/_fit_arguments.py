@@ -1,31 +1,18 @@
 """Checks of what training functions take: networks, optimizers, keys, functions, parameters, images and labels."""
 
-import inspect
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
 from ._checksums import path_name
+from ._errors import describe
 from ._typing import AnyArray, Shape
-from .layers import Layer
 
 # Kinds of NumPy's dtypes that arrays of JAX cannot have: bytes, text, Python objects, dates and times.
 NOT_NUMBERS = frozenset("SUTOMm")
 LABELS_HINT = "number them: classes, labels = numpy.unique(labels, return_inverse=True)"
 LEAST_CLASSES = 2  # the softmax of one logit is 1, whatever the parameters
-
-
-def check_net(net: object) -> None:
-    """Raises a TypeError unless `net` is a Layer.
-
-    >>> check_net({"dense1": {}})
-    Traceback (most recent call last):
-    TypeError: net: expected a Layer, such as a Chain, got dict
-    """
-    if not isinstance(net, Layer):
-        raise TypeError(f"net: expected a Layer, such as a Chain, got {_describe(net)}")
 
 
 def check_optimizer(optimizer: object) -> None:
@@ -37,7 +24,7 @@ def check_optimizer(optimizer: object) -> None:
     TypeError: optimizer: expected an optax optimizer, such as optax.adam(1e-3), got adam, which is to be called
     """
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
-        raise TypeError(f"optimizer: expected an optax optimizer, such as optax.adam(1e-3), got {_describe(optimizer)}")
+        raise TypeError(f"optimizer: expected an optax optimizer, such as optax.adam(1e-3), got {describe(optimizer)}")
 
 
 def check_key(key: object) -> None:
@@ -49,7 +36,7 @@ def check_key(key: object) -> None:
     """
     expected = "key: expected a random key, such as jax.random.key(0)"
     if not isinstance(key, jax.Array | np.ndarray):
-        raise TypeError(f"{expected}, got {_describe(key)}")
+        raise TypeError(f"{expected}, got {describe(key)}")
     is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not is_typed and key.dtype != np.uint32:
         raise TypeError(f"{expected}, got an array of {key.dtype}")
@@ -65,7 +52,7 @@ def check_callable(name: str, function: object, expected: str) -> None:
     TypeError: loss: expected a function loss(logits, label), got 'mse'
     """
     if not callable(function):
-        raise TypeError(f"{name}: expected a function {expected}, got {_describe(function)}")
+        raise TypeError(f"{name}: expected a function {expected}, got {describe(function)}")
 
 
 def check_trainable(params: PyTree) -> None:
@@ -77,7 +64,8 @@ def check_trainable(params: PyTree) -> None:
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float):
-            raise TypeError(f"params: expected arrays of floats, got {_describe(leaf)} at {path_name(path)}")
+            place = f" at {path_name(path)}" if path else ""
+            raise TypeError(f"params: expected arrays of floats, got {describe(leaf)}{place}")
         dtype = getattr(leaf, "dtype", np.float32)
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(f"params: expected arrays of floats, got {dtype} at {path_name(path)}")
@@ -103,7 +91,7 @@ def check_images_and_labels(name: str, data: object, expected: str = "(images, l
         hint = f"pass ({name}.images, {name}.labels)"
         raise TypeError(f"{name}: expected {expected}, got {type(data).__name__}; {hint}")
     if not isinstance(data, tuple | list) or len(data) != 2:
-        got = f"a {type(data).__name__} of {len(data)}" if isinstance(data, tuple | list) else _describe(data)
+        got = f"a {type(data).__name__} of {len(data)}" if isinstance(data, tuple | list) else describe(data)
         raise TypeError(f"{name}: expected {expected}, got {got}")
     images = _as_numbers(name, "images", data[0], "scale them to one shape")
     labels = _as_numbers(name, "labels", data[1], LABELS_HINT)
@@ -148,20 +136,15 @@ def _as_numbers(name: str, part: str, value: object, hint: str) -> AnyArray:
     """An array of numbers, unconverted if it is one."""
     if isinstance(value, jax.Array):
         return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected plain {part}, got a MaskedArray, whose mask would be ignored; pass .filled(x)"
+        )
     try:
         array = np.asarray(value)
     except ValueError as error:  # rows of different lengths
         raise TypeError(f"{name}: expected {part} of one shape, got {type(value).__name__} ({error}); {hint}") from None
     if array.dtype.kind in NOT_NUMBERS:
-        got = (
-            "text" if array.dtype.kind in "SUT" else "a mixture of objects" if array.dtype.kind == "O" else array.dtype
-        )
+        got = f"an array of {array.dtype}" if array.ndim else describe(value)
         raise TypeError(f"{name}: expected {part} that are numbers, got {got}; {hint}")
     return array
-
-
-def _describe(value: object) -> str:
-    """A wrong argument in a few words."""
-    if inspect.isroutine(value) or inspect.isclass(value):
-        return f"{value.__name__}, which is to be called"
-    return repr(value) if isinstance(value, str | int | float | None) else type(value).__name__

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, ArrayLike, Shaped
 
+from ._errors import describe
 from ._padding import explicit_padding
 from ._typing import Padding, Pair, Shape
 from ._validation import as_pair
@@ -154,3 +155,14 @@ def check_window(
     stride = as_pair("stride", stride)
     explicit_padding(padding, window, window, stride, names=("image", name))
     return window, stride
+
+
+def check_net(net: object) -> None:
+    """Raises a TypeError unless `net` is a Layer.
+
+    >>> check_net({"dense1": {}})
+    Traceback (most recent call last):
+    TypeError: net: expected a Layer, such as a Chain, got dict
+    """
+    if not isinstance(net, Layer):
+        raise TypeError(f"net: expected a Layer, such as a Chain, got {describe(net)}")

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ._errors import describe
+
 __all__ = ["atomic_write", "local_path", "writable_folder"]
 
 # `Path` drops one slash of "gs://". A single letter is a drive of Windows.
@@ -38,7 +40,7 @@ def local_path(path: str | os.PathLike[str], *, name: str = "path") -> Path:
     try:
         text = os.fsdecode(path)
     except TypeError:
-        raise TypeError(f"{name}: expected a path, got {path!r}") from None
+        raise TypeError(f"{name}: expected a path, got {describe(path)}") from None
     if not text:
         raise ValueError(f"{name}: expected a path, got an empty one")
     if URL.match(text):

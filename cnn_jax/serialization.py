@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._errors import describe
 from ._optional import optional_import
 from ._typing import JsonObject
 from .files import atomic_write, local_path
@@ -65,9 +66,10 @@ def save_params(
     ({'dense1': {'bias': Array([0., 0.], dtype=float32)}}, 'xo_net', {'features': [16, 32, 32]})
     """
     safetensors = _import_safetensors("save_params")
+    path = local_path(path)
     arrays = _flatten(params)
     if not isinstance(net, str):
-        raise TypeError(f"net: expected the name of a network, got {net!r}")
+        raise TypeError(f"net: expected the name of a network, got {describe(net)}")
     metadata = {"format": FORMAT, "net": net, "options": _to_json({} if options is None else options)}
     with atomic_write(path) as temporary:
         try:
@@ -135,6 +137,8 @@ def _flatten(params: Params) -> dict[str, np.ndarray]:
     def is_empty(node: object) -> bool:
         return node is None or (isinstance(node, dict | list | tuple) and not node and node is not params)
 
+    if not isinstance(params, Mapping):
+        raise TypeError(f"params: expected nested dicts with text keys, got {describe(params)}")
     arrays = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=is_empty):
         keys = [getattr(entry, "key", None) for entry in path]

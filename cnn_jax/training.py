@@ -16,10 +16,10 @@ from ._fit_arguments import (
     check_callable,
     check_classes,
     check_key,
-    check_net,
     check_optimizer,
     check_trainable,
 )
+from ._layer import check_net
 from ._orbax import import_orbax
 from ._run_checkpoint import RunCheckpointer
 from ._run_steps import compile_steps

@@ -51,10 +51,10 @@ WRONG = {
     "text labels": (
         {"data": (IMAGES, TEXT)},
         TypeError,
-        r"data: expected labels that are numbers, got text; number them: .*numpy.unique\(labels",
+        r"data: expected labels that are numbers, got an array of <U3; number them: .*numpy.unique\(labels",
     ),
-    "text in an array": ({"data": (IMAGES, np.array(TEXT))}, TypeError, "data: expected labels .* got text"),
-    "labels of many kinds": ({"data": (IMAGES, ["cat", None, 1, 2])}, TypeError, "data: .* got a mixture of objects"),
+    "text in an array": ({"data": (IMAGES, np.array(TEXT))}, TypeError, "data: expected labels .* got an array of <U3"),
+    "labels of many kinds": ({"data": (IMAGES, ["cat", None, 1, 2])}, TypeError, "data: .* got an array of object"),
     "labeled images": (
         {"data": LabeledImages(IMAGES.astype(np.uint8), LABELS.astype(np.int32), ("X", "O"))},
         TypeError,
@@ -82,6 +82,13 @@ WRONG = {
     ),
     "labels from 1": ({"data": (IMAGES, LABELS + 1)}, ValueError, "data: expected labels from 0 to 1, got 1 to 2"),
     "negative labels": ({"data": (IMAGES, -LABELS)}, ValueError, "data: expected labels from 0 to 1, got -1 to 0"),
+    "no labels": ({"data": (IMAGES, None)}, TypeError, "data: expected labels that are numbers, got None"),
+    "masked images": (
+        {"data": (np.ma.masked_array(IMAGES), LABELS)},
+        TypeError,
+        "data: expected plain images, got a MaskedArray",
+    ),
+    "the net as parameters": ({"params": NET}, TypeError, "params: expected arrays of floats, got Layer$"),
     "one logit": (
         {"net": Chain(Flatten(), Dense(1)), "data": (IMAGES, LABELS * 0)},
         ValueError,
