@@ -60,8 +60,8 @@ class MetricsReader:
         """Takes the metrics of a call that runs `steps` steps."""
         self._pending.append((steps, metrics))
         # All but the newest metrics are read, so that the device has work meanwhile. The first are read at once, to
-        # show that training has begun.
-        if not self._rows or self.step - self._steps_read >= STEPS_PER_REPORT:
+        # show that training has begun; those of slow steps are read when the user awaits them.
+        if not self._rows or self.step - self._steps_read >= STEPS_PER_REPORT or self._bar.is_due():
             self._read(max(len(self._pending) - 1, 1))
         elif len(self._pending) > CALLS_IN_FLIGHT:
             jax.block_until_ready(self._pending[-CALLS_IN_FLIGHT][1])
