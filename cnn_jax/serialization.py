@@ -12,6 +12,7 @@ import numpy as np
 
 from ._errors import describe
 from ._optional import optional_import
+from ._reprs import tree_text
 from ._typing import JsonObject
 from .files import atomic_write, local_path
 from .layers import Params
@@ -35,6 +36,9 @@ class SavedModel(NamedTuple):
     """The name of a network in `cnn_jax.nets`."""
     options: JsonObject
     """The arguments that the network was made with, as JSON holds them."""
+
+    def __repr__(self) -> str:
+        return f"SavedModel(params=<{tree_text(self.params)}>, net={self.net!r}, options={self.options!r})"
 
 
 def save_params(
