@@ -146,7 +146,3 @@ def test_labels_of_every_pixel_are_classes_of_its_logits():
     check_classes("data", jax.ShapeDtypeStruct((4, 5, 6), "int8"), (5, 6, 2), "")
     with pytest.raises(TypeError, match=r"needs integers of shape \(5, 6\) per image, got int64 of shape \(4,\)"):
         check_classes("data", LABELS, (5, 6, 2), "")
-
-
-def test_lists_are_learned_from():
-    assert run(data=[IMAGES.tolist(), LABELS.tolist()])[1]["loss"].shape == (1,)
