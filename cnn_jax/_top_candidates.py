@@ -22,7 +22,7 @@ TOP_TOLERANCE = 2.0
 # The same for the visible part of a candidate, as a fraction of that of a match.
 TOP_VISIBLE_FRACTION = 0.8
 # Local maxima of each map of some poses, at least, and for each match.
-MIN_CANDIDATES_PER_MAP = 16
+MIN_CANDIDATES_PER_MAP = 32
 CANDIDATES_PER_MATCH = 2
 
 
