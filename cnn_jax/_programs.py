@@ -6,6 +6,8 @@ from typing import ParamSpec, TypeVar
 
 import jax
 
+from ._mesh_axes import on_any_mesh
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -27,7 +29,7 @@ def compiled(*static: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """
 
     def decorate(function: Callable[..., R]) -> Callable[..., R]:
-        return jax.jit(function, static_argnames=static, inline=True)
+        return jax.jit(on_any_mesh(function), static_argnames=static, inline=True)
 
     return decorate
 
@@ -77,4 +79,4 @@ def program_of(function: Callable[..., R], *callables: object, **options: object
     >>> program_of(applied, jax.numpy.negative, times=3)(jax.numpy.ones(1))
     Array([-1.], dtype=float32)
     """
-    return jax.jit(functools.partial(function, *callables, **options), inline=True)
+    return jax.jit(on_any_mesh(functools.partial(function, *callables, **options)), inline=True)
