@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Shaped
 
+from ._feature_groups import Features, as_bank, join_features
 from ._matches import Matches
 from ._non_max_suppression import non_max_suppression
 from ._pose_maxima import MAX_CANDIDATES, Candidates, pose_candidates
@@ -15,8 +16,6 @@ from ._poses import MIN_FILLED_FRACTION, Canvas, PoseTable, plan_poses
 from ._rectangles import make_rectangles
 from ._search_inputs import Stack
 from ._search_options import MatchOptions, without_undefined
-from ._typing import AnyArray
-from ._validation import as_floats
 
 # Local maxima of each feature that take part in non-maximum suppression: as many as fit into `MAX_CANDIDATES` of all
 # features, and enough for all matches, if these are not too many of all features.
@@ -30,12 +29,7 @@ MAX_SEPARATE_SHAPES = 2
 class Group(NamedTuple):
     """Features of similar shape, in arrays of one shape: the data of a compiled search."""
 
-    indices: np.ndarray
-    """Their indices among all features."""
-    templates: AnyArray
-    """(K, h, w, *C), or (h, w, *C) for one feature."""
-    masks: AnyArray | None
-    """Weights of their pixels, with or without the axis of channels."""
+    features: Features
     sizes: np.ndarray
     """Rows and columns of each feature, (K, 2)."""
     table: PoseTable
@@ -88,30 +82,8 @@ def _make_group(
 ) -> tuple[Group, tuple[Canvas, ...]]:
     sizes = np.array([stack.shape[:2] for stack in stacks for _ in stack.indices])
     frame = tuple(sizes.max(axis=0).tolist())
-    masks = [stack.masks for stack in stacks if stack.masks is not None]
     table, canvases = plan_poses(sizes, image_size, scales, angles)
-    group = Group(
-        indices=np.concatenate([stack.indices for stack in stacks]),
-        templates=_join([stack.templates for stack in stacks], stacks, frame),
-        masks=_join(masks, stacks, frame) if masks else None,
-        sizes=sizes,
-        table=table,
-    )
-    return group, canvases
-
-
-def _join(arrays: Sequence[AnyArray], stacks: Sequence[Stack], frame: tuple[int, ...]) -> AnyArray:
-    """Arrays of several features as one array (K, *frame, *C), the missing pixels 0; a single array as it is."""
-    if len(arrays) == 1:
-        return arrays[0]
-    numpy = np if all(isinstance(array, np.ndarray) for array in arrays) else jnp
-
-    def framed(array: AnyArray, stack: Stack) -> AnyArray:
-        missing = [(0, n - side) for n, side in zip(frame, stack.shape[:2], strict=True)]
-        axes = [(0, 0)] * (array.ndim - 2)
-        return numpy.pad(array, [*missing, *axes]) if any(after for _, after in missing) else array
-
-    return numpy.stack([framed(array, stack) for array, stack in zip(arrays, stacks, strict=True)])
+    return Group(join_features(stacks, frame), sizes, table), canvases
 
 
 def group_candidates(
@@ -124,17 +96,7 @@ def group_candidates(
     valid: Bool[Array, "H W"] | None,
 ) -> Matches:
     """The highest local maxima of each feature of a group, as matches before non-maximum suppression."""
-    count = len(group.indices)
-    channels = image.shape[2:]
-    (templates,) = as_floats(features=group.templates)
-    templates = templates.reshape(count, *templates.shape[templates.ndim - 2 - len(channels) :])
-    masks = None
-    if group.masks is not None:
-        masks = jnp.asarray(group.masks)
-        masks = masks if jnp.issubdtype(masks.dtype, jnp.floating) else masks.astype(bool)
-        is_plain = masks.ndim == group.templates.ndim - len(channels)
-        masks = masks.reshape(*templates.shape[:3], *[1 if is_plain else n for n in channels])
-        masks = jnp.broadcast_to(masks, templates.shape)
+    templates, masks = as_bank(group.features, image.shape[2:])
     bank = Bank(templates, masks, jnp.asarray(group.sizes))
     scoring = Scoring(
         score=options.score if options.min_visible < 1 else without_undefined(options.score),
@@ -167,7 +129,7 @@ def _as_matches(candidates: Candidates, group: Group, subpixel: bool) -> Matches
         y=y + candidates.dy if subpixel else y,
         x=x + candidates.dx if subpixel else x,
         score=candidates.score,
-        feature=jnp.broadcast_to(jnp.asarray(group.indices, jnp.int32)[:, None], pose.shape),
+        feature=jnp.broadcast_to(jnp.asarray(group.features.indices, jnp.int32)[:, None], pose.shape),
         scale=jnp.asarray(table.scale, dtype)[pose],
         angle=jnp.asarray(table.angle, dtype)[pose],
         height=height.astype(dtype),

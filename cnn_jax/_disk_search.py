@@ -1,33 +1,73 @@
 """Search of a template at all angles under one disk, so that the statistics of a patch do not depend on the angle."""
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ._correlate import correlate_image
 from ._padding import NO_PADDING
-from ._peaks import top_local_maxima
-from ._pose_refinement import Poses, TemplateLevel, sample_patch
+from ._peaks import is_local_maximum, top_block_maxima
+from ._pose_refinement import Poses, sample_patch
+from ._programs import map_steps
 
 # Consecutive angles of which only the best is kept at a pixel.
 ANGLES_PER_MAP = 16
-# Rounding of a patch's variance, in units of the last place of its mean square.
+# Scores that are computed at a time, unless one map has more.
+CHUNK_ELEMENTS = 2**24
+# Rounding of a side.
+ROUNDING = 1e-6
+# Rounding of an energy, in units of the last place of the sum of squares that it comes from.
 ROUNDING_ULPS = 64
+
+
+class DiskSearch(NamedTuple):
+    """The static part of a search under disks. It is hashable, an argument of a compiled program."""
+
+    center: tuple[float, float]
+    """Row and column of the template's center, which are half of its size less one."""
+    angles: tuple[float, ...]
+    """Radians, counterclockwise."""
+    log_scales: tuple[float, ...]
+    """Logarithms of the template's scales."""
+    candidates: int
+    """Local maxima to keep of each map, the best of some consecutive angles at every pixel."""
+    is_signed: bool
+    """Whether the photographic negative does not match."""
+    tolerance: float
+    """Pixels that the template may reach over the border."""
+
+    @property
+    def radii(self) -> list[int]:
+        """The radius of the largest disk of an odd diameter in the template at each scale."""
+        side = 2 * min(self.center) + 1
+        return [max(0, (int(side * math.exp(log_scale) + ROUNDING) - 1) // 2) for log_scale in self.log_scales]
+
+    @property
+    def border(self) -> int:
+        """Pixels from the image's border to the nearest center of a disk."""
+        return min(self.radii)
+
+
+class _Disk(NamedTuple):
+    """Disks of several scales have arrays of one size, so that they share a program."""
+
+    weights: Array
+    log_scale: Array
+    down: Array
+    right: Array
 
 
 def disk_candidates(
     image: Float[Array, "H W C"],
     template: Float[Array, "h w C"],
-    center: tuple[float, float],
-    angles: Sequence[float],
-    log_scale: float,
-    count: int,
-    *,
-    is_signed: bool,
+    allowed: Bool[Array, "H W"] | None,
+    search: DiskSearch,
 ) -> tuple[Poses, Float[Array, " n"]]:
     """The poses at which the zero-mean normalized cross-correlation under a disk is a high local maximum.
 
@@ -36,65 +76,105 @@ def disk_candidates(
     Args:
       image: a picture of finite pixels.
       template: a template.
-      center: row and column of its center.
-      angles: radians counterclockwise.
-      log_scale: logarithm of the template's scale.
-      count: local maxima to keep of each map, the best of `ANGLES_PER_MAP` angles at every pixel.
-      is_signed: whether the photographic negative does not match.
+      allowed: where its center may lie; None: everywhere.
+      search: the poses to compare.
 
     Returns:
       Poses of whole pixels, and their scores, -inf after the last one.
     """
-    disk, down, right = _disk(min(template.shape[:2]) * np.exp(log_scale))
-    weight = float(disk.sum())
-    level = TemplateLevel(
-        values=jnp.zeros((disk.size, template.shape[2]), template.dtype),
-        weights=jnp.zeros(()),
-        down=jnp.asarray(down),
-        right=jnp.asarray(right),
-        columns=jnp.zeros(()),
-        norms=jnp.zeros(()),
-        reach=jnp.zeros(()),
-    )
-    maps = -(-len(angles) // ANGLES_PER_MAP)
-    split = np.array_split(np.arange(len(angles)), maps)
-    padded = np.array([np.pad(part, (0, len(split[0]) - len(part)), mode="edge") for part in split])
-    all_angles = jnp.asarray(np.array(angles)[padded.ravel()], template.dtype)
-
-    def turned(angle: Array) -> Array:
-        """The template as it is seen at an angle: sampled at the opposite one."""
-        pose = Poses(jnp.asarray(center[0]), jnp.asarray(center[1]), -angle, jnp.asarray(-log_scale))
-        patch, _ = sample_patch(template, pose, level)
-        kernel = patch.reshape(*disk.shape, -1) * disk[..., None]
-        kernel = (kernel - kernel.sum(axis=(0, 1), keepdims=True) / weight) * disk[..., None]
-        energy = (kernel**2).sum()
-        return jnp.where(energy > 0, kernel / jnp.sqrt(jnp.where(energy > 0, energy, 1)), 0)
-
-    bank = jnp.moveaxis(jax.vmap(turned)(all_angles), 0, -1)
+    largest = max(search.radii)
+    border = search.border
+    margin = largest - border
     image = image - image.mean(axis=(0, 1), keepdims=True)
-    dots = _correlate(image, bank)
-    inverse_norm = _inverse_norm(image, jnp.asarray(disk[..., None, None], image.dtype), weight)
-    scores = jnp.moveaxis(dots, -1, 0).reshape(maps, -1, *inverse_norm.shape)
-    ranks = scores if is_signed else jnp.abs(scores)
+    padded = jnp.pad(image, [(margin, margin), (margin, margin), (0, 0)], mode="edge")
+    down, right = (offsets.astype(np.float32) for offsets in np.mgrid[-largest : largest + 1, -largest : largest + 1])
+    disks = np.stack([down**2 + right**2 <= (radius + 0.5) ** 2 for radius in search.radii])
+    angle_maps = _split_angles(search.angles, image.shape[0] * image.shape[1])
+    if allowed is not None:
+        allowed = allowed[border : image.shape[0] - border, border : image.shape[1] - border]
 
-    def of_map(ranks: Array) -> tuple[Array, Array, Array]:
-        index, rank = top_local_maxima(ranks.max(axis=0) * inverse_norm, (1, 1), count)
+    def of_scale(step: tuple[Array, Array]) -> tuple[Poses, Array]:
+        weights, log_scale = step
+        disk = _Disk(weights, log_scale, jnp.asarray(down, template.dtype), jnp.asarray(right, template.dtype))
+        return _scale_candidates(padded, template, allowed, disk, jnp.asarray(angle_maps, template.dtype), search)
+
+    steps = jnp.asarray(disks, template.dtype), jnp.asarray(search.log_scales, template.dtype)
+    poses, ranks = map_steps(of_scale, steps)
+    poses = poses._replace(y=poses.y + border, x=poses.x + border)
+    return jax.tree.map(jnp.ravel, (poses, ranks))
+
+
+def _split_angles(angles: Sequence[float], pixels: int) -> np.ndarray:
+    """Angles (chunks, maps, angles): maps of consecutive angles, those of a chunk at the same time."""
+    maps = -(-len(angles) // ANGLES_PER_MAP)
+    chunks = -(-maps // max(1, CHUNK_ELEMENTS // (ANGLES_PER_MAP * max(1, pixels))))
+    maps = chunks * -(-maps // chunks)
+    parts = np.array_split(np.arange(len(angles)), maps)
+    longest = max(map(len, parts))
+    index = np.array([np.pad(part, (0, longest - len(part)), mode="edge") for part in parts])
+    return np.array(angles)[index].reshape(chunks, maps // chunks, longest)
+
+
+def _scale_candidates(
+    image: Array, template: Array, allowed: Array | None, disk: _Disk, angles: Array, search: DiskSearch
+) -> tuple[Poses, Array]:
+    """Candidates of one scale, with rows and columns of the map of scores."""
+    inverse_norm = _inverse_norm(image, disk.weights)
+
+    def of_chunk(angles: Array) -> tuple[Poses, Array]:
+        bank = jax.vmap(lambda angle: _turned_kernel(template, angle, disk, search.center))(angles.ravel())
+        dots = _correlate(image, jnp.moveaxis(bank, 0, -1))
+        dots = dots if search.is_signed else jnp.abs(dots)
+        best = dots.reshape(*inverse_norm.shape, *angles.shape).max(axis=-1) * inverse_norm[..., None]
+
+        def of_map(best: Array, angles: Array) -> tuple[Array, Array]:
+            is_inside = _lies_inside(best.shape, angles, disk.log_scale, search)
+            return _top_maxima(best, is_inside if allowed is None else is_inside & allowed, search.candidates)
+
+        index, rank = jax.vmap(of_map, in_axes=(-1, 0))(best, angles)
         row, column = jnp.divmod(index, inverse_norm.shape[1])
-        return jnp.stack([row, column]), ranks[:, row, column].argmax(axis=0), rank
+        scores = dots[row, column].reshape(*row.shape, *angles.shape)  # of the angles of all maps
+        of_own_map = jax.vmap(lambda scores, number: scores[:, number])(scores, jnp.arange(len(angles)))
+        angle = jnp.take_along_axis(angles, of_own_map.argmax(axis=-1), axis=1)
+        y, x = (pixels.astype(angles.dtype) for pixels in (row, column))
+        return Poses(y, x, angle, jnp.full_like(y, disk.log_scale)), rank
 
-    pixels, number, rank = jax.vmap(of_map)(ranks)
-    radius = disk.shape[0] // 2
-    angle = jnp.take_along_axis(all_angles.reshape(maps, -1), number, axis=1).ravel()
-    y, x = (pixels[:, axis].ravel().astype(template.dtype) + radius for axis in (0, 1))
-    return Poses(y, x, angle, jnp.full_like(y, log_scale)), rank.ravel()
+    return map_steps(of_chunk, angles)
 
 
-def _disk(diameter: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The largest disk of an odd diameter, and the rows and columns of its pixels from its center."""
-    radius = max(0, (int(diameter + 1e-6) - 1) // 2)
-    down, right = (offsets.astype(np.float32) for offsets in np.mgrid[-radius : radius + 1, -radius : radius + 1])
-    disk = (down**2 + right**2 <= (radius + 0.5) ** 2).astype(np.float32)
-    return disk, down.ravel(), right.ravel()
+def _turned_kernel(template: Array, angle: Array, disk: _Disk, center: tuple[float, float]) -> Array:
+    """The template as it is seen at an angle, under the disk: with mean 0 and norm 1, or 0 if it is flat."""
+    pose = Poses(jnp.asarray(center[0]), jnp.asarray(center[1]), -angle, -disk.log_scale)
+    pixels, _ = sample_patch(template, pose, disk.down.ravel(), disk.right.ravel(), template.dtype)
+    weights = disk.weights[..., None]
+    kernel = pixels.reshape(*disk.weights.shape, -1) * weights
+    squares = (kernel**2).sum()
+    kernel = (kernel - kernel.sum(axis=(0, 1), keepdims=True) / weights.sum()) * weights
+    energy = (kernel**2).sum()
+    is_flat = energy <= ROUNDING_ULPS * jnp.finfo(energy.dtype).eps * squares
+    return jnp.where(is_flat, 0, kernel / jnp.sqrt(jnp.where(is_flat, 1, energy)))
+
+
+def _top_maxima(best: Array, is_allowed: Array, count: int) -> tuple[Array, Array]:
+    """Flat indices and values of the highest local maxima where they are allowed; -inf after the last one."""
+    is_candidate = is_local_maximum(best, (1, 1)) & is_allowed
+    return top_block_maxima(jnp.where(is_candidate, best, -jnp.inf), (2, 2), count)
+
+
+def _lies_inside(size: tuple[int, ...], angles: Array, log_scale: Array, search: DiskSearch) -> Array:
+    """Whether the template lies inside of the image at some of the angles, of the pixels around which the disk does."""
+    cos = jnp.abs(jnp.cos(angles))
+    sin = jnp.abs(jnp.sin(angles))
+    down, right = search.center
+    halves = (cos * down + sin * right).min(), (sin * down + cos * right).min()
+
+    def lies_along(side: int, half: Array) -> Array:
+        before = jnp.arange(side, dtype=angles.dtype) + search.border
+        after = before[::-1]
+        return jnp.minimum(before, after) >= half * jnp.exp(log_scale) - search.tolerance
+
+    rows, columns = (lies_along(side, half) for side, half in zip(size, halves, strict=True))
+    return rows[:, None] & columns[None, :]
 
 
 def _correlate(image: Array, kernels: Array) -> Array:
@@ -103,13 +183,14 @@ def _correlate(image: Array, kernels: Array) -> Array:
     )
 
 
-def _inverse_norm(image: Array, disk: Array, weight: float) -> Array:
+def _inverse_norm(image: Array, weights: Array) -> Array:
     """1 / sqrt(Σ (p - p̄)²) of every patch under the disk, with a mean for each channel; 0 for flat patches."""
+    disk = weights[..., None, None]
 
     def moments(channel: Array) -> tuple[Array, Array]:
         sums = _correlate(channel[..., None], disk)[..., 0]
         squares = _correlate((channel**2)[..., None], disk)[..., 0]
-        return squares - sums**2 / weight, squares
+        return squares - sums**2 / weights.sum(), squares
 
     energies, squares = jax.vmap(moments, in_axes=-1)(image)
     energy = energies.sum(axis=0)

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
+from ._dtypes import accumulation_dtype
 from ._padding import NO_PADDING
 from ._programs import compiled
 from ._reduce_windows import reduce_windows
 from ._typing import Pair, Scalar
-from ._validation import as_pair, check_arrays, check_int, check_scalar, check_shape, to_floats
+from ._validation import as_pair, check_arrays, check_int, check_shape, check_threshold, to_floats
 
 
 class Peaks(NamedTuple):
@@ -50,7 +51,7 @@ def peaks(
       `Peaks`, arrays of length `top_k`.
 
     Raises:
-      ValueError: a map that is not (H, W) or is empty, `top_k` or `min_distance` below 1.
+      ValueError: a map that is not (H, W) or is empty, `top_k` or `min_distance` below 1, a `min_score` of NaN.
       TypeError: a map that is not real numbers, options that are not ints.
 
     >>> top = peaks(jnp.array([[0.0, 3.0, 2.0, 0.0, 1.0]]), top_k=3)
@@ -60,7 +61,7 @@ def peaks(
     (score_map,) = check_arrays(scores=scores)
     check_shape("scores", score_map, "H W")
     top_k = check_int("top_k", top_k)
-    threshold = check_scalar("min_score", min_score)
+    threshold = check_threshold("min_score", min_score)
     distance = as_pair("min_distance", min_distance)
     return _peaks(score_map, threshold, top_k, distance, bool(subpixel))
 
@@ -69,7 +70,7 @@ def peaks(
 def _peaks(score_map: Array, threshold: Array | float, top_k: int, distance: Pair, subpixel: bool) -> Peaks:
     (score_map,) = to_floats(score_map)
     (threshold,) = to_floats(threshold)
-    score_map = score_map.astype(jnp.promote_types(score_map.dtype, jnp.float32))
+    score_map = score_map.astype(accumulation_dtype(score_map.dtype))
     index, height = top_local_maxima(score_map, distance, top_k)
     valid = (height >= threshold.astype(height.dtype)) & (height > -jnp.inf)
     row, column = jnp.divmod(index, score_map.shape[1])

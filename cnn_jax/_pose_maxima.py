@@ -18,6 +18,7 @@ from ._mesh_axes import vary_like
 from ._peaks import is_local_maximum, neighborhoods, subpixel_offset, top_block_maxima
 from ._pose_scores import Bank, Scoring, pose_scores
 from ._poses import Canvas, PoseTable
+from ._programs import map_steps
 
 # Elements of the score maps that are computed at a time, unless one map has more.
 CHUNK_ELEMENTS = 2**21
@@ -94,12 +95,8 @@ def pose_candidates(
 
     sizes_and_boxes = (split(jnp.asarray(table.size)), split(jnp.asarray(table.box))) if sizes_differ else (None, None)
     steps = jax.tree.map(split, bank), *sizes_and_boxes
-    if chunks == 1:
-        candidates = of_chunk(jax.tree.map(lambda array: array[0], steps))
-    else:
-        candidates = lax.map(of_chunk, steps)
-        candidates = jax.tree.map(lambda field: field.reshape(-1, field.shape[-1]), candidates)
-    return jax.tree.map(lambda field: field[:count], candidates)
+    candidates = map_steps(of_chunk, steps)
+    return jax.tree.map(lambda field: field.reshape(-1, field.shape[-1])[:count], candidates)
 
 
 def _even_share(total: int, most: int) -> int:

@@ -41,6 +41,17 @@ class Limits(NamedTuple):
     log_scale: tuple[float, float]
 
 
+class StepRules(NamedTuple):
+    """How poses move. It is hashable, an argument of a compiled program."""
+
+    freedom: Freedom
+    """Which parts of a pose change."""
+    limits: Limits
+    """Where they stay."""
+    is_partial: bool
+    """Whether pixels outside of the image do not count, instead of repeating its border."""
+
+
 class TemplateLevel(NamedTuple):
     """A template at one level of a pyramid: n of its pixels, their offsets from its center, and a linear model.
 
@@ -58,6 +69,10 @@ class TemplateLevel(NamedTuple):
     reach: Float[Array, ""]
     """Pixels from the center to the rim."""
 
+    def sample(self, image: Shaped[Array, "H W C"], pose: Poses) -> tuple[Float[Array, "n C"], Bool[Array, " n"]]:
+        """The image under the pixels in a pose, and which of them lie inside of it."""
+        return sample_patch(image, pose, self.down, self.right, self.values.dtype)
+
 
 def make_template_level(
     template: Float[Array, "h w C"],
@@ -73,7 +88,7 @@ def make_template_level(
     values = template[::step, ::step].reshape(-1, template.shape[2])
     weights = weights[::step, ::step].reshape(-1, template.shape[2])
     down, right = (
-        offsets.reshape(-1).astype(np.float32)
+        offsets.reshape(-1).astype(values.dtype)
         for offsets in np.meshgrid(
             np.arange(0, template.shape[0], step) - center[0],
             np.arange(0, template.shape[1], step) - center[1],
@@ -121,15 +136,26 @@ def _slope(image: Array, counts: Array, axis: int) -> Array:
 
 
 def sample_patch(
-    image: Shaped[Array, "H W C"], pose: Poses, level: TemplateLevel
+    image: Shaped[Array, "H W C"],
+    pose: Poses,
+    down: Float[Array, " n"],
+    right: Float[Array, " n"],
+    dtype: jnp.dtype,
 ) -> tuple[Float[Array, "n C"], Bool[Array, " n"]]:
-    """The image under a template's pixels in a pose, interpolated bilinearly, and which pixels lie inside of it."""
+    """The image under a template's pixels in a pose, interpolated bilinearly, and which pixels lie inside of it.
+
+    Args:
+      image: the image.
+      pose: a pose.
+      down, right: rows and columns of the template's pixels from its center.
+      dtype: of the patch.
+    """
     height, width, channels = image.shape
     scale = jnp.exp(pose.log_scale)
     cos = scale * jnp.cos(pose.angle)
     sin = scale * jnp.sin(pose.angle)
-    y = pose.y + cos * level.down - sin * level.right
-    x = pose.x + sin * level.down + cos * level.right
+    y = pose.y + cos * down - sin * right
+    x = pose.x + sin * down + cos * right
     is_inside = (y >= -0.5) & (y <= height - 0.5) & (x >= -0.5) & (x <= width - 0.5)
     y = jnp.clip(jnp.where(jnp.isnan(y), 0, y), 0, height - 1)
     x = jnp.clip(jnp.where(jnp.isnan(x), 0, x), 0, width - 1)
@@ -141,13 +167,13 @@ def sample_patch(
     first = row.astype(jnp.int32) * width + column.astype(jnp.int32)
 
     def pixel(index: Array) -> Array:
-        return pixels.at[index].get(mode="promise_in_bounds").astype(level.values.dtype)
+        return pixels.at[index].get(mode="promise_in_bounds").astype(dtype)
 
-    right = (x - column)[:, None]
-    down = (y - row)[:, None]
-    upper = pixel(first) * (1 - right) + pixel(first + next_column) * right
-    lower = pixel(first + next_row) * (1 - right) + pixel(first + next_row + next_column) * right
-    return upper * (1 - down) + lower * down, is_inside
+    along_row = (x - column)[:, None]
+    along_column = (y - row)[:, None]
+    upper = pixel(first) * (1 - along_row) + pixel(first + next_column) * along_row
+    lower = pixel(first + next_row) * (1 - along_row) + pixel(first + next_row + next_column) * along_row
+    return upper * (1 - along_column) + lower * along_column, is_inside
 
 
 def refine_poses(
@@ -155,45 +181,28 @@ def refine_poses(
     poses: Poses,
     level: TemplateLevel,
     rank_patch: Callable[[Array, Array], Array],
-    *,
+    rules: StepRules,
     steps: int,
-    freedom: Freedom,
-    limits: Limits,
-    is_partial: bool,
 ) -> tuple[Poses, Float[Array, " N"]]:
     """Gauss-Newton steps of poses, in pixels of the level: for every pose the best on its way, and its rank.
-
-    Every step fits the linear model to the patch under the template by least squares, and moves the pose so that the
-    derivatives' coefficients vanish. Changes of brightness and contrast are coefficients too, so they do not matter.
 
     Args:
       image: a level of the image.
       poses: N poses.
       level: the same level of the template.
       rank_patch: the rank of a patch (n, C), of which some pixels (n,) lie inside the image; the larger, the better.
+      rules: how poses move.
       steps: the number of steps.
-      freedom: which parts of a pose change.
-      limits: where they stay.
-      is_partial: whether pixels outside of the image do not count, instead of repeating its border.
-
-    Source: Baker and Matthews, "Lucas-Kanade 20 Years On: A Unifying Framework" (2004),
-    https://doi.org/10.1023/B:VISI.0000011205.11775.fd, the inverse compositional algorithm.
     """
-    weighted = level.weights[..., None] ** 2 * level.columns
-    normal = _normal_matrix(level.columns, weighted)
+    move = _make_move(level, rules)
 
     def step(pose: Poses, best: Poses, best_rank: Array) -> tuple[Poses, Poses, Array]:
-        patch, is_inside = sample_patch(image, pose, level)
+        patch, is_inside = level.sample(image, pose)
         rank = rank_patch(patch, is_inside).astype(best_rank.dtype)
-        # A loss that is only rounding is accepted, so that gradients flow through the last step.
+        # Of two ranks that differ by rounding only, that of the later step belongs to the more exact pose.
         is_better = (rank >= best_rank - ROUNDING * jnp.abs(best_rank)) | (best_rank == -jnp.inf)
         best = jax.tree.map(lambda new, old: jnp.where(is_better, new, old), pose, best)
-        visible = jnp.where(is_inside[:, None, None], weighted, 0) if is_partial else weighted
-        matrix = _normal_matrix(level.columns, visible) if is_partial else normal
-        projection = jnp.einsum("nck,nc->k", visible, patch, precision="highest")
-        coefficients = jnp.linalg.solve(matrix, projection) / level.norms
-        moved = _moved(pose, coefficients, level, freedom, limits)
-        return moved, best, jnp.where(is_better, rank, best_rank)
+        return move(pose, patch, is_inside), best, jnp.where(is_better, rank, best_rank)
 
     all_steps = jax.vmap(step)
     start = poses, poses, jnp.full_like(poses.y, -jnp.inf)
@@ -201,28 +210,57 @@ def refine_poses(
     return best, ranks
 
 
+def with_gradients(image: Shaped[Array, "H W C"], poses: Poses, level: TemplateLevel, rules: StepRules) -> Poses:
+    """The same poses, with the derivatives of one more step: those of the pose that fits best."""
+    move = _make_move(level, rules)
+    moved = jax.vmap(lambda pose: move(pose, *level.sample(image, pose)))(poses)
+    return jax.tree.map(lambda field, new: field + (new - jax.lax.stop_gradient(new)), poses, moved)
+
+
+def _make_move(level: TemplateLevel, rules: StepRules) -> Callable[[Poses, Array, Array], Poses]:
+    """A Gauss-Newton step of a pose, from the patch that is seen in it and from which of its pixels are inside.
+
+    A step fits the linear model to the patch by least squares, and moves the pose so that the derivatives' coefficients
+    vanish. Changes of brightness and contrast are coefficients too, so they do not matter.
+
+    Source: Baker and Matthews, "Lucas-Kanade 20 Years On: A Unifying Framework" (2004),
+    https://doi.org/10.1023/B:VISI.0000011205.11775.fd, the inverse compositional algorithm.
+    """
+    weighted = level.weights[..., None] ** 2 * level.columns
+    normal = _normal_matrix(level.columns, weighted)
+
+    def move(pose: Poses, patch: Array, is_inside: Array) -> Poses:
+        visible = jnp.where(is_inside[:, None, None], weighted, 0) if rules.is_partial else weighted
+        matrix = _normal_matrix(level.columns, visible) if rules.is_partial else normal
+        projection = jnp.einsum("nck,nc->k", visible, patch, precision="highest")
+        coefficients = jnp.linalg.solve(matrix, projection) / level.norms
+        return _moved(pose, coefficients, level, rules)
+
+    return move
+
+
 def _normal_matrix(columns: Array, weighted: Array) -> Array:
     matrix = jnp.einsum("nci,ncj->ij", columns, weighted, precision="highest")
     return matrix + RIDGE * jnp.eye(len(matrix), dtype=matrix.dtype)
 
 
-def _moved(pose: Poses, coefficients: Array, level: TemplateLevel, freedom: Freedom, limits: Limits) -> Poses:
+def _moved(pose: Poses, coefficients: Array, level: TemplateLevel, rules: StepRules) -> Poses:
     """The pose, undone by the template's move that the coefficients say."""
-    move_count = 2 + freedom.angle + freedom.scale
+    move_count = 2 + rules.freedom.angle + rules.freedom.scale
     gain = coefficients[move_count]
-    moves = coefficients[:move_count] / jnp.where(jnp.abs(gain) > 1e-6, gain, 1e-6)
+    moves = jnp.where(gain != 0, coefficients[:move_count] / jnp.where(gain != 0, gain, 1), 0)
     moves = jnp.where(jnp.isfinite(moves), moves, 0)
-    largest = jnp.full(move_count, MAX_STEP_PIXELS).at[2:].set(MAX_STEP_PIXELS / jnp.maximum(level.reach, 1))
+    largest = jnp.full_like(moves, MAX_STEP_PIXELS).at[2:].set(MAX_STEP_PIXELS / jnp.maximum(level.reach, 1))
     moves = jnp.clip(moves, -largest, largest)
     scale = jnp.exp(pose.log_scale)
     cos = scale * jnp.cos(pose.angle)
     sin = scale * jnp.sin(pose.angle)
     angle = pose.angle
     log_scale = pose.log_scale
-    if freedom.angle:
-        angle = jnp.clip(angle - moves[2], *limits.angle)
-    if freedom.scale:
-        log_scale = jnp.clip(log_scale - moves[-1], *limits.log_scale)
+    if rules.freedom.angle:
+        angle = jnp.clip(angle - moves[2], *rules.limits.angle)
+    if rules.freedom.scale:
+        log_scale = jnp.clip(log_scale - moves[-1], *rules.limits.log_scale)
     return Poses(
         y=pose.y - cos * moves[0] + sin * moves[1],
         x=pose.x - sin * moves[0] - cos * moves[1],

@@ -54,15 +54,13 @@ def pose_scores(
     centered = [((least - 1) // 2, least // 2) for least in canvas.smallest_box]
     padded = jnp.pad(image, [*margins, *[(0, 0)] * (image.ndim - 2)], mode="edge")
     padded_valid = None if valid is None else jnp.pad(valid, margins)
-    map_size = tuple(n - least + 1 for n, least in zip(size, canvas.smallest_box, strict=True))
     scaled = scale_with_masks(*bank, table, canvas)
 
     def score_template(template: Array, mask: Array | None) -> tuple[Array, Array]:
         if padded_valid is not None:
             return _score_visible_part(padded, padded_valid, template, mask, scoring)
         scores = scoring.score(padded, template, mask=mask)
-        if scores.shape != map_size:
-            raise ValueError(f"score: expected maps of all positions {map_size}, got {scores.shape}")
+        _check_score_map(scores, padded.shape, template.shape)
         return scores, ~jnp.isnan(scores)
 
     def score_bank(templates: Array, masks: Array | None) -> tuple[Array, Array]:
@@ -80,6 +78,20 @@ def pose_scores(
         return scores, jnp.where(fits & is_score, rank_of(scores, scoring.ranking), -jnp.inf)
 
     return score_poses
+
+
+def _check_score_map(scores: object, image_shape: tuple[int, ...], template_shape: tuple[int, ...]) -> None:
+    """Refuses functions that are no scores: their result is no map of numbers, one for every position."""
+    rows, columns = (n - side + 1 for n, side in zip(image_shape[:2], template_shape[:2], strict=True))
+    shape = getattr(scores, "shape", None)
+    is_bool = getattr(scores, "dtype", None) == jnp.bool_
+    if shape == (rows, columns) and not is_bool:
+        return
+    got = type(scores).__name__ if shape is None else f"shape {shape}{' of bools' if is_bool else ''}"
+    raise ValueError(
+        f"score: expected maps of all positions, shape ({rows}, {columns}) for arguments of shapes {image_shape} and "
+        f"{template_shape}, got {got}"
+    )
 
 
 def _score_visible_part(

@@ -2,9 +2,10 @@
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
+from jax import lax
 
 from ._mesh_axes import on_any_mesh
 
@@ -80,3 +81,15 @@ def program_of(function: Callable[..., R], *callables: object, **options: object
     Array([-1.], dtype=float32)
     """
     return jax.jit(on_any_mesh(functools.partial(function, *callables, **options)), inline=True)
+
+
+def map_steps(function: Callable[[Any], Any], steps: Any) -> Any:
+    """`lax.map`, without a loop for a single step.
+
+    >>> map_steps(lambda x: x + 1, jax.numpy.arange(1))
+    Array([1], dtype=int32)
+    """
+    if len(jax.tree.leaves(steps)[0]) > 1:
+        return lax.map(function, steps)
+    result = function(jax.tree.map(lambda array: array[0], steps))
+    return jax.tree.map(lambda array: array[None], result)

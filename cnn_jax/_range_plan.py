@@ -16,6 +16,10 @@ TOP_SIDE = 16
 STEP_PIXELS = 1.0
 # Largest ratio of two scales that one size of the template is compared at.
 MAX_SCALE_RATIO = 2.05
+# Pixels of the top level that the filters of a pyramid mix.
+FILTER_SIDE = 5
+# A template whose sides differ more is not compared under a disk.
+MIN_DISK_ASPECT = 0.5
 # Logarithms of scales that are taken for 0, so that the template need not be scaled.
 SCALE_TOLERANCE = 0.1
 # Rounding of angles and of logarithms of scales.
@@ -42,13 +46,16 @@ class RangePlan(NamedTuple):
     """Logarithms of the scales that are compared on the top level."""
     freedom: Freedom
     limits: Limits
+    has_disk: bool
+    """Whether the inscribed disk shows enough of the template."""
     turn_start: float | None
     """The first angle of a range that holds every angle; None for other ranges."""
 
     @property
-    def largest_box(self) -> int:
-        """Rows, and columns, of the largest upright box around the template."""
-        return math.ceil(math.hypot(*self.template_size) * self.base_scale * math.exp(self.limits.log_scale[1]))
+    def searched_side(self) -> int:
+        """Rows, and columns, of the image that matter to a match: those of the template, and what filters mix in."""
+        template = math.hypot(*self.template_size) * self.base_scale * math.exp(self.limits.log_scale[1])
+        return math.ceil(template + FILTER_SIDE * self.pyramid.factors[-1])
 
     def center(self, factor: float) -> tuple[float, float]:
         """Row and column of the template's center on the level that is smaller by this factor."""
@@ -64,6 +71,7 @@ def plan_ranges(
     angle_range: Range | None,
     scale_range: Range | None,
     omitted_levels: int = 0,
+    has_texture_in_disk: bool = True,
 ) -> list[RangePlan]:
     """Plans of a search, one for each part of the scales that one size of the template is compared at.
 
@@ -73,6 +81,7 @@ def plan_ranges(
       angles, scales: compared where there is no range, and not refined.
       angle_range, scale_range: the least and the largest, or None.
       omitted_levels: levels of the pyramid that are left out at the top.
+      has_texture_in_disk: whether the inscribed disk shows enough of the template.
     """
     turns = angles if angle_range is None else _sample_angles(angle_range)
     largest_scale = _largest_scale(template_size, image_size, turns)
@@ -99,6 +108,7 @@ def plan_ranges(
                 log_scales=log_scales if scale_range is None else _scale_steps(log_range, top_size),
                 freedom=Freedom(angle_range is not None, scale_range is not None),
                 limits=Limits(_angle_limits(angle_range), log_range),
+                has_disk=has_texture_in_disk and min(size) >= MIN_DISK_ASPECT * max(size),
                 turn_start=angle_range[0] if angle_range is not None and is_full_turn(angle_range) else None,
             )
         )

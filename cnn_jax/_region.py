@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Int, Shaped
 
 from ._search_inputs import as_array
 from ._typing import Pair
-from ._validation import check_int
+from ._validation import check_int, has_values
 
 EXPECTED_REGION = "(top, left, height, width) in whole pixels, or an array of bools of the image's size"
 
@@ -66,9 +65,50 @@ def _check_mask(mask: np.ndarray | Array, image_size: Pair) -> np.ndarray | Arra
         raise TypeError(f"region: expected {EXPECTED_REGION}, got an array of {mask.dtype}; compare it, as in mask > 0")
     if mask.shape != image_size:
         raise ValueError(f"region: expected a mask of the image's shape {image_size}, got {mask.shape}")
-    if isinstance(mask, np.ndarray) and not isinstance(mask, Tracer) and not mask.any():
+    if has_values(mask) and not np.asarray(mask).any():
         raise ValueError("region: expected a mask that is true somewhere, got one that is false everywhere")
     return mask
+
+
+def is_reachable(
+    region: Rectangle | Bool[np.ndarray | Array, "H W"],
+    image_size: Pair,
+    boxes: Int[np.ndarray, "N 2"],
+    tolerance: int = 0,
+) -> bool:
+    """Whether the middle pixel of a box inside of the image can lie in a region; True for masks of unknown values.
+
+    Args:
+      region: as `check_region` returns it.
+      image_size: rows and columns.
+      boxes: rows and columns of boxes.
+      tolerance: pixels by which a box may reach over the border of the image.
+    """
+    boxes = _without_larger(boxes)
+    first = np.maximum((boxes - 1) // 2 - tolerance, 0)
+    stop = np.minimum(np.array(image_size) - boxes // 2 + tolerance, image_size)
+    if isinstance(region, Rectangle):
+        corner = np.array(region[:2])
+        first = np.maximum(first, corner)
+        stop = np.minimum(stop, corner + region[2:])
+        return bool((first < stop).all(axis=1).any())
+    if not has_values(region):
+        return True
+    mask = np.asarray(region)
+    return any(
+        mask[top:bottom, left:right].any()
+        for (top, left), (bottom, right) in zip(first, stop, strict=True)
+        if top < bottom and left < right
+    )
+
+
+def _without_larger(boxes: Int[np.ndarray, "N 2"]) -> Int[np.ndarray, "M 2"]:
+    """Boxes without those that are as high and as wide as another one, or more. Smaller boxes reach more pixels."""
+    ordered = boxes[np.lexsort((boxes[:, 1], boxes[:, 0]))]
+    narrowest = np.minimum.accumulate(ordered[:, 1])
+    is_narrower = np.ones(len(boxes), bool)
+    is_narrower[1:] = narrowest[1:] < narrowest[:-1]
+    return ordered[is_narrower]
 
 
 def searched_part(

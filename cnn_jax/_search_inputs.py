@@ -7,11 +7,17 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import ArrayLike, Shaped
 
 from ._typing import AnyArray
-from ._validation import EXPECTED_ARRAY, check_shape
+from ._validation import (
+    EXPECTED_ARRAY,
+    are_weights,
+    check_shape,
+    has_values,
+    refuse_masked_array,
+    weights_error,
+)
 
 Template = Shaped[ArrayLike, "..."]  # a feature, or its mask
 # The widest last axis of an array that may be channels of one picture: gray, gray and alpha, color, color and alpha.
@@ -59,6 +65,7 @@ def as_array(name: str, value: object) -> AnyArray:
         raise TypeError(
             f"{name}: expected an array, got {value!r}; find takes arrays, cnn_jax.data.image_io reads files"
         )
+    refuse_masked_array(name, value)
     if not isinstance(value, np.ndarray | np.generic | jax.Array):
         if not hasattr(value, "__array__") and not hasattr(value, "__array_interface__"):
             hint = "; use numpy.asarray" if isinstance(value, list | tuple) else ""
@@ -83,33 +90,56 @@ def as_stacks(
     is_bank = array.ndim == len(image_shape) + 1
     _check_feature_shape("features", array, image_shape, is_bank=is_bank)
     if not is_bank:
+        _refuse_many_masks(mask, array.shape)
         return [_make_stack("", [0], array, mask, array.shape)]
     if isinstance(mask, list | tuple):
         return _sequence_stacks(list(array), mask, image_shape)
     masks = None if mask is None else as_array("mask", mask)
-    if masks is not None and len(masks) != len(array):
-        raise _count_error(len(array), len(masks))
+    if masks is not None:
+        _check_mask_count(len(array), masks, [array.shape[1:]])
     return [_make_stack("", list(range(len(array))), array, masks, array.shape[1:])]
 
 
 def _sequence_stacks(
     features: Sequence[Template], mask: Template | Sequence[Template | None] | None, image_shape: tuple[int, ...]
 ) -> list[Stack]:
-    masks = [None] * len(features) if mask is None else list(cast(Sequence[Template | None], mask))
-    if len(features) == 0 or len(masks) != len(features):
-        raise _count_error(len(features), len(masks))
-    stacks = []
-    for i, (feature, weights) in enumerate(zip(features, masks, strict=True)):
+    if len(features) == 0:
+        raise ValueError("features: expected an array, or a list of at least one, got an empty list")
+    arrays = []
+    for i, feature in enumerate(features):
         array = as_array(f"features[{i}]", feature)
         _check_feature_shape(f"features[{i}]", array, image_shape, is_bank=False)
-        stacks.append(_make_stack(f"[{i}]", [i], array, weights, array.shape))
-    return stacks
+        arrays.append(array)
+    masks: Sequence[Template | None] = [None] * len(arrays)
+    if mask is not None:
+        several = mask if isinstance(mask, list | tuple) else as_array("mask", mask)
+        _check_mask_count(len(arrays), several, [array.shape for array in arrays])
+        masks = list(several)
+    return [
+        _make_stack(f"[{i}]", [i], array, weights, array.shape)
+        for i, (array, weights) in enumerate(zip(arrays, masks, strict=True))
+    ]
 
 
-def _count_error(features: int, masks: int) -> ValueError:
-    return ValueError(
-        f"features: expected at least one feature and one mask per feature, got {features} features and {masks} masks"
+def _check_mask_count(count: int, masks: AnyArray | Sequence[object], shapes: Sequence[tuple[int, ...]]) -> None:
+    """Refuses another number of masks than that of features, and one mask for several features of these shapes."""
+    shape = getattr(masks, "shape", None)
+    is_one = shape is not None and (
+        len(shape) < 2 or all(shape in (of_feature, of_feature[:2]) for of_feature in shapes)
     )
+    if not is_one and len(masks) == count:
+        return
+    got = f"one of shape {shape}; repeat it, as in mask=[mask] * {count}" if is_one else f"{len(masks)}"
+    raise ValueError(f"mask: expected one mask for each feature, {count} in all, got {got}")
+
+
+def _refuse_many_masks(mask: object, shape: tuple[int, ...]) -> None:
+    """Refuses a list of masks for one feature."""
+    if isinstance(mask, list | tuple) and any(hasattr(weights, "shape") for weights in mask):
+        raise ValueError(
+            f"mask: expected an array for one feature of shape {shape}, got a list of {len(mask)}; pass a list of "
+            "features with it"
+        )
 
 
 def _check_feature_shape(name: str, array: AnyArray, image_shape: tuple[int, ...], *, is_bank: bool) -> None:
@@ -144,8 +174,24 @@ def _make_stack(position: str, indices: list[int], templates: AnyArray, mask: ob
             accepted = f"{shape}" if len(shape) == 2 else f"{shape} or {shape[:2]}"
             raise ValueError(f"mask{position}: expected the shape of the feature, {accepted}, got {mask_shape}")
     stack = Stack(indices, templates, masks, shape)
+    _check_weights(stack, position)
     _check_finite(stack)
     return stack
+
+
+def _check_weights(stack: Stack, position: str) -> None:
+    """Refuses masks of negative or not finite weights, or without any, unless the values are not known yet."""
+    if stack.masks is None or not has_values(stack.masks):
+        return
+    is_bank = stack.templates.ndim > len(stack.shape)
+    names = [f"mask[{index}]" for index in stack.indices] if is_bank else [f"mask{position}"]
+    weights = np.asarray(stack.masks).reshape(len(names), -1)
+    faults = np.flatnonzero(~are_weights(weights).all(axis=1))
+    if len(faults):
+        raise weights_error(names[faults[0]])
+    empty = np.flatnonzero(~weights.any(axis=1))
+    if len(empty):
+        raise ValueError(f"{names[empty[0]]}: expected a weight above 0, got none; no pixel of the feature counts")
 
 
 def _check_finite(stack: Stack) -> None:
@@ -166,13 +212,6 @@ def _check_finite(stack: Stack) -> None:
             f"features: expected finite pixels, got NaN or infinity in feature {stack.indices[faults[0]]}; "
             "mask such pixels out"
         )
-
-
-def has_values(array: AnyArray) -> bool:
-    """Whether the values are known now, and on this machine."""
-    if isinstance(array, Tracer):
-        return False
-    return isinstance(array, np.ndarray) or array.is_fully_addressable
 
 
 def shapes_text(stacks: Sequence[Stack]) -> str:

@@ -1,8 +1,9 @@
 """The options of `find`: checked as the user gave them."""
 
 import functools
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jaxtyping import Array
 from ._pose_scores import Ranking
 from ._range_plan import Range
 from ._typing import AnyArray, Scalar, Score
-from ._validation import check_choice, check_number, check_scalar
+from ._validation import check_choice, check_number, check_threshold
 from .matching import (
     cosine,
     is_defined,
@@ -24,9 +25,18 @@ from .matching import (
 
 DIFFERENCES = (squared_difference, normalized_squared_difference)  # scores of which the smallest is the best
 SIGNED_SCORES = (match, cosine, zncc, sharpened_cosine)  # scores that are negative for a photographic negative
+BOUNDED_SCORES = (cosine, zncc, sharpened_cosine)  # scores that are at most 1
 DEFAULT_MIN_SCORE = 0.5
-# Of a search of ranges. `experiments.poses` measures how often a photo without the template has a higher score.
-DEFAULT_MIN_SCORE_OF_RANGES = 0.88
+# Of zncc in ranges, where the best of very many poses at low resolution is compared. `experiments.poses` shows what
+# photos without the template score.
+DEFAULT_MIN_SCORE_OF_ANGLES = 0.88
+DEFAULT_MIN_SCORE_OF_SCALES = 0.92
+# Pixels that a scaled feature keeps at least, if it has as many.
+LEAST_PIXELS = 4
+# Radians. Angles further from 0 are degrees.
+LARGEST_ANGLE = 4 * math.pi
+# Radians by which a full turn may be too wide: the rounding of float32.
+TURN_ROUNDING = 1e-5
 
 
 class MatchOptions(NamedTuple):
@@ -57,10 +67,9 @@ def check_max_overlap(max_overlap: float) -> None:
 
 def check_ranking(score: object, polarity: str) -> Ranking:
     """Which scores are the best."""
-    if not callable(score):
-        raise TypeError(f"score: expected a function such as zncc, got {score!r}")
+    checked = _check_score(score)
     check_choice("polarity", polarity, ("same", "either"))
-    function = score.func if isinstance(score, functools.partial) else score
+    function = checked.func if isinstance(checked, functools.partial) else checked
     if function in DIFFERENCES and function is not score:
         raise ValueError(f"score: expected {function.__name__} itself, got {score!r}")
     if polarity == "either":
@@ -72,6 +81,28 @@ def check_ranking(score: object, polarity: str) -> Ranking:
     return "lowest" if function in DIFFERENCES else "highest"
 
 
+def _check_score(score: object) -> Callable[..., object]:
+    """Refuses what cannot be called as a score. The shape of its result is checked when it is compiled."""
+    if not callable(score):
+        raise TypeError(f"score: expected a function such as zncc, got {score!r}")
+    if isinstance(score, functools.partial) and score.keywords.get("mask") is not None:
+        raise ValueError("score: expected no mask in a functools.partial; pass mask to find")
+    if score in (*SIGNED_SCORES, *DIFFERENCES):
+        return score
+    try:
+        signature = inspect.signature(score)
+    except ValueError:  # some functions of C have none
+        return score
+    try:
+        signature.bind(None, None, mask=None)
+    except TypeError as error:
+        name = getattr(score, "__name__", repr(score))
+        raise TypeError(
+            f"score: expected a function such as zncc, called as score(image, feature, mask=...), got {name}: {error}"
+        ) from error
+    return score
+
+
 def check_min_visible(min_visible: float, score: Score) -> float:
     visible = check_number("min_visible", min_visible, "a number above 0, at most 1", lambda value: 0 < value <= 1)
     if isinstance(visible, Array):
@@ -81,19 +112,35 @@ def check_min_visible(min_visible: float, score: Score) -> float:
     return visible
 
 
-def check_threshold(
-    ranking: Ranking, min_score: Scalar | None, max_score: Scalar | None, default_min_score: float
+def default_min_score(
+    score: object = zncc, *, scale_range: Sequence[float] | None = None, angle_range: Sequence[float] | None = None
+) -> float:
+    """The lowest score of a match in `find`, if `min_score` is not given; arguments are those of `find`.
+
+    >>> default_min_score(), default_min_score(angle_range=(-1, 1)), default_min_score(scale_range=(1, 2))
+    (0.5, 0.88, 0.92)
+    """
+    if score is not zncc or (scale_range is None and angle_range is None):
+        return DEFAULT_MIN_SCORE
+    return DEFAULT_MIN_SCORE_OF_ANGLES if scale_range is None else DEFAULT_MIN_SCORE_OF_SCALES
+
+
+def check_worst_score(
+    score: object, ranking: Ranking, min_score: Scalar | None, max_score: Scalar | None, default: float
 ) -> AnyArray | float:
     """The worst score of a match."""
     if ranking != "lowest":
         if max_score is not None:
             raise ValueError(f"max_score: expected None for a score that grows with the match, got {max_score!r}")
-        return check_scalar("min_score", default_min_score if min_score is None else min_score)
+        expected = "a number of at most 1" if score in BOUNDED_SCORES else "a number"
+        largest = 1 if score in BOUNDED_SCORES else math.inf
+        threshold = default if min_score is None else min_score
+        return check_threshold("min_score", threshold, expected, lambda value: value <= largest)
     if min_score is not None:
         raise ValueError(f"min_score: expected None for a squared difference, got {min_score!r}; pass max_score")
     if max_score is None:
         raise ValueError("max_score: expected a number for a squared difference, got None; 0 is a perfect match")
-    return check_scalar("max_score", max_score)
+    return check_threshold("max_score", max_score, "a number of at least 0", lambda value: value >= 0)
 
 
 def check_scales(scales: Sequence[float]) -> list[float]:
@@ -137,9 +184,46 @@ def check_scale_range(value: Sequence[float] | None, scales: Sequence[float]) ->
     return scale_range
 
 
+def check_least_scale(scales: Sequence[float], scale_range: Range | None, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Refuses scales at which nothing is left of any feature.
+
+    Args:
+      scales: a list of scales, if there is no range.
+      scale_range: the least and the largest scale, or None.
+      shapes: those of the features.
+    """
+    name = "scales" if scale_range is None else "scale_range"
+    least = min(scales) if scale_range is None else scale_range[0]
+    rows, columns, *_ = max(shapes, key=lambda shape: shape[0] * shape[1])
+    scaled_rows, scaled_columns = (max(1, round(side * least)) for side in (rows, columns))
+    if scaled_rows * scaled_columns < min(rows * columns, LEAST_PIXELS):
+        raise ValueError(
+            f"{name}: expected scales at which a feature keeps {LEAST_PIXELS} pixels, got {least:g}, at which "
+            f"{rows}x{columns} pixels become {scaled_rows}x{scaled_columns}"
+        )
+
+
+def check_angles(angles: Sequence[float]) -> list[float]:
+    numbers = check_numbers("angles", angles)
+    _check_radians("angles", numbers)
+    return numbers
+
+
+def _check_radians(name: str, angles: Sequence[float]) -> None:
+    """Refuses angles that can only be degrees."""
+    largest = max(angles, key=abs)
+    if abs(largest) > LARGEST_ANGLE:
+        raise ValueError(f"{name}: expected radians, at most 4 pi in magnitude, got {largest:g}; use math.radians")
+
+
 def check_angle_range(value: Sequence[float] | None, angles: Sequence[float]) -> Range | None:
     """A range of angles; it goes with no list of angles."""
     angle_range = check_range("angle_range", value)
-    if angle_range is not None and list(angles) != [0.0]:
+    if angle_range is None:
+        return None
+    if angle_range[1] - angle_range[0] > 2 * math.pi + TURN_ROUNDING:
+        raise ValueError(f"angle_range: expected radians, at most 2 pi apart, got {value!r}; use math.radians")
+    _check_radians("angle_range", angle_range)
+    if list(angles) != [0.0]:
         raise ValueError(f"angles: expected no list together with angle_range, got {angles!r}")
     return angle_range

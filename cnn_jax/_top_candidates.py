@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ._disk_search import ANGLES_PER_MAP, disk_candidates
+from ._disk_search import ANGLES_PER_MAP, DiskSearch, disk_candidates
 from ._pose_maxima import pose_candidates
 from ._pose_refinement import Poses
 from ._pose_scores import Bank, Scoring
@@ -17,14 +17,12 @@ from ._range_plan import RangePlan
 from ._search_options import MatchOptions, without_undefined
 from .matching import zncc
 
-# A template whose sides differ more is not compared under a disk.
-MIN_DISK_ASPECT = 0.5
 # Pixels of the top level that a candidate may reach over the border before it is refined.
 TOP_TOLERANCE = 2.0
 # The same for the visible part of a candidate, as a fraction of that of a match.
 TOP_VISIBLE_FRACTION = 0.8
 # Local maxima of each map of some poses, at least, and for each match.
-MIN_CANDIDATES_PER_MAP = 16
+MIN_CANDIDATES_PER_MAP = 32
 CANDIDATES_PER_MATCH = 2
 
 
@@ -47,29 +45,27 @@ def top_candidates(
       options: how poses are scored.
     """
     count = max(MIN_CANDIDATES_PER_MAP, CANDIDATES_PER_MATCH * options.top_k)
-    is_compact = min(plan.size) >= MIN_DISK_ASPECT * max(plan.size)
     has_all_pixels = mask is None and options.min_visible == 1
-    if options.score is zncc and has_all_pixels and is_compact and plan.freedom.angle:
-        is_signed = options.ranking == "highest"
-        center = plan.center(plan.pyramid.factors[-1])
-        found = [
-            disk_candidates(image, template, center, plan.angles, log_scale, count, is_signed=is_signed)
-            for log_scale in plan.log_scales
-        ]
-        poses, ranks = jax.tree.map(lambda *fields: jnp.concatenate(fields), *found)
-    else:
-        poses, ranks = _box_candidates(image, template, mask, plan, options)
-    if options.min_visible == 1:
-        ranks = jnp.where(
-            lies_inside(poses, plan, plan.pyramid.factors[-1], image.shape[:2], TOP_TOLERANCE), ranks, -jnp.inf
-        )
-    if allowed is not None:
-        ranks = jnp.where(is_allowed(poses, allowed), ranks, -jnp.inf)
-    return poses, ranks
+    if not (options.score is zncc and has_all_pixels and plan.has_disk and plan.freedom.angle):
+        return _box_candidates(image, template, mask, allowed, plan, options)
+    search = DiskSearch(
+        center=plan.center(plan.pyramid.factors[-1]),
+        angles=plan.angles,
+        log_scales=plan.log_scales,
+        candidates=count,
+        is_signed=options.ranking == "highest",
+        tolerance=TOP_TOLERANCE,
+    )
+    return disk_candidates(image, template, allowed, search)
 
 
 def _box_candidates(
-    image: Array, template: Array, mask: Array | None, plan: RangePlan, options: MatchOptions
+    image: Array,
+    template: Array,
+    mask: Array | None,
+    allowed: Array | None,
+    plan: RangePlan,
+    options: MatchOptions,
 ) -> tuple[Poses, Array]:
     """Candidates of the exhaustive search, which takes any score and mask."""
     size = template.shape[:2]
@@ -78,6 +74,7 @@ def _box_candidates(
     reach = math.ceil(math.hypot(*size) * max(scales)) if is_partial else math.ceil(TOP_TOLERANCE)
     valid = jnp.pad(jnp.ones(image.shape[:2], bool), reach) if is_partial else None
     image = jnp.pad(image, [(reach, reach), (reach, reach), (0, 0)], mode="edge")
+    allowed = None if allowed is None else jnp.pad(allowed, reach, mode="edge")
     table, canvases = plan_poses(np.array([size]), image.shape[:2], scales, plan.angles)
     table = jax.tree.map(jnp.asarray, table)
     bank = Bank(template[None], None if mask is None else mask[None], jnp.asarray([size]))
@@ -90,10 +87,10 @@ def _box_candidates(
         poses_per_map=poses_per_map,
         min_visible=TOP_VISIBLE_FRACTION * options.min_visible,
     )
-    found = pose_candidates(image, bank, table, canvases, scoring, None, valid)
+    found = pose_candidates(image, bank, table, canvases, scoring, allowed, valid)
     found = jax.tree.map(lambda field: field[0], found)
     dtype = template.dtype
-    box = table.box[found.pose]
+    box = table.box.astype(found.row.dtype)[found.pose]
     y, x = (
         (pixel - (side - 1) // 2 - reach).astype(dtype) + (side - 1).astype(dtype) / 2
         for pixel, side in zip((found.row, found.column), box.T, strict=True)

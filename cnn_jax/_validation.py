@@ -73,6 +73,7 @@ def _check_array(name: str, value: object) -> AnyArray:
         return value
     if type(value) is np.ndarray and value.dtype.isnative and _is_real(value.dtype):
         return value
+    refuse_masked_array(name, value)
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError) as error:
@@ -80,6 +81,22 @@ def _check_array(name: str, value: object) -> AnyArray:
     if not _is_real(array.dtype):
         raise TypeError(f"{name}: expected {EXPECTED_ARRAY}, got {array.dtype}")
     return array
+
+
+def refuse_masked_array(name: str, value: object) -> None:
+    """Raises TypeError for a masked array of NumPy, whose mask a conversion to a plain array drops."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: expected a plain array, got a MaskedArray, whose mask would be ignored; pass image.filled(value) "
+            "for an image, template.data with mask=~template.mask for a feature"
+        )
+
+
+def has_values(array: AnyArray) -> bool:
+    """Whether the values are known now, and on this machine."""
+    if isinstance(array, Tracer):
+        return False
+    return isinstance(array, np.ndarray) or array.is_fully_addressable
 
 
 @functools.cache
@@ -118,6 +135,28 @@ def check_scalar(name: str, value: Scalar) -> AnyArray | float:
     (scalar,) = check_numbers(**{name: value})
     if shape := jnp.shape(scalar):
         raise ValueError(f"{name}: expected one number, got shape {shape}; use jax.vmap for several")
+    return scalar
+
+
+def check_threshold(
+    name: str, value: Scalar, expected: str = "a number", accepts: Callable[[float], bool] = lambda value: True
+) -> AnyArray | float:
+    """`check_scalar` of a number that others are compared with: NaN, which nothing reaches, is refused.
+
+    Arrays of JAX pass without a look at their value.
+
+    Args:
+      name: the argument's name.
+      value: its value.
+      expected: which numbers `accepts` accepts, for the error message.
+      accepts: says whether a number other than NaN is accepted.
+    """
+    scalar = check_scalar(name, value)
+    if isinstance(value, jax.Array):
+        return scalar
+    number = float(cast(float, value))
+    if math.isnan(number) or not accepts(number):
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
     return scalar
 
 
@@ -212,9 +251,30 @@ def broadcast_mask(mask: Shaped[ArrayLike, "..."], shape: tuple[int, ...]) -> Bo
 
 
 def check_mask(mask: Shaped[ArrayLike, "..."], shape: tuple[int, ...]) -> AnyArray:
-    """A mask of the feature's shape, or of its rows and columns, unconverted; raises as `broadcast_mask` does."""
+    """A mask of the feature's shape, or of its rows and columns, unconverted; raises as `broadcast_mask` does.
+
+    Weights that are negative or not finite raise a ValueError too, if the values are known.
+    """
     (weights,) = check_arrays(mask=mask)
     if weights.shape != shape and weights.shape != shape[:2]:
         accepted = f"{shape}" if len(shape) == 2 else f"{shape} or {shape[:2]}"
         raise ValueError(f"mask: expected the shape of the feature, {accepted}, got {weights.shape}")
+    if (
+        jnp.issubdtype(weights.dtype, jnp.floating)
+        and has_values(weights)
+        and not are_weights(np.asarray(weights)).all()
+    ):
+        raise weights_error("mask")
     return weights
+
+
+def are_weights(values: np.ndarray) -> np.ndarray:
+    """Which numbers can be weights of pixels. Bools and integers can: they are taken for 0 or 1."""
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        return np.ones(values.shape, bool)
+    return np.isfinite(values) & (values >= 0)
+
+
+def weights_error(name: str) -> ValueError:
+    """The error for weights of pixels that are none."""
+    return ValueError(f"{name}: expected finite weights of at least 0, got one that is negative, NaN or infinite")

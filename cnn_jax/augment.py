@@ -155,14 +155,14 @@ def affine(
       The transformed image, interpolated bilinearly.
 
     Raises:
-      ValueError: an image of another rank or an empty one; limits that are not finite, a negative scale.
+      ValueError: an image of another rank or an empty one; limits not finite, an angle above 2 pi, a negative scale.
       TypeError: an image that is not of real numbers, or limits that are not numbers.
 
     >>> affine(jax.random.key(0), jnp.ones((4, 4)), angle=0.5).shape
     (4, 4)
     """
     image = check_image(image)
-    max_angle = check_number("angle", angle)
+    max_angle = check_number("angle", angle, "a finite number up to 2 pi", lambda angle: abs(angle) <= 2 * jnp.pi)
     max_scale = check_number("scale", scale, "a finite number of at least 0", lambda scale: scale >= 0)
     max_shear = check_number("shear", shear)
     max_shift = check_number("shift", shift)

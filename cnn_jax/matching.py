@@ -92,8 +92,8 @@ def match(
 
     Raises:
       ValueError: wrong ranks, channels or mask shapes, an empty array, a feature larger than the image, an unknown
-        padding, fill or method.
-      TypeError: arrays that are not real numbers, options that are not ints.
+        padding, fill or method, weights that are negative or not finite (not seen under `jax.jit`).
+      TypeError: arrays that are not real numbers or are NumPy's masked arrays, options that are not ints.
 
     Source: Rohrer, "How Convolutional Neural Networks Work" (2016),
     https://brohrer.github.io/how_convolutional_neural_networks_work.html

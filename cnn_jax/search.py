@@ -14,32 +14,36 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Shaped
 
 from ._candidates import Group, group_candidates, make_groups, suppress_overlaps
+from ._feature_groups import Features
 from ._matches import Matches
 from ._peaks import Peaks, peaks
-from ._poses import Canvas
+from ._poses import Canvas, make_pose_table
 from ._programs import compiled
-from ._range_groups import RangeGroup, Ranges, make_range_groups, range_group_candidates
-from ._range_plan import RangePlan
-from ._region import Rectangle, Region, allowed_pixels, check_region, cut_out, searched_part
+from ._range_groups import Ranges, make_range_groups, range_group_candidates
+from ._range_plan import RangePlan, angle_steps
+from ._region import Rectangle, Region, allowed_pixels, check_region, cut_out, is_reachable, searched_part
 from ._search_inputs import Stack, as_image, as_stacks, shapes_text
 from ._search_options import (
-    DEFAULT_MIN_SCORE,
-    DEFAULT_MIN_SCORE_OF_RANGES,
     MatchOptions,
     check_angle_range,
+    check_angles,
+    check_least_scale,
     check_max_overlap,
     check_min_visible,
-    check_numbers,
     check_ranking,
     check_scale_range,
     check_scales,
-    check_threshold,
+    check_worst_score,
+    default_min_score,
 )
 from ._typing import Pair, Scalar, Score
 from ._validation import as_floats, check_bool, check_int
 from .matching import zncc
 
-__all__ = ["Matches", "Peaks", "find", "peaks"]
+# Pixels by which a match of a range may reach over the border of the image, and rounding.
+RANGE_TOLERANCE = 2
+
+__all__ = ["Matches", "Peaks", "default_min_score", "find", "peaks"]
 
 
 def find(
@@ -83,9 +87,11 @@ def find(
       mask: weights of the features' pixels as in `match`, one mask for each feature.
       scales, angles: factors, and radians counterclockwise as in `affine_matrix`; all combinations are compared. Python
         numbers, because they decide shapes. Poses in which a feature does not fit into the image are skipped.
-      scale_range, angle_range: (least, largest), in place of the list. (-pi, pi) is every angle.
+      scale_range, angle_range: (least, largest), in place of the list. (-pi, pi) is every angle. A match beyond an end,
+        by less than the search tells apart, is placed at the end.
       top_k: the number of matches to return.
-      min_score: the lowest score of a match, by default 0.5, and 0.88 with a range.
+      min_score: the lowest score of a match, by default 0.5. For `zncc` 0.88 with a range of angles, and 0.92 with one
+        of scales: the best of so many poses scores higher by chance.
       max_score: the highest score of a match, for the two squared differences, which need it instead of `min_score`.
         The best match has the smallest score.
       max_overlap: how much the rectangles of two matches, turned by their angles, may overlap: intersection over union,
@@ -109,13 +115,15 @@ def find(
 
     Raises:
       ValueError: wrong ranks, channels or masks, a color feature for a gray image or the reverse, an alpha channel,
-        empty arrays, a feature with NaN or infinity that is not masked out (not seen under `jax.jit`: such a feature
-        is found nowhere), features that fit nowhere, no scale or angle, a scale not above 0, a list and a range of the
-        same, `max_overlap` outside [0, 1], `top_k` below 1, a missing or superfluous `max_score`, a polarity that the
-        score does not have, a region outside of the image or without pixels, `min_visible` outside (0, 1] or for
-        another score, or a score that skips positions.
-      TypeError: arrays that are not real numbers, lists of numbers or names of files instead of arrays, scales or
-        angles that are not Python numbers, a score that is not callable.
+        empty arrays, no feature, another number of masks than of features, features that fit nowhere, or nowhere with
+        their center in the region, no scale or angle, a scale at which nothing is left of any feature, angles above
+        4 pi or ranges above 2 pi, which are degrees, a list and a range of the same, `max_overlap` outside [0, 1],
+        `top_k` below 1, a missing or superfluous `max_score`, a threshold of NaN or that no score can reach, a polarity
+        that the score does not have, a region outside of the image or without pixels, `min_visible` outside (0, 1] or
+        for another score, or a score that is no map of all positions. Not seen under `jax.jit`: a feature with NaN or
+        infinity that is not masked out, which is found nowhere; weights that are negative, not finite or all 0.
+      TypeError: arrays that are not real numbers, NumPy's masked arrays, lists of numbers or names of files instead of
+        arrays, scales or angles that are not Python numbers, a score that is not callable or takes no `mask`.
 
     Notes:
       Cost of lists: one score map for each feature and pose. Up to two scales without rotation take the time of as many
@@ -126,11 +134,11 @@ def find(
       Cost of ranges: a few percent of that. The top level shrinks as the feature grows, so large features are the
       fastest. `zncc` without a mask, of a feature at most twice as long as wide, is fastest: its top level is compared
       under a disk. A scale range is cut into parts whose ends differ by a factor of two; each has its own program. The
-      first call compiles for seconds: about four for angles, eight for angles and scales.
+      first call compiles for three to five seconds.
 
       Memory of lists: less than 0.1 GB for images of up to 2 megapixels, about twenty maps of the image's size for
-      larger ones. It grows neither with the number of features nor with that of poses. Memory of ranges: one
-      map of the top level for each angle, so gigabytes for features below 30 pixels in images above 10 megapixels.
+      larger ones. It grows neither with the number of features nor with that of poses. Memory of ranges: about thirty
+      maps of the top level, so more than a gigabyte for features below 20 pixels in images of 12 megapixels.
 
       Limits of lists: two poses of one feature around the same pixel cannot both be found. The 4096 highest local
       maxima of each feature take part in the suppression; of more than eight features 32,768 together, or 32 `top_k` of
@@ -138,10 +146,10 @@ def find(
 
       Limits of ranges: a feature narrower than 16 pixels has little to tell it from others, and is searched at full
       resolution, exhaustively in cost. So is, up to the levels that show it, a feature whose texture vanishes at low
-      resolution; under `jax.jit` its values are not known, and it may be missed. Straight edges leave a place along
-      the edge undecided. 3 `top_k` candidates of each feature, at least 16,
-      take part in the suppression, so `found` counts no more than these. Texture outside of the inscribed disk only is
-      not seen. Many copies outside of a region mask can hide the one inside.
+      resolution. Under `jax.jit` a feature's values are not known, so that one whose texture vanishes, or lies outside
+      of its inscribed disk, may be missed. Straight edges leave a place along the edge undecided. 3 `top_k` candidates
+      of each feature, at least 16, take part in the suppression, so `found` counts no more than these. Refinement
+      allows for one gain and an offset of each channel: strong tints, a gain of each channel, cost accuracy.
 
       Gradients flow through scores, and through places, angles and scales of ranges by one Gauss-Newton step.
 
@@ -160,17 +168,19 @@ def find(
     per_feature = check_bool("per_feature", per_feature)
     subpixel = check_bool("subpixel", subpixel)
     scales = check_scales(scales)
-    angles = check_numbers("angles", angles)
+    angles = check_angles(angles)
     ranges = Ranges(scales, angles, check_scale_range(scale_range, scales), check_angle_range(angle_range, angles))
+    check_least_scale(scales, ranges.scale_range, [stack.shape for stack in stacks])
     ranking = check_ranking(score, polarity)
-    default_min_score = DEFAULT_MIN_SCORE if ranges.are_lists else DEFAULT_MIN_SCORE_OF_RANGES
-    threshold = check_threshold(ranking, min_score, max_score, default_min_score)
+    default = default_min_score(score, scale_range=scale_range, angle_range=angle_range)
+    threshold = check_worst_score(score, ranking, min_score, max_score, default)
     searched = check_region(region, image_size)
     min_visible = check_min_visible(min_visible, score)
 
     options = MatchOptions(score, ranking, top_k, subpixel, per_feature, min_visible)
-    plan = _plan(searched, image_size, stacks, ranges, min_visible)
-    if not plan.groups:
+    can_fit = searched is None or min_visible < 1 or _can_lie_in(searched, image_size, stacks, ranges)
+    plan = _plan(searched, image_size, stacks, ranges, min_visible) if can_fit else None
+    if plan is None or not plan.groups:
         raise ValueError(
             f"features: expected one that fits into the image of shape {pixels.shape} at some scale and angle"
             f"{'' if region is None else ' and has its center in the region'}, got {shapes_text(stacks)}"
@@ -178,10 +188,23 @@ def find(
     return _search(pixels, plan.groups, plan.part, threshold, max_overlap, *plan[2:], options)
 
 
+def _can_lie_in(
+    region: Rectangle | Bool[np.ndarray | Array, "H W"], image_size: Pair, stacks: Sequence[Stack], ranges: Ranges
+) -> bool:
+    """Whether the center of a match can lie in a region: False only if it is sure that none can."""
+    sizes = np.array(sorted({stack.shape[:2] for stack in stacks}))
+    scales = ranges.scales if ranges.scale_range is None else ranges.scale_range[:1]
+    angles = ranges.angles
+    if ranges.angle_range is not None:
+        angles = angle_steps(ranges.angle_range, float(sizes.max()))
+    boxes = np.asarray(make_pose_table(sizes, scales, angles).box).reshape(-1, 2)
+    return is_reachable(region, image_size, boxes, 0 if ranges.are_lists else RANGE_TOLERANCE)
+
+
 class _Plan(NamedTuple):
     """A search: its data, and what its program is compiled for."""
 
-    groups: tuple[Group | RangeGroup, ...]
+    groups: tuple[Group | Features, ...]
     part: Region | None
     """The part of the image to search, or None for all of it."""
     poses: tuple[tuple[Canvas, ...] | tuple[RangePlan, ...], ...]
@@ -203,8 +226,8 @@ def _plan(
         groups, plans = make_range_groups(stacks, image_size, ranges)
         if not groups or region is None:
             return _Plan(groups, None, plans, image_size, (0, 0))
-        box = max(plan.largest_box for group in plans for plan in group)
-        part, size = searched_part(region, image_size, (box, box), (0, 0))
+        side = max(plan.searched_side for group in plans for plan in group)
+        part, size = searched_part(region, image_size, (side, side), (0, 0))
         return _Plan(groups, part, plans, size, (0, 0))
     groups, canvases = make_groups(stacks, image_size, ranges.scales, ranges.angles)
     if not groups or (region is None and min_visible == 1):
@@ -220,7 +243,7 @@ def _plan(
 @compiled("poses", "size", "margin", "options")
 def _search(
     image: Array,
-    groups: tuple[Group | RangeGroup, ...],
+    groups: tuple[Group | Features, ...],
     part: Region | None,
     threshold: Array | float,
     max_overlap: Array | float,
@@ -236,10 +259,10 @@ def _search(
         allowed = allowed_pixels(part, size, margin)
         valid = cut_out(jnp.ones(image.shape[:2], bool), part, size, margin) if options.min_visible < 1 else None
         image = cut_out(image, part, size, margin)
-    count = sum(len(group.indices) for group in groups)
+    count = sum(len(group.features.indices) for group in groups if isinstance(group, Group))
     candidates: list[Matches] = []
     for group, group_poses in zip(groups, poses, strict=True):
-        if isinstance(group, RangeGroup):
+        if isinstance(group, Features):
             candidates += range_group_candidates(
                 image, group, cast(tuple[RangePlan, ...], group_poses), options, allowed
             )

@@ -224,6 +224,7 @@ def test_64_bits_change_no_dtype(dtype):
         (augment.cutout, {"size": 0}, "size: expected at least 1, got 0"),
         (augment.elastic, {"grid": 0}, "grid: expected at least 1, got 0"),
         (augment.elastic, {"grid": 5}, r"grid: expected at most half of .*\(8, 10\), got 5"),
+        (augment.affine, {"angle": 15}, "angle: expected a finite number up to 2 pi, got 15"),
         (augment.affine, {"scale": -0.1}, "scale: expected a finite number of at least 0, got -0.1"),
     ],
 )

@@ -22,7 +22,9 @@ def groups_of(features, masks=None):
 
 def test_features_of_one_shape_form_a_group_that_keeps_their_indices():
     groups, canvases = groups_of([SMALL, LARGE, SMALL + 1])
-    assert [(group.indices.tolist(), group.templates.shape, group.masks) for group in groups] == [
+    assert [
+        (group.features.indices.tolist(), group.features.templates.shape, group.features.masks) for group in groups
+    ] == [
         ([1], (4, 3), None),
         ([0, 2], (2, 2, 3), None),
     ]
@@ -32,11 +34,11 @@ def test_features_of_one_shape_form_a_group_that_keeps_their_indices():
 def test_features_of_many_similar_shapes_share_arrays():
     features = [noise(side, side, 9) for side in (2, 3, 4, 18)]
     groups, _ = groups_of(features)
-    assert [(group.indices.tolist(), group.templates.shape) for group in groups] == [
+    assert [(group.features.indices.tolist(), group.features.templates.shape) for group in groups] == [
         ([3], (18, 9)),
         ([2, 1, 0], (3, 4, 9)),
     ]
-    np.testing.assert_array_equal(groups[1].templates[2], np.pad(features[0], ((0, 2), (0, 0))))
+    np.testing.assert_array_equal(groups[1].features.templates[2], np.pad(features[0], ((0, 2), (0, 0))))
     assert groups[1].sizes.tolist() == [[4, 9], [3, 9], [2, 9]]
 
 
@@ -44,13 +46,13 @@ def test_features_are_grouped_by_dtype_and_kind_of_mask():
     mask = np.ones((2, 3), bool)
     features = [noise(0, 2, 3), noise(1, 2, 3), noise(2, 2, 3).astype(np.float16)]
     groups, _ = groups_of(features, [None, mask, None])
-    assert [group.indices.tolist() for group in groups] == [[0], [1], [2]]
-    assert [group.masks is None for group in groups] == [True, False, True]
+    assert [group.features.indices.tolist() for group in groups] == [[0], [1], [2]]
+    assert [group.features.masks is None for group in groups] == [True, False, True]
 
 
 def test_features_that_fit_nowhere_are_in_no_group():
     groups, _ = groups_of([SMALL, np.zeros((21, 3), np.float32)])
-    assert [group.indices.tolist() for group in groups] == [[0]]
+    assert [group.features.indices.tolist() for group in groups] == [[0]]
     assert groups_of(np.zeros((21, 3), np.float32)) == ((), ())
 
 

@@ -297,3 +297,66 @@ def test_angles_lie_in_the_range_of_a_whole_turn():
     find = compiled(angle_range=ALL_ANGLES, top_k=1)
     for y, x, angle in POSES:
         assert -math.pi - 1e-5 <= float(find(view(y, x, angle), TEMPLATE).angle[0]) <= math.pi + 1e-5
+
+
+def test_copies_outside_of_a_mask_do_not_hide_the_one_inside():
+    image = np.tile(view(60.5, 75.2, 0.3), (4, 5))
+    mask = np.zeros(image.shape, bool)
+    mask[240:360, 300:450] = True
+    matches = compiled(angle_range=ALL_ANGLES, top_k=1)(image, TEMPLATE, region=mask)
+    check_pose(matches, 300.5, 375.2, 0.3)
+
+
+@pytest.mark.parametrize("unit", [1e-20, 1e7, -1e20])
+def test_the_units_of_image_and_template_do_not_matter(unit):
+    y, x, angle = POSES[0]
+    find = compiled(angle_range=ALL_ANGLES, top_k=1, polarity="either")
+    check_pose(find(view(y, x, angle), np.float32(unit) * TEMPLATE), y, x, angle)
+    check_pose(find(np.float32(unit) * view(y, x, angle), TEMPLATE), y, x, angle)
+
+
+def test_a_template_with_texture_in_its_corners_only_is_found():
+    corners = np.zeros((32, 32), np.float32)
+    corners[:5, :5] = corners[-5:, -5:] = 1
+    corners[:5, -5:] = -1
+    image = np.pad(corners, 40) + 0.02 * noise(0, 112, 112)
+    matches = cnn.find(image.astype(np.float32), corners, angle_range=ALL_ANGLES, top_k=1)
+    np.testing.assert_allclose(matches.center[0], [55.5, 55.5], atol=0.1)
+    assert abs(float(matches.angle[0])) < 0.01
+
+
+def rows_are_alike(image, feature, *, mask=None):
+    """A score that depends on how pixels are arranged: the zero-mean correlation of differences along columns."""
+    mask = None if mask is None else mask[1:] * mask[:-1]
+    return cnn.zncc(jnp.diff(image, axis=0), jnp.diff(feature, axis=0), mask=mask)
+
+
+def test_scores_of_users_see_patches_as_images():
+    y, x = 60.0, 75.0
+    find = compiled(angle_range=(-0.05, 0.05), top_k=1, score=rows_are_alike, min_score=0.9)
+    matches = find(view(y, x, 0.0), TEMPLATE)
+    np.testing.assert_allclose(matches.center[0], [y, x], atol=0.5)
+
+
+def test_a_perfect_match_has_gradients():
+    image = jnp.asarray(np.pad(SCENE[100:160, 90:160], 0))
+
+    @jax.jit
+    @jax.value_and_grad
+    def column(shift):
+        moved = image - shift * jnp.asarray(np.gradient(np.asarray(image), axis=1))
+        options = {"score": cnn.squared_difference, "max_score": math.inf}
+        return cnn.find(moved, TEMPLATE, angle_range=(-0.1, 0.1), top_k=1, **options).center[0, 1]
+
+    x, slope = column(0.0)
+    assert float(x) == pytest.approx(29.5, abs=1e-3)
+    assert float(slope) == pytest.approx(1, abs=0.1)
+
+
+def test_a_region_changes_nothing_about_the_match_in_it():
+    y, x, angle = POSES[0]
+    image = view(y, x, angle)
+    whole = find_turned(image, TEMPLATE)
+    part = compiled(angle_range=ALL_ANGLES, top_k=2, region=(42, 61, 20, 20))(image, TEMPLATE)
+    np.testing.assert_allclose(part.center[0], whole.center[0], atol=0.01)
+    assert float(part.score[0]) == pytest.approx(float(whole.score[0]), abs=1e-3)

@@ -148,6 +148,7 @@ def test_offsets_are_at_most_half_a_pixel_and_finite():
         ({"top_k": 0}, ValueError, "top_k: expected at least 1"),
         ({"min_distance": 0}, ValueError, "min_distance: expected at least 1"),
         ({"min_score": np.ones(2)}, ValueError, "min_score: expected one number"),
+        ({"min_score": np.nan}, ValueError, "min_score: expected a number, got nan"),
     ],
 )
 def test_peaks_names_the_wrong_argument(wrong, error, message):

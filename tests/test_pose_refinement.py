@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from cnn_jax._aligned_scores import zncc
-from cnn_jax._pose_refinement import Freedom, Limits, Poses, make_template_level, refine_poses, sample_patch
+from cnn_jax._pose_refinement import (
+    Freedom,
+    Limits,
+    Poses,
+    StepRules,
+    make_template_level,
+    refine_poses,
+    with_gradients,
+)
 
 ALL_FREE = Freedom(True, True)
 FREE = Limits((-math.inf, math.inf), (-1.0, 1.0))
@@ -45,9 +53,7 @@ def refine(start, template, freedom=ALL_FREE, limits=FREE, image=IMAGE, weights=
         def rank(patch, is_inside):
             return jnp.abs(zncc(patch, level.values, jnp.where(is_inside[:, None], level.weights, 0)))
 
-        out, _ = refine_poses(
-            image, poses, level, rank, steps=12, freedom=freedom, limits=limits, is_partial=is_partial
-        )
+        out, _ = refine_poses(image, poses, level, rank, StepRules(freedom, limits, is_partial), 12)
         return Poses(*(field[0] for field in out))
 
     return run(jnp.asarray(image), start, jnp.asarray(template), jnp.asarray(weights))
@@ -57,9 +63,9 @@ def shifted(y=0.0, x=0.0, angle=0.0, log_scale=0.0):
     return Poses(TRUTH.y + y, TRUTH.x + x, TRUTH.angle + angle, TRUTH.log_scale + log_scale)
 
 
-@pytest.mark.parametrize("gain", [1.0, 0.3, -2.0])
+@pytest.mark.parametrize("gain", [1.0, 0.3, -2.0, 1e7, -1e-7])
 def test_the_pose_is_found_whatever_the_brightness_and_contrast(gain):
-    got = refine(shifted(0.9, -0.8, 0.06, -0.05), gain * template_at(TRUTH) + 40)
+    got = refine(shifted(0.9, -0.8, 0.06, -0.05), gain * (template_at(TRUTH) + 40))
     np.testing.assert_allclose(got, TRUTH, atol=0.02)
 
 
@@ -107,11 +113,11 @@ def test_a_flat_template_stays_where_it_is():
 
 def test_sampled_patches_are_interpolated_and_know_what_is_inside():
     level = make_template_level(jnp.asarray(template_at(TRUTH)), jnp.ones((19, 24, 1)), CENTER, Freedom(True, True), 1)
-    patch, is_inside = sample_patch(jnp.asarray(IMAGE), TRUTH, level)
+    patch, is_inside = level.sample(jnp.asarray(IMAGE), TRUTH)
     np.testing.assert_allclose(patch.reshape(19, 24, 1), template_at(TRUTH), atol=0.03)
     assert is_inside.all()
     corner = Poses(*(jnp.asarray(value) for value in (0.0, 0.0, 0.0, 0.0)))
-    _, is_inside = sample_patch(jnp.asarray(IMAGE), corner, level)
+    _, is_inside = level.sample(jnp.asarray(IMAGE), corner)
     down, right = np.indices((19, 24)) - np.reshape(CENTER, (2, 1, 1))
     np.testing.assert_array_equal(is_inside.reshape(19, 24), (down >= 0) & (right >= -0.5))
 
@@ -119,5 +125,21 @@ def test_sampled_patches_are_interpolated_and_know_what_is_inside():
 def test_bytes_are_sampled_as_numbers():
     level = make_template_level(jnp.ones((2, 2, 1)), jnp.ones((2, 2, 1)), (0.5, 0.5), Freedom(False, False), 1)
     pose = Poses(*(jnp.asarray(value) for value in (1.0, 1.5, 0.0, 0.0)))
-    patch, _ = sample_patch(jnp.arange(12, dtype=jnp.uint8).reshape(3, 4, 1), pose, level)
+    patch, _ = level.sample(jnp.arange(12, dtype=jnp.uint8).reshape(3, 4, 1), pose)
     np.testing.assert_allclose(patch[:, 0], [3, 4, 7, 8])
+
+
+def test_gradients_are_those_of_the_pose_that_fits_best():
+    template = jnp.asarray(template_at(TRUTH))
+
+    @jax.jit
+    @jax.value_and_grad
+    def row(shift):
+        level = make_template_level(template, jnp.ones_like(template), CENTER, ALL_FREE, 1)
+        image = jnp.asarray(IMAGE) - shift * jnp.asarray(np.gradient(IMAGE, axis=0))
+        start = Poses(*(field[None] for field in TRUTH))
+        return with_gradients(image, start, level, StepRules(ALL_FREE, FREE, False)).y[0]
+
+    y, slope = row(0.0)
+    assert y == TRUTH.y
+    assert slope == pytest.approx(1, abs=0.05)

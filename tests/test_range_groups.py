@@ -27,7 +27,7 @@ def test_features_that_fit_nowhere_are_left_out():
     assert [group.indices.tolist() for group in found] == [[0]]
 
 
-def test_levels_on_which_texture_vanishes_are_left_out():
+def test_plans_follow_the_texture_of_the_features():
     board = np.indices((64, 64)).sum(axis=0) % 2 * 1.0
     plain, checkered = (groups(feature)[1][0][0].pyramid for feature in (noise(0, 64, 64), board))
     assert plain.factors == (1, 2, 4)

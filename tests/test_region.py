@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax._region import Rectangle, allowed_pixels, check_region, cut_out, searched_part
+from cnn_jax._region import Rectangle, allowed_pixels, check_region, cut_out, is_reachable, searched_part
 from tests.helpers.oracles import noise
 
 SIZE = (20, 30)
@@ -27,6 +27,7 @@ SIZE = (20, 30)
             r"region: expected a mask of the image's shape \(20, 30\), got \(20, 29\)",
         ),
         (np.zeros(SIZE, bool), ValueError, "region: expected a mask that is true somewhere"),
+        (jnp.zeros(SIZE, bool), ValueError, "region: expected a mask that is true somewhere"),
     ],
 )
 def test_wrong_regions_are_named(region, error, message):
@@ -73,3 +74,43 @@ def test_without_a_region_all_pixels_are_allowed():
     part, size = searched_part(None, SIZE, (5, 7), (4, 6))
     assert (part.origin.tolist(), size) == ([-4, -6], (28, 42))
     assert allowed_pixels(part, size, (4, 6)).all()
+
+
+BOXES = [[5, 9], [7, 7], [9, 5], [9, 9], [6, 30], [5, 9]]
+
+
+def middle_pixels(boxes):
+    """Where the middle pixels of boxes inside of the image can lie."""
+    reached = np.zeros(SIZE, bool)
+    for rows, columns in boxes:
+        for top in range(SIZE[0] - rows + 1):
+            for left in range(SIZE[1] - columns + 1):
+                reached[top + (rows - 1) // 2, left + (columns - 1) // 2] = True
+    return reached
+
+
+@pytest.mark.parametrize("boxes", [BOXES, BOXES[1:2], [[20, 30]], [[21, 3]]])
+def test_a_region_is_reachable_if_it_holds_a_middle_pixel_of_a_box_inside_of_the_image(boxes):
+    reached = middle_pixels(boxes)
+    for y, x in np.ndindex(SIZE):
+        mask = np.zeros(SIZE, bool)
+        mask[y, x] = True
+        want = bool(reached[y, x])
+        assert is_reachable(Rectangle(y, x, 1, 1), SIZE, np.array(boxes)) is want
+        assert is_reachable(mask, SIZE, np.array(boxes)) is want
+    assert is_reachable(Rectangle(0, 0, *SIZE), SIZE, np.array(boxes)) is bool(reached.any())
+    unreached = jnp.asarray(~reached)
+    assert not is_reachable(unreached, SIZE, np.array(boxes))
+
+
+def test_a_tolerance_widens_what_is_reachable():
+    box = np.array([[7, 7]])
+    assert not is_reachable(Rectangle(0, 0, 3, 3), SIZE, box)
+    assert is_reachable(Rectangle(0, 0, 3, 3), SIZE, box, tolerance=1)
+    assert not is_reachable(Rectangle(0, 0, 1, 1), SIZE, box, tolerance=2)
+
+
+def test_a_mask_of_unknown_values_counts_as_reachable():
+    box = np.array([[7, 7]])
+    jax.eval_shape(lambda mask: jnp.asarray(is_reachable(mask, SIZE, box)), jnp.zeros(SIZE, bool))
+    assert jax.jit(lambda mask: jnp.asarray(is_reachable(mask, SIZE, box)))(jnp.zeros(SIZE, bool))

@@ -335,15 +335,17 @@ def test_a_score_may_hold_traced_numbers():
 
 
 FEATURE = noise(1, 5, 6)
+CORNER = np.zeros(IMAGE.shape, bool)
+CORNER[:2, :2] = True
 ERRORS = [
     ({"features": noise(0, 41, 6)}, ValueError, r"features: expected one that fits .* \(40, 50\) .* got \(41, 6\)"),
-    ({"features": []}, ValueError, "features: expected at least one feature and one mask per feature, got 0"),
+    ({"features": []}, ValueError, "features: expected an array, or a list of at least one, got an empty list"),
     ({"features": noise(0, 5, 6, 3, 2)}, ValueError, "features: expected shape"),
     ({"image": IMAGE[0]}, ValueError, "image: expected shape"),
     ({"mask": np.ones((5, 5))}, ValueError, "mask: expected the shape of the feature"),
     ({"score": "zncc"}, TypeError, "score: expected a function such as zncc, got 'zncc'"),
     ({"score": partial(cnn.match, stride=2)}, ValueError, "score: expected maps of all positions"),
-    ({"features": [FEATURE], "mask": []}, ValueError, "one mask per feature, got 1 features and 0 masks"),
+    ({"features": [FEATURE], "mask": []}, ValueError, "mask: expected one mask for each feature, 1 in all, got 0"),
     ({"scales": ()}, ValueError, "scales: expected at least one number"),
     ({"scales": (0.0,)}, ValueError, "scales: expected numbers above 0"),
     ({"scales": 2.0}, TypeError, "scales: expected a sequence of Python numbers"),
@@ -366,6 +368,20 @@ ERRORS = [
     ),
     ({"features": np.full((5, 6), np.nan)}, ValueError, "features: expected finite pixels"),
     ({"region": (0, 0, 1, 1)}, ValueError, r"has its center in the region, got \(5, 6\)"),
+    ({"region": CORNER}, ValueError, r"has its center in the region, got \(5, 6\)"),
+    ({"features": noise(0, 20, 22), "angle_range": (-1.0, 1.0), "region": (0, 0, 2, 2)}, ValueError, "in the region"),
+    ({"features": noise(0, 20, 22), "scale_range": (0.5, 1.0), "region": CORNER}, ValueError, "in the region"),
+    ({"angle_range": (-180, 180)}, ValueError, "angle_range: expected radians, at most 2 pi apart"),
+    ({"angles": (0, 90)}, ValueError, "angles: expected radians"),
+    ({"scales": (0.01,), "angle_range": (-1, 1)}, ValueError, "scales: expected scales at which a feature keeps 4"),
+    ({"min_score": math.nan}, ValueError, "min_score: expected a number"),
+    ({"min_score": 50}, ValueError, "min_score: expected a number of at most 1, got 50"),
+    ({"score": jnp.sum}, TypeError, "score: expected a function such as zncc, called as"),
+    ({"score": lambda image, feature, mask: jnp.sum(image)}, ValueError, r"score: .*positions.*, got shape \(\)"),
+    ({"score": cnn.is_defined}, ValueError, r"score: expected maps of all positions, .* of bools"),
+    ({"score": lambda image, feature, mask: (image,), "scale_range": (0.9, 1.0)}, ValueError, r"score: .* got tuple"),
+    ({"mask": np.zeros((5, 6), bool)}, ValueError, "mask: expected a weight above 0"),
+    ({"image": np.ma.masked_array(IMAGE)}, TypeError, "image: expected a plain array, got a MaskedArray"),
 ]
 
 

@@ -120,9 +120,23 @@ def test_traced_features_are_not_looked_into():
 @pytest.mark.parametrize(
     ("features", "mask", "error", "message"),
     [
-        ([], None, ValueError, "expected at least one feature and one mask per feature, got 0 features and 0 masks"),
-        ([np.ones((2, 3))], [], ValueError, "got 1 features and 0 masks"),
-        (np.ones((2, 5, 6)), np.ones((3, 5, 6)), ValueError, "got 2 features and 3 masks"),
+        ([], None, ValueError, "features: expected an array, or a list of at least one, got an empty list"),
+        ([np.ones((2, 3))], [], ValueError, "mask: expected one mask for each feature, 1 in all, got 0$"),
+        (np.ones((2, 5, 6)), np.ones((3, 5, 6)), ValueError, "one mask for each feature, 2 in all, got 3$"),
+        (
+            np.ones((5, 5, 6)),
+            np.ones((5, 6)),
+            ValueError,
+            r"5 in all, got one of shape \(5, 6\); repeat it, as in mask=\[mask\] \* 5",
+        ),
+        ([np.ones((5, 6))] * 2, jnp.ones((5, 6)), ValueError, r"2 in all, got one of shape \(5, 6\); repeat it"),
+        ([np.ones((5, 6))] * 2, np.ones(2), ValueError, r"2 in all, got one of shape \(2,\); repeat it"),
+        (
+            np.ones((5, 6)),
+            [np.ones((5, 6))],
+            ValueError,
+            r"mask: expected an array for one feature of shape \(5, 6\), got a list of 1; pass a list of features",
+        ),
         ([np.ones((2, 3))], [np.ones((3, 2))], ValueError, r"mask\[0\]: expected the shape of the feature, \(2, 3\)"),
         (np.ones((5, 6)), np.full((5, 6), "a"), TypeError, "mask: expected a real array"),
         (np.ones((5, 6)), [[1] * 6] * 5, TypeError, "mask: expected a real array .* got list"),
@@ -134,6 +148,57 @@ def test_traced_features_are_not_looked_into():
 def test_wrong_features_and_masks_are_named(features, mask, error, message):
     with pytest.raises(error, match=message):
         as_stacks(features, mask, GRAY)
+
+
+@pytest.mark.parametrize("weight", [np.nan, np.inf, -1])
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_weights_are_finite_and_not_negative(weight, array):
+    feature = noise(0, 5, 6)
+    masks = np.ones((3, 5, 6), np.float32)
+    masks[1, 2, 3] = weight
+    message = r"expected finite weights of at least 0, got one that is negative, NaN or infinite"
+    with pytest.raises(ValueError, match=r"^mask\[1\]: " + message):
+        as_stacks(np.stack([feature] * 3), array(masks), GRAY)
+    with pytest.raises(ValueError, match=r"^mask\[1\]: " + message):
+        as_stacks([feature] * 3, list(array(masks)), GRAY)
+    with pytest.raises(ValueError, match=r"^mask: " + message):
+        as_stacks(feature, array(masks[1]), GRAY)
+
+
+def test_some_pixel_of_a_feature_counts():
+    feature = noise(0, 5, 6)
+    masks = np.ones((3, 5, 6), bool)
+    masks[2] = False
+    message = "expected a weight above 0, got none; no pixel of the feature counts"
+    with pytest.raises(ValueError, match=r"^mask\[2\]: " + message):
+        as_stacks(np.stack([feature] * 3), masks, GRAY)
+    with pytest.raises(ValueError, match=r"^mask\[2\]: " + message):
+        as_stacks([feature] * 3, jnp.asarray(masks), GRAY)
+    with pytest.raises(ValueError, match=r"^mask: " + message):
+        as_stacks(feature, masks[2], GRAY)
+
+
+def test_traced_masks_are_not_looked_into():
+    jax.eval_shape(lambda mask: as_stacks(noise(0, 5, 6), mask, GRAY)[0].masks, jnp.full((5, 6), jnp.nan))
+
+
+def test_a_stack_of_masks_goes_with_a_list_of_features():
+    masks = np.ones((2, 5, 6), bool)
+    stacks = as_stacks([noise(0, 5, 6)] * 2, masks, GRAY)
+    np.testing.assert_array_equal(np.stack([np.asarray(stack.masks) for stack in stacks]), masks)
+
+
+@pytest.mark.parametrize("hides", [False, True])
+def test_masked_arrays_are_refused(hides):
+    """What is masked out of them is lost in a plain array."""
+    masked = np.ma.masked_array(noise(0, 5, 6), np.full((5, 6), hides))
+    message = r"expected a plain array, got a MaskedArray, .*image.filled\(value\).*mask=~template.mask"
+    with pytest.raises(TypeError, match="image: " + message):
+        as_image(masked)
+    with pytest.raises(TypeError, match="features: " + message):
+        as_stacks(masked, None, GRAY)
+    with pytest.raises(TypeError, match=r"mask: " + message):
+        as_stacks(noise(0, 5, 6), masked, GRAY)
 
 
 def test_messages_list_a_few_shapes():

@@ -21,6 +21,7 @@ from cnn_jax._validation import (
     check_numbers,
     check_scalar,
     check_shape,
+    check_threshold,
     to_floats,
 )
 
@@ -113,6 +114,33 @@ def test_scalars_are_one_number():
     assert check_scalar("p", 2) == 2
     with pytest.raises(ValueError, match=r"p: expected one number, got shape \(2,\); use jax.vmap for several"):
         check_scalar("p", np.ones(2))
+
+
+def test_masked_arrays_are_refused():
+    with pytest.raises(
+        TypeError, match="image: expected a plain array, got a MaskedArray, whose mask would be ignored"
+    ):
+        check_image(np.ma.masked_array(np.ones((2, 3)), np.eye(2, 3) > 0))
+
+
+@pytest.mark.parametrize("weight", [np.nan, np.inf, -1])
+def test_weights_are_finite_and_not_negative(weight):
+    for array in (np.asarray, jnp.asarray):
+        with pytest.raises(ValueError, match="mask: expected finite weights of at least 0, got one that is negative"):
+            check_mask(array([[1.0, weight]]), (1, 2))
+    jax.eval_shape(lambda mask: check_mask(mask, (1, 2)), jnp.array([[1.0, weight]]))
+    check_mask(np.zeros((1, 2)), (1, 2))
+    check_mask(np.array([[1, -1]]), (1, 2))
+
+
+def test_thresholds_are_no_nan():
+    assert check_threshold("limit", -np.inf) == -np.inf
+    assert jnp.isnan(check_threshold("limit", jnp.array(np.nan)))
+    for nan in (float("nan"), np.float32("nan"), np.array(np.nan)):
+        with pytest.raises(ValueError, match=r"limit: expected a number, got .*nan"):
+            check_threshold("limit", nan)
+    with pytest.raises(ValueError, match="limit: expected at least 0, got -1"):
+        check_threshold("limit", -1, "at least 0", lambda value: value >= 0)
 
 
 def test_ints_have_a_minimum():

@@ -1,5 +1,6 @@
 """Start-up, errors, option checks and output files: what every script does the same way."""
 
+import contextlib
 import io
 import json
 import math
@@ -9,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -19,6 +20,8 @@ import tyro
 
 import cnn_jax
 from cnn_jax.files import atomic_write
+
+from .parse_errors import describe_parse_error
 
 Number = TypeVar("Number", int, float)
 Options = TypeVar("Options")
@@ -50,9 +53,21 @@ def run_script(main: Callable[[], Any]) -> None:
 def parse_options(
     options: type[Options], script: str, description: str | None, args: Sequence[str] | None = None
 ) -> Options:
-    """The options of a script in `args`, by default its command line; --help prints the script's docstring."""
+    """The options of a script in `args`, by default its command line; --help prints the script's docstring.
+
+    Options that cannot be parsed exit with code 2 and one line on stderr.
+    """
     help_text = "\n\n".join(paragraphs(description or ""))
-    return tyro.cli(options, prog=f"python -m experiments.{script}", description=help_text, args=args)
+    words = list(sys.argv[1:] if args is None else args)
+    program = f"python -m experiments.{script}"
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            return tyro.cli(options, prog=program, description=help_text, args=words)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        exit_with_error(f"{describe_parse_error(printed.getvalue(), words)}; see {program} --help")
 
 
 def paragraphs(docstring: str) -> list[str]:
@@ -80,7 +95,7 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_CACHED_COMPILE_SECONDS)
 
 
-def exit_with_error(error: Exception | str) -> None:
+def exit_with_error(error: Exception | str) -> NoReturn:
     """Prints an error as one line on stderr and exits with code 2."""
     print(f"error: {one_line_error(error)}", file=sys.stderr)
     raise SystemExit(2) from None

@@ -1,7 +1,8 @@
 """Pose estimation with known truth: templates cut from photos, and the photos turned, scaled and degraded.
 
 A template is a whole number of pixels of a scene. The scene is turned by cubic splines, so that the template's center,
-angle and scale in the search image are known exactly.
+angle and scale in the search image are known exactly. The search image is the turned scene, or a scene of other photos
+with the turned template alone.
 """
 
 import math
@@ -44,8 +45,13 @@ class Pose(NamedTuple):
     score: float = 1.0
 
 
-Search = Callable[[np.ndarray, np.ndarray], Pose | None]
-"""`search(image, template)` is the best pose of a template in an image, both uint8; None without a match."""
+class Search(NamedTuple):
+    """A search, and from which score on its best pose is a match."""
+
+    best_pose: Callable[[np.ndarray, np.ndarray], Pose | None]
+    """`best_pose(image, template)` is the best pose of a template in an image, both uint8, whatever its score; None
+    without any."""
+    min_score: float
 
 
 class SceneSize(NamedTuple):
@@ -73,12 +79,14 @@ SIZES: Mapping[str, SceneSize] = {
 
 
 class PoseCase(NamedTuple):
-    """A template, the turned scene without degradation, and the truth."""
+    """A template, the search image without degradation, and the truth."""
 
     photo: str
     template: np.ndarray
     image: np.ndarray
     truth: Pose
+    scene: str = "turned"
+    """One of SCENES."""
 
 
 class PoseError(NamedTuple):
@@ -107,6 +115,8 @@ def degrade(image: np.ndarray, name: str, generator: np.random.Generator) -> np.
     return to_levels(levels)
 
 
+# Around the template is the photo that it is cut from, or another one.
+SCENES = ("turned", "pasted")
 DEGRADATIONS = ("clean", "noise", "blur", "light", "all")
 
 
@@ -193,23 +203,48 @@ def turn_scene(scene: np.ndarray, background: np.ndarray, center: np.ndarray, po
     return np.where(turned == OUTSIDE, background, to_levels(turned))
 
 
+def paste_template(
+    turned: np.ndarray, background: np.ndarray, template_size: tuple[int, int], pose: Pose
+) -> np.ndarray:
+    """A turned scene where the template in this pose covers it, and elsewhere another picture, uint8.
+
+    The pixels on the template's edges are mixed by the part of them that it covers.
+    """
+    rows, columns = np.ogrid[: turned.shape[0], : turned.shape[1]]
+    (a, b), (c, d) = rotation(-pose.angle)
+    down = a * (rows - pose.y) + b * (columns - pose.x)
+    right = c * (rows - pose.y) + d * (columns - pose.x)
+    height, width = (pose.scale * n for n in template_size)
+    covered = [(size / 2 - np.abs(offset) + 0.5).clip(0, 1) for size, offset in ((height, down), (width, right))]
+    weight = covered[0] * covered[1]
+    return to_levels(weight * turned + (1 - weight) * background)
+
+
 def pose_cases(
-    size: SceneSize, poses: int, seed: int, names: Sequence[str] = photos.TEMPLATE_PHOTOS
+    size: SceneSize,
+    poses: int,
+    seed: int,
+    names: Sequence[str] = photos.TEMPLATE_PHOTOS,
+    scene_kind: str = "turned",
 ) -> Iterator[PoseCase]:
-    """Random cases, `poses` of each photo."""
-    background = photos.cover(photos.load_photo(BACKGROUND_PHOTO), size.image)
+    """Random cases, `poses` of each photo; the same templates and poses in both kinds of SCENES."""
+    gravel = photos.cover(photos.load_photo(BACKGROUND_PHOTO), size.image)
     for index, photo in enumerate(names):
         scene = make_scene(photo, size)
         for number in range(poses):
-            yield make_case(photo, scene, background, size, np.random.default_rng((seed, index, number)))
+            case = make_case(photo, scene, gravel, size, np.random.default_rng((seed, index, number)))
+            if scene_kind == "pasted":
+                background = absent_scene(size, index * poses + number)
+                image = paste_template(case.image, background, size.template, case.truth)
+                case = case._replace(image=image, scene=scene_kind)
+            yield case
 
 
-def absent_scenes(size: SceneSize) -> Iterator[np.ndarray]:
-    """Scenes that contain none of the photos that templates are cut from, each around another photo."""
+def absent_scene(size: SceneSize, first: int) -> np.ndarray:
+    """A scene of photos that templates are not cut from; the number of the first one, counted in a circle."""
     names = photos.OTHER_PHOTOS
-    for first in range(len(names)):
-        chosen = [names[(first + i) % len(names)] for i in range(math.prod(size.cells))]
-        yield photos.mosaic([photos.load_photo(name) for name in chosen], size.image, size.cells)
+    chosen = [names[(first + i) % len(names)] for i in range(math.prod(size.cells))]
+    return photos.mosaic([photos.load_photo(name) for name in chosen], size.image, size.cells)
 
 
 def pose_error(found: Pose, truth: Pose) -> PoseError:

@@ -38,6 +38,8 @@ class PageMatches(NamedTuple):
 # The columns of tables.
 FORMATS = {
     "template": "",
+    "center y": ".3f",
+    "center x": ".3f",
     "y": ".3f",
     "x": ".3f",
     "height": "",
@@ -71,7 +73,7 @@ def match_records(outlined: Outlined, names: Sequence[str], page: int = 1) -> Pa
             "height": round(float(matches.height[i])),
             "width": round(float(matches.width[i])),
             "scale": round(float(matches.scale[i]), 6),
-            "angle": round(math.degrees(matches.angle[i]), 3),
+            "angle": round(math.degrees(matches.angle[i]), 3) + 0.0,  # no -0
             "score": round(float(matches.score[i]), 4),
             "center": np.asarray(outlined.center[i], float).round(3).tolist(),
             "corners": np.asarray(outlined.corners[i], float).round(3).tolist(),
@@ -94,9 +96,15 @@ def match_tables(matches_by_label: Mapping[str, PageMatches]) -> list[str | repo
     for label, matches in matches_by_label.items():
         blocks.append(headline(label, matches))
         if matches.records:
-            rows = [[format(record[name], FORMATS[name]) for name in FORMATS] for record in matches.records]
-            blocks.append([list(FORMATS), *rows])
+            blocks.append([list(FORMATS), *map(table_row, matches.records)])
     return blocks
+
+
+def table_row(record: Record) -> list[str]:
+    """The cells of a match."""
+    center_y, center_x = record["center"]
+    cells = record | {"center y": center_y, "center x": center_x}
+    return [format(cells[name], FORMATS[name]) for name in FORMATS]
 
 
 def draw_matches(picture: np.ndarray, records: Sequence[Record], names: Sequence[str]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,14 +80,27 @@ def compile_search(templates: Templates, mesh: Mesh | None, arguments: dict[str,
         batched = jax.shard_map(batched, mesh=mesh, in_specs=(spec, shared, shared), out_specs=spec, check_vma=False)
         devices = mesh.size
     compiled = jax.jit(batched)
+    shapes: set[tuple[int, ...]] = set()
 
     def search(pictures: np.ndarray) -> list[Outlined]:
         padding = -len(pictures) % devices
         padded = np.pad(pictures, [(0, padding)] + [(0, 0)] * (pictures.ndim - 1)) if padding else pictures
+        if pictures.shape not in shapes:
+            shapes.add(pictures.shape)
+            compiled.trace(padded, templates.features, masks)  # raises for wrong options
+            announce_compilation(pictures.shape)
         outlined = jax.device_get(compiled(padded, templates.features, masks))
         return [jax.tree.map(operator.itemgetter(i), outlined) for i in range(len(pictures))]
 
     return search
+
+
+def announce_compilation(shape: Sequence[int]) -> None:
+    """Says on stderr what is compiled, which takes seconds; with several processes only the first one says it."""
+    count, height, width = shape[:3]
+    pictures = f"{count} pictures" if count > 1 else "a picture"
+    if jax.process_index() == 0:
+        print(f"compiling for {pictures} of {width}x{height} pixels ...", file=sys.stderr, flush=True)
 
 
 def as_pixels(picture: ArrayLike, in_color: bool) -> jax.Array:

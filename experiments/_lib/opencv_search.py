@@ -13,7 +13,8 @@ import numpy as np
 from .find_poses import Pose, rotation
 
 TOP_PIXELS = 12  # shortest side of a template on the top level, at least
-CANDIDATES = 10  # poses of the top level that are refined; half as many on each level below
+TOP_PLACES = 3  # for each angle and scale of the top level
+CANDIDATES = (20, 2)  # poses that are refined on the levels below the top; one on all others
 REACH = 3  # pixels around a pose that are searched on the next level
 STEP_PIXELS = 2.0  # steps of angle and scale move the ends of a template's longer side so far, one from the other
 SCALE_STEPS = 2.0  # steps of angle, in radians, that make a relative step of scale on the top level
@@ -28,32 +29,42 @@ def loop_search(
     angles: Sequence[float],
     scales: Sequence[float] = (1.0,),
     center: np.ndarray | None = None,
+    count: int = 1,
 ) -> list[Pose]:
-    """The best place at every angle and scale, by TM_CCOEFF_NORMED under a mask; the best pose first.
+    """The `count` best places at every angle and scale, by TM_CCOEFF_NORMED under a mask; the best pose first.
 
     The template is turned about `center` (y, x), by default its middle.
     """
     if center is None:
         center = (np.array(template.shape) - 1) / 2
-    poses = (best_place(cv2, image, template, center, *pose) for pose in itertools.product(angles, scales))
-    return sorted(poses, key=lambda pose: -pose.score)
+    poses = itertools.product(angles, scales)
+    found = (pose for turn in poses for pose in best_places(cv2, image, template, center, *turn, count))
+    return sorted(found, key=lambda pose: -pose.score)
 
 
-def best_place(
-    cv2: Any, image: np.ndarray, template: np.ndarray, center: np.ndarray, angle: float, scale: float
-) -> Pose:
-    """The best place of a template that is scaled and turned about `center`; a score of -1 if it does not fit."""
+def best_places(
+    cv2: Any, image: np.ndarray, template: np.ndarray, center: np.ndarray, angle: float, scale: float, count: int
+) -> list[Pose]:
+    """The best places of a template that is scaled and turned about `center`; a score of -1 if it does not fit.
+
+    They are a quarter of the template's shorter side apart.
+    """
     matrix = scale * rotation(-angle)  # of offsets (x, y)
     size = (np.ceil(np.abs(matrix) @ template.shape[::-1]) // 2 * 2 + 1).astype(int)
     if (size > image.shape[::-1]).any():
-        return Pose(0.0, 0.0, angle, scale, -1.0)
+        return [Pose(0.0, 0.0, angle, scale, -1.0)]
     affine = np.column_stack([matrix, size // 2 - matrix @ center[::-1]])
     turned = cv2.warpAffine(template, affine, size)
     mask = cv2.warpAffine(np.ones_like(template), affine, size, flags=cv2.INTER_NEAREST)
     scores = cv2.matchTemplate(image, turned, cv2.TM_CCOEFF_NORMED, mask=mask)
     scores[~(np.abs(scores) <= MAX_SCORE)] = -1  # undefined where the image is constant
-    _, score, _, (x, y) = cv2.minMaxLoc(scores)
-    return Pose(y + int(size[1]) // 2, x + int(size[0]) // 2, angle, scale, score)
+    gap = max(2, int(min(template.shape) * scale) // 4)
+    places = []
+    for _ in range(count):
+        _, score, _, (x, y) = cv2.minMaxLoc(scores)
+        places.append(Pose(y + int(size[1]) // 2, x + int(size[0]) // 2, angle, scale, score))
+        scores[max(0, y - gap) : y + gap + 1, max(0, x - gap) : x + gap + 1] = -1
+    return places
 
 
 def pyramid_search(
@@ -72,9 +83,9 @@ def pyramid_search(
     has_scales = len(scales) > 1
 
     levels = list(zip(images, templates, centers, steps, strict=True))
-    poses = loop_search(cv2, images[-1], templates[-1], angles.tolist(), scales, centers[-1])
-    for depth, level in enumerate(reversed(levels[:-1]), 1):
-        doubled = [pose._replace(y=2 * pose.y, x=2 * pose.x) for pose in poses[: max(1, CANDIDATES >> depth)]]
+    poses = loop_search(cv2, images[-1], templates[-1], angles.tolist(), scales, centers[-1], TOP_PLACES)
+    for level, count in zip(reversed(levels[:-1]), itertools.chain(CANDIDATES, itertools.repeat(1)), strict=False):
+        doubled = [pose._replace(y=2 * pose.y, x=2 * pose.x) for pose in poses[:count]]
         refined = (best_neighbor(cv2, *level, pose, has_scales) for pose in doubled)
         poses = sorted(refined, key=lambda pose: -pose.score)
     pose = poses[0]

@@ -69,7 +69,7 @@ def find_benchmark(task: str, case: FindCase, modules: Mapping[str, Any], thread
     generator = np.random.default_rng(0)
     scene, background = (clouds(size.image, generator) for _ in range(2))
     problem = find_poses.make_case("clouds", scene, background, size._replace(cells=(1, 1)), generator)
-    search = find_search(size, modules)
+    search = find_search(size, modules).best_pose
     is_small = math.prod(size.image) <= MAX_LOOP_PIXELS and not size.has_scales
     all_angles = exhaustive_find(problem.image, problem.template)
     return BenchmarkCase(

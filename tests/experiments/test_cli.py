@@ -54,7 +54,9 @@ def test_every_command_has_help(answers):
 
 def test_unknown_options_are_refused(answers):
     for command, (_, err) in zip(COMMANDS, answers[1], strict=True):
-        assert "--help" in err, command
+        assert err.startswith("error: "), command
+        assert err.endswith(" --help\n"), command
+        assert len(err.splitlines()) == 1, command
 
 
 def test_an_unwritable_folder_stops_a_script_before_the_work(answers):

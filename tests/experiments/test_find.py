@@ -28,6 +28,7 @@ WRONG = [
     (["shots", *TEMPLATE, "--scales", "0"], "error: --scales: expected numbers above 0"),
     (["shots", *TEMPLATE, "--scales", "0.5:2"], "error: --scales: expected numbers or START:STOP:STEP, got 0.5:2"),
     (["shots", *TEMPLATE, "--max-overlap", "2"], "error: --max-overlap: expected 0 to 1"),
+    (["shots", *TEMPLATE, "--min-score", "x"], "error: --min-score: expected a number, got x"),
     (["shots", *TEMPLATE, "--score", "squared_difference"], "error: --max-score: expected a number with --score"),
     (["shots/a.png", *TEMPLATE, "--region", 100, 0, 5, 5], "error: --region: "),
     (["shots/a.png", "--template", "shots/c.png"], "1 of 1 pictures could not be searched"),
@@ -151,6 +152,14 @@ def test_masked_pixels_do_not_count(name, answers):
     assert match["score"] == 1
 
 
+def test_compiling_is_announced_on_stderr_once_for_every_size(answers):
+    out, err = answers["transparent"]
+    assert err == "compiling for a picture of 50x40 pixels ...\n"
+    assert "compiling" not in out
+    sizes = ["a picture of 80x64 pixels", "2 pictures of 70x60 pixels"]
+    assert answers["folder"][1].count("compiling for") == len(sizes)
+
+
 def test_templates_of_one_name_are_told_apart_and_transparent_pixels_are_white(answers):
     matches = json.loads(answers["same names"][0])["square.png"]
     found = {m["template"]: (round(m["y"]), round(m["x"]), m["score"]) for m in matches}
@@ -214,6 +223,7 @@ def test_only_the_first_pages_are_reported(tmp_path):
         "scale": 1.0,
         "angle": 0.0,
         "score": 1.0,
+        "center": [2.0, 3.5],
     }
     matches = {f"{i}.png": PageMatches([record], 1) for i in range(8)}
     unread = {Page(Path("x.png"), number=1, total=1): "x.png: not a picture"}

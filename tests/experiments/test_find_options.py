@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import pytest
 
 import cnn_jax
-from experiments._lib import find_options
+from cnn_jax.search import default_min_score
+from experiments._lib import cli, find_options
 from experiments._lib.find_options import Find, check_options, find_arguments, name_option, parse_numbers
 
 
@@ -38,6 +40,12 @@ def test_lists_that_are_not_numbers_are_refused(value):
     [
         ({"scale_range": (0.5, 2), "scales": ("2",)}, "--scale-range: only allowed without --scales"),
         ({"angle_range": (0, 90), "angles": ("2",)}, "--angle-range: only allowed without --angles"),
+        ({"scale_range": (0.5, 2), "scales": ("1",)}, "--scale-range: only allowed without --scales"),
+        ({"angle_range": (0, 90), "angles": ("0",)}, "--angle-range: only allowed without --angles"),
+        ({"angle_range": (90, -90)}, "--angle-range: expected LOWEST HIGHEST in degrees, .*, got 90 -90$"),
+        ({"angle_range": (-400, 400)}, "--angle-range: expected .* at most 360 apart, got -400 400$"),
+        ({"angle_range": (math.nan, 9)}, "--angle-range: expected LOWEST HIGHEST in degrees, .*, got nan 9$"),
+        ({"angle_range": (0, math.inf)}, "--angle-range: expected LOWEST HIGHEST in degrees, .*, got 0 inf$"),
         ({"score": "squared_difference"}, "--max-score: expected a number with --score squared_difference"),
         (
             {"score": "squared_difference", "min_score": 0.5, "max_score": 1.0},
@@ -65,7 +73,8 @@ def test_arguments_are_those_of_find():
     assert arguments["angles"] == pytest.approx((0, math.pi / 2))
     assert arguments["scale_range"] == (0.5, 2)
     assert arguments["angle_range"] is None
-    assert arguments["min_score"] == 0.7
+    assert arguments["scales"] == (1.0,)
+    assert arguments["min_score"] == default_min_score(scale_range=(0.5, 2))
     assert arguments["score"] is cnn_jax.zncc
     assert "max_score" not in arguments
     arguments = find_arguments(Find(score="squared_difference", max_score=3.0, angle_range=(-180, 180)))
@@ -80,6 +89,30 @@ def test_errors_name_the_option_and_not_the_argument():
     assert name_option(ValueError("features: expected one")) == "features: expected one"
 
 
-def test_the_recorded_threshold_is_the_one_that_was_used():
-    assert find_options.search_options(Find())["min_score"] == 0.7
+def test_the_recorded_defaults_are_those_that_were_used():
+    recorded = find_options.search_options(Find())
+    assert (recorded["scales"], recorded["angles"], recorded["min_score"]) == (("1",), ("0",), 0.7)
+    assert find_options.search_options(Find(angle_range=(0, 90), min_score=0.6))["min_score"] == 0.6
     assert find_options.search_options(Find(score="squared_difference", max_score=1.0))["min_score"] is None
+
+
+DEFAULTS = [
+    ({}, 0.7),
+    ({"angle_range": (-5.0, 5.0)}, default_min_score(angle_range=(-1, 1))),
+    ({"scale_range": (0.9, 1.1)}, default_min_score(scale_range=(0.9, 1.1))),
+    ({"scale_range": (0.9, 1.1), "score": "cosine"}, 0.5),
+]
+
+
+@pytest.mark.parametrize(("ranges", "lowest"), DEFAULTS)
+def test_lists_have_a_default_of_the_script_and_ranges_that_of_find(ranges, lowest):
+    config = Find(**ranges)
+    assert find_arguments(config)["min_score"] == find_options.search_options(config)["min_score"] == lowest
+
+
+def test_the_help_says_the_lowest_scores(capsys):
+    with pytest.raises(SystemExit):
+        cli.parse_options(Find, "find", "", ["--help"])
+    (text,) = re.findall(r"--min-score FLOAT(.*?)--max-score", capsys.readouterr().out, re.DOTALL)
+    for _, lowest in DEFAULTS[:3]:
+        assert str(lowest) in text

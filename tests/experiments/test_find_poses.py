@@ -113,7 +113,30 @@ def test_the_photo_of_a_scene_is_in_its_middle_cell():
 
 def test_scenes_without_a_template_begin_with_each_other_photo():
     pytest.importorskip("skimage")
-    scenes = list(find_poses.absent_scenes(SceneSize((30, 40), (5, 5), (1, 2))))
-    assert len(scenes) == len(photos.OTHER_PHOTOS)
-    assert (scenes[1][:, :20] == photos.cover(photos.load_photo(photos.OTHER_PHOTOS[1]), (30, 20))).all()
-    assert (scenes[0][:, 20:] == scenes[1][:, :20]).all()
+    size = SceneSize((30, 40), (5, 5), (1, 2))
+    first, second = (find_poses.absent_scene(size, number) for number in (0, 1 + len(photos.OTHER_PHOTOS)))
+    assert (second[:, :20] == photos.cover(photos.load_photo(photos.OTHER_PHOTOS[1]), (30, 20))).all()
+    assert (first[:, 20:] == second[:, :20]).all()
+
+
+def test_a_pasted_template_is_alone_on_another_photo(cases):
+    pasted = list(find_poses.pose_cases(SIZE, 2, 0, scene_kind="pasted"))
+    for number, (turned, case) in enumerate(zip(cases, pasted, strict=True)):
+        assert (case.scene, case.truth) == ("pasted", turned.truth)
+        np.testing.assert_array_equal(case.template, turned.template)
+        rows, columns = np.indices(SIZE.image)
+        offsets = np.stack([rows - case.truth.y, columns - case.truth.x], -1) @ find_poses.rotation(case.truth.angle)
+        outside = (np.abs(offsets) - case.truth.scale * np.array(SIZE.template) / 2).max(axis=-1)
+        background = find_poses.absent_scene(SIZE, number)
+        assert (case.image == turned.image)[outside <= -0.5].all()
+        assert (case.image == background)[outside >= 0.5].all()
+        edge = np.abs(outside) < 0.5
+        low, high = np.minimum(turned.image, background), np.maximum(turned.image, background)
+        assert ((case.image >= low) & (case.image <= high))[edge].all()
+
+
+def test_an_upright_pasted_template_covers_half_of_the_pixels_that_its_edge_halves():
+    white = np.full((9, 9), 200, np.uint8)
+    pasted = find_poses.paste_template(white, np.zeros_like(white), (4, 3), Pose(4.0, 4.0, 0.0))
+    assert pasted[:, 4].tolist() == [0, 0, 100, 200, 200, 200, 100, 0, 0]
+    assert pasted[4].tolist() == [0, 0, 0, 200, 200, 200, 0, 0, 0]

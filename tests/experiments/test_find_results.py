@@ -56,7 +56,8 @@ def test_tables_have_a_row_for_each_match():
     matches = {"p.png": find_results.PageMatches([RECORD], 1), "q.png": find_results.PageMatches([], 0)}
     blocks = find_results.match_tables(matches)
     assert blocks[0] == "p.png: 1 found"
-    assert blocks[1] == [list(find_results.FORMATS), ["b", "1.235", "2.000", "3", "5", "0.5", "90", "0.9876"]]
+    cells = ["b", "2.235", "4.000", "1.235", "2.000", "3", "5", "0.5", "90", "0.9876"]
+    assert blocks[1] == [list(find_results.FORMATS), cells]
     assert blocks[2:] == ["q.png: 0 found"]
 
 

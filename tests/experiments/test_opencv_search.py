@@ -39,6 +39,16 @@ def test_templates_that_do_not_fit_have_the_lowest_score():
     assert [pose.score for pose in poses] == [pytest.approx(1, abs=1e-3), -1]
 
 
+def test_several_places_of_an_angle_are_apart():
+    template = np.random.default_rng(0).integers(0, 256, (9, 9)).astype(np.uint8)
+    image = np.full((30, 40), 100, np.uint8)
+    image[2:11, 3:12] = template
+    image[15:24, 20:29] = template
+    poses = opencv_search.loop_search(cv2, image, template, [0.0], count=3)
+    assert {(pose.y, pose.x) for pose in poses[:2]} == {(6, 7), (19, 24)}
+    assert poses[2].score < 0.9
+
+
 def test_the_top_of_a_parabola():
     assert opencv_search.parabola_top([-((i - 0.3) ** 2) for i in (-1, 0, 1)]) == pytest.approx(0.3)
     assert opencv_search.parabola_top([0, 1, 2.9]) == 0  # curved upward

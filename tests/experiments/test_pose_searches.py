@@ -28,10 +28,12 @@ def test_find_gets_the_ranges_and_gives_the_center(monkeypatch):
 
     monkeypatch.setattr(pose_searches.cnn_jax, "find", find)
     pixels = np.zeros((5, 6), np.uint8)
-    assert pose_searches.find_search(SIZE, {})(pixels, pixels) == pytest.approx(Pose(4.0, 5.5, 0.5, 1.1, 0.75))
-    assert given == {"top_k": 1, "angle_range": (-math.pi, math.pi), "scale_range": (0.8, 1.25)}
+    assert pose_searches.find_search(SIZE, {}).best_pose(pixels, pixels) == pytest.approx(
+        Pose(4.0, 5.5, 0.5, 1.1, 0.75)
+    )
+    assert given == {"top_k": 1, "min_score": -1, "angle_range": (-math.pi, math.pi), "scale_range": (0.8, 1.25)}
     given.clear()
-    pose_searches.find_search(SIZE._replace(scale_range=(1.0, 1.0)), {})(pixels, pixels)
+    pose_searches.find_search(SIZE._replace(scale_range=(1.0, 1.0)), {}).best_pose(pixels, pixels)
     assert "scale_range" not in given
 
 
@@ -40,13 +42,12 @@ def test_no_match_has_no_pose():
 
 
 @pytest.mark.parametrize("name", ["opencv-pyramid", "opencv-loop"])
-def test_opencv_searches_leave_out_low_scores(name, monkeypatch):
+def test_opencv_searches_find_a_template(name):
     cv2 = pytest.importorskip("cv2")
     image = np.random.default_rng(0).integers(0, 256, (30, 40)).astype(np.uint8)
     template = np.ascontiguousarray(image[4:9, 10:16])
     search = pose_searches.SEARCHES[name](SIZE._replace(scale_range=(1.0, 1.0)), {"opencv": cv2})
-    found = search(image, template)
+    found = search.best_pose(image, template)
     assert found is not None
     assert (found.y, found.x) == pytest.approx((6, 12.5), abs=0.6)
-    monkeypatch.setattr(pose_searches, "OPENCV_MIN_SCORE", 1.1)
-    assert search(image, template) is None
+    assert search.min_score == pose_searches.OPENCV_MIN_SCORE < found.score

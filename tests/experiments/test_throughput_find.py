@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments._lib import throughput_find
+from experiments._lib import find_poses, throughput_find
 from experiments._lib.find_poses import Pose, SceneSize
 from experiments._lib.throughput_find import BankCase, FindCase
 
@@ -17,7 +17,8 @@ def test_cases_are_named_by_their_sizes():
 
 
 def fixed_search(monkeypatch, pose):
-    monkeypatch.setattr(throughput_find, "find_search", lambda size, modules: lambda *arguments: pose)
+    search = find_poses.Search(lambda image, template: pose, 0.0)
+    monkeypatch.setattr(throughput_find, "find_search", lambda size, modules: search)
 
 
 def test_searches_are_right_if_they_find_the_pose(monkeypatch):
