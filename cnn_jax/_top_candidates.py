@@ -90,7 +90,7 @@ def _box_candidates(
     found = pose_candidates(image, bank, table, canvases, scoring, allowed, valid)
     found = jax.tree.map(lambda field: field[0], found)
     dtype = template.dtype
-    box = table.box[found.pose]
+    box = table.box.astype(found.row.dtype)[found.pose]
     y, x = (
         (pixel - (side - 1) // 2 - reach).astype(dtype) + (side - 1).astype(dtype) / 2
         for pixel, side in zip((found.row, found.column), box.T, strict=True)

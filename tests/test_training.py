@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import optax.contrib
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax import training
 from cnn_jax.data import xo
@@ -147,6 +147,17 @@ def test_batch_norm_is_trained_over_the_batch():
 def test_a_mesh_of_one_device_changes_nothing():
     mesh = Mesh(np.array(jax.devices()[:1]), ("batch",))
     chex.assert_trees_all_equal(run(mesh=mesh), run())
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_parameters_are_returned_on_the_mesh_that_was_given(kind):
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(kind,))
+    params, _ = run(mesh=mesh, batch_size=4)
+    assert {leaf.sharding for leaf in jax.tree.leaves(params)} == {NamedSharding(mesh, PartitionSpec())}
+    chex.assert_trees_all_close(params, run(batch_size=4)[0], atol=1e-6)
+    images = jax.device_put(IMAGES[:4], NamedSharding(mesh, PartitionSpec("batch")))
+    logits = jax.jit(jax.vmap(NET.apply, (None, 0)))(params, images)
+    np.testing.assert_allclose(logits, jax.vmap(NET.apply, (None, 0))(params, IMAGES[:4]), atol=1e-5)
 
 
 @pytest.mark.parametrize("steps_per_call", [None, 1, 4])
