@@ -19,7 +19,7 @@ HEAVY = ("matplotlib", "PIL", "pooch", "safetensors", "rich", "scipy.ndimage", "
 # A module imports only from modules before it.
 LEVELS = {
     0: (
-        "_typing _dtypes _errors _optional files progress _malloc _mesh_axes _programs _validation _padding "
+        "_typing _dtypes _errors _reprs _optional files progress _malloc _mesh_axes _programs _validation _padding "
         "_reduce_windows _geometry _xla"
     ),
     1: "_cost_model _shift _im2col _fft _lax_conv warping",
@@ -37,8 +37,8 @@ LEVELS = {
         "figures _logits _activations _attribution explain"
     ),
     7: (
-        "optimizers _checksums _orbax _sharding _train_state _signals _batches _train_step _run_steps _run_checkpoint "
-        "_train_loop training serialization _export"
+        "_checksums _fit_arguments optimizers _hyperparameters _processes _orbax _sharding _train_state _signals "
+        "_batches _train_step _run_steps _run_checkpoint _train_loop training serialization _export"
     ),
 }
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT.parent)}

@@ -283,7 +283,7 @@ def test_no_progress_says_nothing(capfd):
         ({"compute_dtype": "bits"}, TypeError, "compute_dtype: .*bits"),
         ({"mesh": 3}, TypeError, "mesh: .*int"),
         ({"data": sample, "augment": lambda key, batch: batch[:2]}, TypeError, "augment: .*data is a function"),
-        ({"data": None}, TypeError, "data: .*NoneType"),
+        ({"data": None}, TypeError, "data: .*None"),
         ({"data": (IMAGES, LABELS, LABELS)}, TypeError, "data: .*tuple"),
         ({"data": ("text", LABELS)}, TypeError, r"data: "),
     ],
