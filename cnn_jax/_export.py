@@ -26,7 +26,7 @@ def export(net: Layer, params: Params, shape: tuple[int, ...]) -> bytes:
       The serialized program, which `jax.export.deserialize` reads.
 
     Raises:
-      ValueError: the network does not take images of that shape.
+      ValueError: the network does not take images of that shape, or the statistics of a BatchNorm were never taken.
       TypeError: net is not a Layer, shape is not a sequence of ints.
       ImportError: FlatBuffers is not installed.
 

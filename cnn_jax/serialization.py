@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._calibration import check_calibrated
 from ._errors import describe
 from ._optional import optional_import
 from ._reprs import tree_text
@@ -54,7 +55,7 @@ def save_params(
 
     Raises:
       OSError: the folder or the file cannot be written to.
-      ValueError: path is a URL.
+      ValueError: path is a URL, or the statistics of a BatchNorm were never taken; `calibrate` takes them.
       TypeError: params are not nested dicts of arrays with text keys, contain empty dicts, or have a dtype that files
         do not hold (float8, 4 bits, random keys); net is not a string; options is not a JSON-serializable dict.
       ImportError: safetensors is not installed.
@@ -72,6 +73,7 @@ def save_params(
     safetensors = _import_safetensors("save_params")
     path = local_path(path)
     arrays = _flatten(params)
+    check_calibrated(params)
     if not isinstance(net, str):
         raise TypeError(f"net: expected the name of a network, got {describe(net)}")
     metadata = {"format": FORMAT, "net": net, "options": _to_json({} if options is None else options)}

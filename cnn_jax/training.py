@@ -122,8 +122,8 @@ def fit(
       extra `train` installs.
 
       Several devices. Batches are sharded over all axes of `mesh`. The parameters are replicated, and so are those
-      returned. BatchNorm normalizes over the whole batch. The mesh may have devices of several processes: then every
-      process passes the same arrays, or a stream, of which it reads its share.
+      returned, on `mesh` itself. BatchNorm normalizes over the whole batch. The mesh may have devices of several
+      processes: then every process passes the same arrays, or a stream, of which it reads its share.
 
     Example:
 
@@ -174,7 +174,7 @@ def fit(
         bar = stack.enter_context(Progress("training", steps, show=progress))
         state, metrics = resume(loop, state, bar)
         state = run_loop(loop, state, metrics)
-    return state.params, metrics.history()
+    return placement.give_back(state.params), metrics.history()
 
 
 def _check_steps(steps: int) -> int:
