@@ -132,7 +132,7 @@ def _top_patches(net: Layer, params: Params, images: Array, *, stage: str | None
         padded = jnp.pad(images[index], margin)
         top = jnp.asarray(row_starts)[row] + size[0]
         left = jnp.asarray(column_starts)[column] + size[1]
-        return lax.dynamic_slice(padded, (top, left, 0), (*size, shape[-1]))
+        return lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), (*size, shape[-1]))
 
     return TopPatches(jax.vmap(jax.vmap(patch))(indices, y, x), values, indices, y, x)
 

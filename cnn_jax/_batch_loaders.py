@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Int, PyTree, Shaped
 
+from ._fit_arguments import check_pair
 from ._train_state import DataState
 from ._typing import AnyArray
 
@@ -59,6 +60,7 @@ class ArrayLoader:
     augment: Augment | None
 
     def __call__(self, arrays: PyTree, data_state: DataState, step: Array) -> tuple[Array, Array, DataState]:
+        assert data_state is not None
         images, labels, (order_key, augment_key) = arrays
         epoch, index = jnp.divmod(step, len(images) // self.batch_size)
 
@@ -80,7 +82,7 @@ class SampleLoader:
 
     def __call__(self, arrays: PyTree, data_state: DataState, step: Array) -> tuple[Array, Array, DataState]:
         keys = jax.random.split(jax.random.fold_in(arrays, step), self.batch_size)
-        images, labels = jax.vmap(self.sample)(keys)
+        images, labels = check_pair("data", jax.vmap(self.sample)(keys), "(image, label)")
         return with_channels("data", images), jnp.asarray(labels), data_state
 
 
@@ -98,8 +100,11 @@ class StreamLoader:
 
 def _augmented(augment: Augment | None, key: Array, step: Array, batch: Batch) -> tuple[Array, Array]:
     """The images (N, H, W, C) and labels to learn from."""
-    images, labels = (batch.images, batch.labels) if augment is None else augment(jax.random.fold_in(key, step), batch)
-    return with_channels("data", images), labels
+    if augment is None:
+        return with_channels("data", batch.images), batch.labels
+    augmented = augment(jax.random.fold_in(key, step), batch)
+    images, labels = check_pair("augment", augmented, "(images, labels)")
+    return with_channels("data", jnp.asarray(images)), jnp.asarray(labels)
 
 
 def with_channels(name: str, images: Images) -> Images:

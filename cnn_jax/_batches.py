@@ -12,11 +12,12 @@ from jaxtyping import Array, ArrayLike, PyTree, Shaped
 
 from ._batch_loaders import UNKNOWN, ArrayLoader, Augment, Loader, Sample, SampleLoader, StreamLoader
 from ._checksums import array_checksum
+from ._fit_arguments import check_images_and_labels
+from ._processes import HALF_POSITION
 from ._sharding import Placement
 from ._train_state import DataState
 from .data.stream import StreamBatch
 
-HALF_POSITION = 2**31  # a position is two 32-bit integers in a `TrainState`
 FINGERPRINT_IMAGES = 1000  # images that the fingerprint of arrays covers, evenly spaced
 
 
@@ -198,14 +199,7 @@ class StreamBatches(BatchSource):
 
 
 def _check_arrays(data: ArrayData, batch_size: int) -> tuple[Array, Array]:
-    try:
-        images, labels = (jnp.asarray(part) for part in data)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"data: expected (images, labels), a function sample(key) or a stream, got {type(data).__name__}"
-        ) from None
-    if len(labels) != len(images):
-        raise ValueError(f"data: expected as many labels as images ({len(images)}), got {len(labels)}")
+    images, labels = check_images_and_labels("data", data, "(images, labels), a function sample(key) or a stream")
     if len(images) < batch_size:
         raise ValueError(f"batch_size: expected at most the number of images ({len(images)}), got {batch_size}")
-    return images, labels
+    return jnp.asarray(images), jnp.asarray(labels)

@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Shaped
 
-from ._layer import Layer
+from ._layer import Layer, check_net
 from ._params import Params, ParamsError
 from ._programs import program_of
 from ._typing import AnyArray
@@ -54,7 +54,7 @@ def calibrate(
     Raises:
       ValueError: images of a wrong rank or none, a batch_size below 1, a BatchNorm inside a layer without
         `apply_with_intermediates`, whose input cannot be observed.
-      TypeError: a batch_size that is not an int.
+      TypeError: a net that is not a Layer, a batch_size that is not an int.
 
     Notes:
       Layers are calibrated in order, each with the statistics of those before it in place, so that the statistics are
@@ -70,6 +70,7 @@ def calibrate(
     >>> params["mean"], params["variance"]
     (Array([2.], dtype=float32), Array([1.], dtype=float32))
     """
+    check_net(net)
     # Any: a NumPy array stays on the host, which may hold more images than a device.
     stored: Any = images if isinstance(images, jax.Array) else np.asarray(images)
     check_shape("images", stored, "N H W", "N H W C")

@@ -21,6 +21,7 @@ from ._fft import fft_correlate
 from ._geometry import dilated_size
 from ._im2col import im2col_correlate
 from ._lax_conv import conv_correlate
+from ._mesh_axes import vary_like
 from ._shift import shift_correlate
 from ._typing import Pads, Pair
 from ._validation import check_choice
@@ -112,8 +113,8 @@ def correlate(
       The dot products, in float32 for 16-bit floats.
     """
     return correlate_p.bind(
-        image,
-        kernel,
+        vary_like(image, kernel),
+        vary_like(kernel, image),
         stride=stride,
         padding=padding,
         dilation=dilation,
@@ -169,8 +170,8 @@ def dispatch(
     algorithms = ALGORITHMS
     if not all_cores:
         algorithms = {**ALGORITHMS, "conv": functools.partial(conv_correlate, all_cores=False)}
-    if not isinstance(image.shape[0], int):
-        method = "conv"  # the symbolic batch size of jax.export
+    if not all(isinstance(size, int) for size in (*image.shape, *kernel.shape)):
+        method = "conv"  # the symbolic batch size of jax.export, which is a number of channels in derivatives
     if method != "auto":
         return algorithms[method](image, kernel, **options)
     best = best_methods(
@@ -191,9 +192,16 @@ def dispatch(
 
 
 def _abstract_eval(image: ShapedArray, kernel: ShapedArray, **params: Unpack[CorrelateParams]) -> ShapedArray:
+    for name, operand in (("image", image), ("kernel", kernel)):
+        axis_type = operand.manual_axis_type
+        if axis_type.unreduced or axis_type.reduced:
+            raise NotImplementedError(
+                f"{name}: expected an array that varies over mesh axes or not, got {axis_type}; cast it by "
+                "jax.lax.psum or jax.lax.pcast before, or use jax.shard_map with check_vma=False"
+            )
     convolve = functools.partial(dispatch, **params | {"method": "conv", "all_cores": False})
     out = jax.eval_shape(convolve, image, kernel)
-    return ShapedArray(out.shape, out.dtype)
+    return image.update(shape=out.shape, dtype=out.dtype, weak_type=False)
 
 
 def _batch(
@@ -212,6 +220,8 @@ def _batch(
         out = correlate(image, kernel.reshape(*kernel.shape[:3], -1), **params)
         shape = *out.shape[:channel_axis], *kernel.shape[3:], *out.shape[channel_axis + 1 :]
         return out.reshape(shape), channel_axis
+    if not isinstance(image.shape[cast(int, image_axis)], int):
+        params["method"] = "im2col"  # XLA's convolution has no symbolic number of groups
     return jax.vmap(functools.partial(dispatch, all_cores=False, **params), axes)(image, kernel), 0
 
 

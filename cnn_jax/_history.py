@@ -53,8 +53,8 @@ class MetricsReader:
         """Takes the metrics of a call that runs `steps` steps."""
         self._pending.append((steps, metrics))
         # All but the newest metrics are read, so that the device has work meanwhile. The first are read at once, to
-        # show that training has begun.
-        if not self._rows or self.step - self._steps_read >= STEPS_PER_REPORT:
+        # show that training has begun; those of slow steps are read when the user awaits them.
+        if not self._rows or self.step - self._steps_read >= STEPS_PER_REPORT or self._bar.is_due():
             self._read(max(len(self._pending) - 1, 1))
         elif len(self._pending) > CALLS_IN_FLIGHT:
             jax.block_until_ready(self._pending[-CALLS_IN_FLIGHT][1])
@@ -74,7 +74,7 @@ class MetricsReader:
             self._validation.setdefault(VALIDATION + name, []).append(value)
         self._report()
         *earlier, loss = self._validation[VALIDATION + "loss"]
-        return bool(loss < np.nanmin([np.inf, *earlier]))
+        return bool(loss < min((value for value in earlier if not np.isnan(value)), default=np.inf))
 
     def latest(self) -> dict[str, float]:
         """The newest metrics that were read, and those of a validation after the same step."""
@@ -109,6 +109,16 @@ class MetricsReader:
     def _report(self) -> None:
         metrics = {name: values[-1] for name, values in self._rows[-1].items()} | self._latest_validation()
         self._bar.update(self._steps_read, "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+
+def loss_to_compare(history: Mapping[str, np.ndarray], step: int, last_step: int) -> float:
+    """The loss by which checkpoints are compared; infinite if it is unknown or not finite."""
+    if "validation_step" in history:
+        is_validated = len(history["validation_step"]) and history["validation_step"][-1] == step
+        loss = history["validation_loss"][-1] if is_validated else np.inf
+    else:
+        loss = np.mean(history["loss"][last_step - step :])
+    return float(loss) if np.isfinite(loss) else float(np.inf)
 
 
 def _check_losses(losses: np.ndarray, first_step: int) -> None:

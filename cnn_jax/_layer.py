@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Shaped
 
+from ._errors import describe
 from ._layer_options import from_pickle, text_of, to_pickle
 from ._params import Params, check_is_dict, check_params
 from ._programs import MEMORY, shared_memory, shared_method
@@ -295,3 +296,14 @@ def _hash_or_none(value: object) -> int | None:
         return hash(value)
     except TypeError:
         return None
+
+
+def check_net(net: object) -> None:
+    """Raises a TypeError unless `net` is a Layer.
+
+    >>> check_net({"dense1": {}})
+    Traceback (most recent call last):
+    TypeError: net: expected a Layer, such as a Chain, got dict
+    """
+    if not isinstance(net, Layer):
+        raise TypeError(f"net: expected a Layer, such as a Chain, got {describe(net)}")

@@ -5,7 +5,6 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree, Shaped
 
@@ -59,7 +58,7 @@ def are_classes(logits: PyTree, labels: AnyArray | jax.ShapeDtypeStruct) -> bool
     >>> are_classes(jnp.zeros((5, 10)), jnp.zeros(5, int)), are_classes(jnp.zeros((5, 1)), jnp.zeros(5, int))
     (True, False)
     """
-    shape = getattr(logits, "shape", ())
+    shape: tuple[int, ...] = getattr(logits, "shape", ())
     is_integer = jnp.issubdtype(labels.dtype, jnp.integer)
     return is_integer and len(shape) > 0 and shape[-1] >= 2 and labels.shape == shape[:-1]
 
@@ -84,16 +83,3 @@ def example_values(metrics: Mapping[str, Metric], logits: PyTree, labels: Array)
 def _example_means(values: Array) -> Array:
     values = values if jnp.issubdtype(values.dtype, jnp.inexact) else values.astype(jnp.float32)
     return jnp.mean(values, tuple(range(1, values.ndim)))
-
-
-def check_classes(name: str, labels: np.ndarray, logits_shape: tuple[int, ...], hint: str) -> None:
-    """Raises an error unless labels suit the default loss: they are classes of logits of that shape, and in range."""
-    places = f"shape {logits_shape[:-1]}" if len(logits_shape) > 1 else "one integer label"
-    if not np.issubdtype(labels.dtype, np.integer) or labels.shape[1:] != logits_shape[:-1]:
-        raise TypeError(
-            f"{name}: the default loss needs {places} per image, got {labels.dtype} of shape {labels.shape}; {hint}"
-        )
-    low = labels.min()
-    high = labels.max()
-    if low < 0 or high >= logits_shape[-1]:
-        raise ValueError(f"{name}: expected labels from 0 to {logits_shape[-1] - 1}, got {low} to {high}")

@@ -51,14 +51,6 @@ def restore_numpy(path: Path, like: PyTree) -> PyTree:
         return reader.restore(path, args=orbax.args.PyTreeRestore(restore_args=as_numpy))
 
 
-def read_tree(path: Path) -> PyTree:
-    """Reads a tree of arrays as dicts and lists of NumPy arrays."""
-    orbax = import_orbax()
-    with orbax.PyTreeCheckpointer() as reader:
-        like = reader.metadata(path).item_metadata.tree
-    return restore_numpy(path, like)
-
-
 @contextlib.contextmanager
 def silence_abandoned_tasks() -> Iterator[None]:
     """Hides the exceptions of tasks that Orbax abandons when one array cannot be read or written.

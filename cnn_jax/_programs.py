@@ -9,6 +9,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 import jax
 from jax import lax
 
+from ._mesh_axes import on_any_mesh
+
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
@@ -32,7 +34,7 @@ def compiled(*static: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """
 
     def decorate(function: Callable[..., R]) -> Callable[..., R]:
-        return jax.jit(function, static_argnames=static, inline=True)
+        return jax.jit(on_any_mesh(function), static_argnames=static, inline=True)
 
     return decorate
 
@@ -82,7 +84,7 @@ def program_of(function: Callable[..., R], *callables: object, **options: object
     >>> program_of(applied, jax.numpy.negative, times=3)(jax.numpy.ones(1))
     Array([-1.], dtype=float32)
     """
-    return jax.jit(functools.partial(function, *callables, **options), inline=True)
+    return jax.jit(on_any_mesh(functools.partial(function, *callables, **options)), inline=True)
 
 
 def map_steps(function: Callable[[Any], Any], steps: Any) -> Any:

@@ -12,7 +12,8 @@ from jaxtyping import Array, PyTree
 
 from ._batch_loaders import Loader
 from ._batches import ArrayData, BatchSource
-from ._metrics import Loss, Metric, check_classes, default_loss
+from ._fit_arguments import check_classes, check_key, check_trainable
+from ._metrics import Loss, Metric, default_loss
 from ._programs import program_of
 from ._run_calibration import RunCalibration, paths_to_calibrate
 from ._sharding import Placement
@@ -48,9 +49,13 @@ def check_steps_per_call(steps_per_call: int | None) -> int:
 
 def run_key(key: Array | None, state: TrainState | None, params: Params | None, steps: int) -> Array:
     """The run's key, which a state brings along. Raises the errors that `fit` lists for a state."""
+    if key is not None:
+        check_key(key)
     if state is None:
         if key is None:
-            raise TypeError("key: expected a jax.random.key, got None; only a run with state= has one already")
+            raise TypeError(
+                "key: expected a random key, such as jax.random.key(0), got None; only state= has one already"
+            )
         return key
     if not isinstance(state, TrainState):
         raise TypeError(f"state: expected a TrainState, got {type(state).__name__}")
@@ -74,11 +79,11 @@ def describe_run(key: Array, batch_size: int, source: BatchSource) -> dict[str, 
     return {"key": key_numbers(key), "batch_size": batch_size, "data": source.fingerprint}
 
 
-def example_image(source: BatchSource) -> jax.ShapeDtypeStruct:
-    """The shape of one image that the network gets."""
+def example_batch(source: BatchSource) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """The shapes of one image that the network gets, and of the labels of a batch."""
     load = program_of(_load, source.load)
-    images = jax.eval_shape(load, source.example_arrays, source.initial_data_state, jnp.int32(0))
-    return jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
+    images, labels = jax.eval_shape(load, source.example_arrays, source.initial_data_state, jnp.int32(0))
+    return jax.ShapeDtypeStruct(images.shape[1:], images.dtype), labels
 
 
 def initial_state(
@@ -92,7 +97,8 @@ def initial_state(
     """The given state, or that before the first step, in memory of its own. The source continues at its position."""
     if state is None:
         if params is None:
-            params = net.init(split_run_key(key).init, example_image(source).shape)
+            params = net.init(split_run_key(key).init, example_batch(source)[0].shape)
+        check_trainable(params)
         state = TrainState.create(params, optimizer, key)
     source.import_position(state.data_state)
     return strip_weak_types(copy_tree(state._replace(data_state=source.initial_data_state)))
@@ -111,10 +117,10 @@ class Setup(NamedTuple):
 
     def check_labels(self) -> None:
         """Raises an error if the labels do not suit the default loss and the network's outputs."""
-        labels = self.source.labels
-        if labels is not None and self.loss is default_loss:
-            logits = output_shape(self.net, self.params, example_image(self.source))
-            check_classes("data", labels, logits.shape, LABELS_HINT)
+        if self.loss is default_loss:
+            image, labels = example_batch(self.source)
+            known = labels if self.source.labels is None else self.source.labels
+            check_classes("data", known, output_shape(self.net, self.params, image).shape, LABELS_HINT)
 
     def make_calibration(self) -> RunCalibration | None:
         """What sets the statistics of BatchNorm; None for a stream, whose batches cannot be drawn again.
@@ -123,7 +129,7 @@ class Setup(NamedTuple):
         """
         if not self.source.can_draw_again:
             return None
-        paths = paths_to_calibrate(self.net, self.params, example_image(self.source))
+        paths = paths_to_calibrate(self.net, self.params, example_batch(self.source)[0])
         return RunCalibration(self.net, paths, self.source, self.placement, self.batch_size)
 
     def make_validation(self, validation: ArrayData, calibration: RunCalibration | None) -> Validate:
@@ -152,6 +158,6 @@ def _validate(
     return mean_metrics(net, calibrated, data, metrics, batch_size, placement)
 
 
-def _load(load: Loader, arrays: PyTree, data_state: DataState, step: Array) -> Array:
-    images, _, _ = load(arrays, data_state, step)
-    return images
+def _load(load: Loader, arrays: PyTree, data_state: DataState, step: Array) -> tuple[Array, Array]:
+    images, labels, _ = load(arrays, data_state, step)
+    return images, labels

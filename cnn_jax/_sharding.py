@@ -18,6 +18,8 @@ class Placement:
     """A copy on every device."""
     sharded: NamedSharding | None = None
     """The first axis is divided among all devices."""
+    returned: NamedSharding | None = None
+    """A copy on every device of the mesh that the user gave, with its types of axes."""
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Copies arrays to every device. Every process must pass the same values."""
@@ -31,6 +33,13 @@ class Placement:
         if self.sharded is None:
             return jax.device_put(tree)
         sharding = self.sharded
+        return jax.tree.map(lambda array: put_on_sharding(array, sharding), tree)
+
+    def give_back(self, tree: PyTree) -> PyTree:
+        """Replicated arrays on the mesh that the user gave."""
+        if self.returned is None:
+            return tree
+        sharding = self.returned
         return jax.tree.map(lambda array: put_on_sharding(array, sharding), tree)
 
     def shard_process_local(self, tree: PyTree) -> PyTree:
@@ -70,6 +79,7 @@ def make_placement(mesh: Mesh | None, batch_size: int) -> Placement:
     return Placement(
         replicated=NamedSharding(auto_mesh, PartitionSpec()),
         sharded=NamedSharding(auto_mesh, PartitionSpec(mesh.axis_names)),
+        returned=NamedSharding(mesh, PartitionSpec()),
     )
 
 

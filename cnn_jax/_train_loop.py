@@ -15,7 +15,7 @@ from ._run_checkpoint import RunCheckpointer
 from ._run_steps import RunSteps
 from ._sharding import Placement
 from ._signals import StopSignal
-from ._train_state import TrainState, copy_tree, from_checkpoint, to_checkpoint
+from ._train_state import TrainState, copy_tree
 from .layers import Params
 from .progress import Progress
 
@@ -108,7 +108,8 @@ class TrainRun:
     @property
     def state(self) -> TrainState:
         """The newest state, with the position of the data instead of the order within the epoch."""
-        return self._state._replace(data_state=self._loop.source.export_position())
+        state = self._state._replace(data_state=self._loop.source.export_position())
+        return self._loop.placement.give_back(state)
 
     def _next_stop(self) -> int:
         """The next step after which something is due."""
@@ -171,7 +172,8 @@ class TrainRun:
         if self._loop.checkpointer:
             history = self.metrics.history()
             position = self._loop.source.position
-            self._loop.checkpointer.save(self.metrics.step, to_checkpoint(self._state), history, position)
+            state = self._state._replace(key=None)  # identifies the run and is compared as such
+            self._loop.checkpointer.save(self.metrics.step, state, history, position)
 
     def _interrupted(self, message: str) -> TrainingInterrupted:
         return TrainingInterrupted(message, self.state, self.metrics.history())
@@ -190,10 +192,13 @@ class TrainRun:
 def resume(loop: TrainLoop, state: TrainState, bar: Progress, *, allow_nonfinite: bool = False) -> TrainRun:
     """The run after its newest checkpoint, or before its first step if there is none.
 
-    Raises a ValueError for checkpoints of another run, of more steps than the run has, or older than the state.
+    Raises a ValueError for checkpoints of another run, of more steps than the run has, or older than the state, and an
+    OSError if checkpoints are to be saved where they cannot be.
     """
     start = int(state.step)
-    saved = loop.checkpointer.restore_latest(to_checkpoint(state)) if loop.checkpointer else None
+    saved = loop.checkpointer.restore_latest(state._replace(key=None)) if loop.checkpointer else None
+    if loop.checkpointer and (saved is None or saved.step < loop.steps):
+        loop.checkpointer.check_writable(state._replace(key=None))
     if loop.checkpointer is None or saved is None:
         return TrainRun(loop, state, MetricsReader(bar, start, allow_nonfinite=allow_nonfinite))
     directory = loop.checkpointer.directory
@@ -204,7 +209,7 @@ def resume(loop: TrainLoop, state: TrainState, bar: Progress, *, allow_nonfinite
     if saved.position is not None:
         loop.source.seek(saved.position)
     metrics = MetricsReader(bar, saved.step, saved.history, allow_nonfinite=allow_nonfinite)
-    return TrainRun(loop, from_checkpoint(saved.state, like=state), metrics)
+    return TrainRun(loop, saved.state._replace(key=state.key), metrics)
 
 
 def skips_nonfinite(opt_state: optax.OptState) -> bool:

@@ -15,7 +15,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, PyTree, Shaped
 
 from ._batch_loaders import with_channels
-from ._metrics import Loss, Metric, Metrics, accuracy, check_classes, default_loss, example_values, metrics_for
+from ._calibration import check_calibrated
+from ._fit_arguments import check_classes, check_images_and_labels
+from ._layer import check_net
+from ._metrics import Loss, Metric, Metrics, accuracy, default_loss, example_values, metrics_for
 from ._programs import program_of
 from ._sharding import Placement, make_placement, to_host
 from ._typing import AnyArray
@@ -50,8 +53,9 @@ def predict(
       The outputs, in host memory.
 
     Raises:
-      ValueError: images of a wrong rank, batch_size below 1, parameters of another network.
-      TypeError: batch_size is not an int, mesh is not a Mesh.
+      ValueError: images of a wrong rank, batch_size below 1, parameters of another network, a BatchNorm that was never
+        calibrated.
+      TypeError: net is not a Layer, batch_size is not an int, mesh is not a Mesh.
 
     Notes:
       One program is compiled for a network, a batch size and a shape of images, whatever their number.
@@ -62,6 +66,8 @@ def predict(
            [1.],
            [2.]], dtype=float32)
     """
+    check_net(net)
+    check_calibrated(params)
     stored = with_channels("images", as_stored(images))
     params = _local(params) if mesh is None else params
     batch_size, placement = _share(batch_size, mesh)
@@ -98,8 +104,9 @@ def evaluate(
 
     Raises:
       ValueError: images of a wrong rank or none, or other labels in number; labels that are not classes of the network,
-        with the default metrics; batch_size below 1, parameters of another network.
-      TypeError: data are not images and labels; labels are not integers, with the default metrics.
+        with the default metrics; batch_size below 1, parameters of another network, a BatchNorm that was never
+        calibrated.
+      TypeError: net is not a Layer; data are not images and labels; labels are not integers, with the default metrics.
 
     Notes:
       One program is compiled for a network, its metrics, a batch size and shapes of images and labels. Pass the same
@@ -113,6 +120,8 @@ def evaluate(
     >>> evaluate(Flatten(), {}, (images, labels), metrics={"largest": lambda logits, label: logits.max()})
     {'largest': 2.0}
     """
+    check_net(net)
+    check_calibrated(params)
     labeled = check_labeled("data", data)
     params = _local(params) if mesh is None else params
     batch_size, placement = _share(batch_size, mesh)
@@ -166,16 +175,11 @@ def as_stored(images: Shaped[ArrayLike, "..."]) -> AnyArray:
 
 def check_labeled(name: str, data: object) -> tuple[AnyArray, AnyArray]:
     """Images (N, H, W, C) and as many labels, where they are."""
-    try:
-        images, labels = (as_stored(part) for part in data)  # pyright: ignore[reportGeneralTypeIssues]
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected (images, labels), got {type(data).__name__}") from None
-    images = with_channels(name, images)
+    images, labels = check_images_and_labels(name, data)
+    images = with_channels(name, as_stored(images))
     if not len(images):
         raise ValueError(f"{name}: expected at least one image, got none")
-    if labels.ndim == 0 or len(labels) != len(images):
-        raise ValueError(f"{name}: expected as many labels as images ({len(images)}), got shape {labels.shape}")
-    return images, labels
+    return images, as_stored(labels)
 
 
 def _share(batch_size: int, mesh: Mesh | None) -> tuple[int, Placement]:

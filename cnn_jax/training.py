@@ -12,7 +12,9 @@ from jaxtyping import Array
 from . import _run_setup
 from ._batch_loaders import Augment, Batch, Sample
 from ._batches import ArrayData, BatchStream, Data, open_source
+from ._fit_arguments import check_callable, check_optimizer
 from ._history import History
+from ._layer import check_net
 from ._load_checkpoint import Checkpoint, load_checkpoint
 from ._metrics import Loss, default_loss
 from ._orbax import import_orbax
@@ -130,15 +132,18 @@ def fit(
         `state` and the `history`. A checkpoint was saved, if there is a directory for it.
       FloatingPointError: a loss is not finite (the message names the first such step), or the parameters are not
         finite at the end, at a validation or at a checkpoint.
-      OSError: a checkpoint cannot be written.
+      OSError: checkpoint_dir or a checkpoint cannot be written.
       ImportError: Orbax, which checkpoint_dir needs, is not installed.
-      ValueError: images have a wrong rank, or differ in number from the labels; data have less than a batch; steps,
-        batch_size, steps_per_call or a period is below 1; steps are not more than those of state; key is another one
+      ValueError: images have a wrong rank, or differ in number from the labels; labels are no classes of the network,
+        or it has one logit, with the default loss; data have less than a batch; steps, batch_size, steps_per_call or a
+        period is below 1; steps are not more than those of state; key is another one
         than that of state, or params are given beside it; checkpoint_dir holds checkpoints of another run (another key,
         batch_size, data or arrays of other shapes), of more steps or of less than state has, or only damaged ones;
         a BatchNorm cannot be calibrated.
-      TypeError: data are of another kind; a count is not an int; compute_dtype is not a floating dtype; augment is
-        given with a function that draws examples; key is missing.
+      TypeError: net is not a Layer, optimizer not an optax optimizer, key not a random key, state not a TrainState,
+        loss, augment or callback not a function; params are not floats; data are of another kind or are not numbers;
+        labels do not suit the default loss; a count is not an int; compute_dtype is not a floating dtype; augment is
+        given with a function that draws examples.
 
     Notes:
       Parts of a run. Two calls, the second with the state of the first, give the parameters of a single one bit for
@@ -161,16 +166,18 @@ def fit(
       Losses that are not finite end the run, unless the optimizer leaves out such updates
       (`optax.apply_if_finite`, or `optax.skip_not_finite` in `optax.MultiSteps`).
 
-      Checkpoints. A checkpoint holds the parameters, the optimizer's state, the position in the data and the history,
-      so a resumed run ends with the same result as an uninterrupted one, bit for bit. The two newest checkpoints are
-      kept, and the one with the lowest loss: on the validation data, where every validation with a new lowest loss
-      saves one, or otherwise in training, as the mean since the checkpoint before it. `load_checkpoint` reads them.
-      The code of `net`, `optimizer`, `loss` and `augment` is not compared when a run resumes: pass the same.
-      Checkpoints are written by Orbax, which the extra `train` installs.
+      Checkpoints. The directory is tried before the first step. A checkpoint holds the parameters, the optimizer's
+      state, the position in the data and the history, so a resumed run ends with the same result as an uninterrupted
+      one, bit for bit. The two newest checkpoints are kept, and the one with the lowest loss: on the validation data,
+      where every validation with a new lowest loss saves one, or otherwise in training, as the mean since the
+      checkpoint before it. `load_checkpoint` reads them. The code of `net`, `optimizer`, `loss` and `augment` is not
+      compared when a run resumes: pass the same. Of hyperparameters injected by `optax.inject_hyperparams`, those that
+      differ from the saved run's are taken from the new optimizer and named in a warning. Checkpoints are written by
+      Orbax, which the extra `train` installs.
 
       Several devices. Batches are sharded over all axes of `mesh`. The parameters are replicated, and so are those
-      returned. BatchNorm normalizes over the whole batch. The mesh may have devices of several processes: then every
-      process passes the same arrays, or a stream, of which it reads its share.
+      returned, on `mesh` itself. BatchNorm normalizes over the whole batch. The mesh may have devices of several
+      processes: then every process passes the same arrays, or a stream, of which it reads its share.
 
     Example:
 
@@ -216,12 +223,20 @@ def fit(
         def log_wandb(step, state, metrics):
             wandb.log(metrics, step=step)
     """
+    check_net(net)
+    check_optimizer(optimizer)
+    check_callable("loss", loss, "loss(logits, label)")
+    if augment is not None:
+        check_callable("augment", augment, "augment(key, batch)")
+    if callback is not None:
+        check_callable("callback", callback, "callback(step, state, metrics)")
     steps = _run_setup.check_steps(steps)
     batch_size = check_int("batch_size", batch_size)
     validate_every = check_int("validate_every", validate_every)
     callback_every = check_int("callback_every", callback_every)
     save_every = check_int("save_every", save_every)
-    calibrate = check_bool("calibrate", calibrate)
+    check_bool("calibrate", calibrate)
+    check_bool("progress", progress)
     steps_per_call = _run_setup.check_steps_per_call(steps_per_call)
     check_compute_dtype(compute_dtype)
     if checkpoint_dir is not None:
@@ -259,7 +274,8 @@ def fit(
         run = resume(loop, placement.replicate(start), bar, allow_nonfinite=skips_nonfinite(start.opt_state))
         run.run()
         learned = run.state.params
-        trained = Trained(calibration(learned) if calibration and calibrate else learned, run.metrics.history())
+        calibrated = calibration(learned) if calibration and calibrate else learned
+        trained = Trained(placement.give_back(calibrated), run.metrics.history())
         trained.state = run.state
         run.raise_if_asked()
     return trained

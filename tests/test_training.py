@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import optax.contrib
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax import training
 from cnn_jax.data import xo
@@ -149,6 +149,17 @@ def test_a_mesh_of_one_device_changes_nothing():
     chex.assert_trees_all_equal(run(mesh=mesh), run())
 
 
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_parameters_are_returned_on_the_mesh_that_was_given(kind):
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(kind,))
+    params, _ = run(mesh=mesh, batch_size=4)
+    assert {leaf.sharding for leaf in jax.tree.leaves(params)} == {NamedSharding(mesh, PartitionSpec())}
+    chex.assert_trees_all_close(params, run(batch_size=4)[0], atol=1e-6)
+    images = jax.device_put(IMAGES[:4], NamedSharding(mesh, PartitionSpec("batch")))
+    logits = jax.jit(jax.vmap(NET.apply, (None, 0)))(params, images)
+    np.testing.assert_allclose(logits, jax.vmap(NET.apply, (None, 0))(params, IMAGES[:4]), atol=1e-5)
+
+
 @pytest.mark.parametrize("steps_per_call", [None, 1, 4])
 @ARRAYS_AND_SAMPLES
 def test_the_step_is_traced_once(data, steps_per_call):
@@ -272,7 +283,7 @@ def test_no_progress_says_nothing(capfd):
         ({"compute_dtype": "bits"}, TypeError, "compute_dtype: .*bits"),
         ({"mesh": 3}, TypeError, "mesh: .*int"),
         ({"data": sample, "augment": lambda key, batch: batch[:2]}, TypeError, "augment: .*data is a function"),
-        ({"data": None}, TypeError, "data: .*NoneType"),
+        ({"data": None}, TypeError, "data: .*None"),
         ({"data": (IMAGES, LABELS, LABELS)}, TypeError, "data: .*tuple"),
         ({"data": ("text", LABELS)}, TypeError, r"data: "),
     ],
