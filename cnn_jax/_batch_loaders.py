@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Int, PyTree, Shaped
 
+from ._contents import Contents
 from ._fit_arguments import check_pair
 from ._train_state import DataState
 from ._typing import AnyArray
@@ -57,7 +58,7 @@ class ArrayLoader:
     """Takes batches from arrays on the device, in an order that is drawn for every epoch and kept as the data state."""
 
     batch_size: int
-    augment: Augment | None
+    augment: Contents[Augment | None]
 
     def __call__(self, arrays: PyTree, data_state: DataState, step: Array) -> tuple[Array, Array, DataState]:
         assert data_state is not None
@@ -70,19 +71,19 @@ class ArrayLoader:
         order = lax.cond((index == 0) | (data_state[0] == UNKNOWN), shuffle, lambda: data_state)
         indices = lax.dynamic_slice_in_dim(order, index * self.batch_size, self.batch_size)
         batch = Batch(images=images[indices], labels=labels[indices], indices=indices, epoch=epoch)
-        return *_augmented(self.augment, augment_key, step, batch), order
+        return *_augmented(self.augment.value, augment_key, step, batch), order
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleLoader:
     """Draws the examples of a batch by a function, new ones in every step."""
 
-    sample: Sample
+    sample: Contents[Sample]
     batch_size: int
 
     def __call__(self, arrays: PyTree, data_state: DataState, step: Array) -> tuple[Array, Array, DataState]:
         keys = jax.random.split(jax.random.fold_in(arrays, step), self.batch_size)
-        images, labels = check_pair("data", jax.vmap(self.sample)(keys), "(image, label)")
+        images, labels = check_pair("data", jax.vmap(self.sample.value)(keys), "(image, label)")
         return with_channels("data", images), jnp.asarray(labels), data_state
 
 
@@ -90,12 +91,12 @@ class SampleLoader:
 class StreamLoader:
     """Takes the one batch that was read from a stream."""
 
-    augment: Augment | None
+    augment: Contents[Augment | None]
 
     def __call__(self, arrays: PyTree, data_state: DataState, step: Array) -> tuple[Array, Array, DataState]:
         images, labels, indices, epochs, key = arrays
         batch = Batch(images=images, labels=labels, indices=indices, epoch=epochs[0])
-        return *_augmented(self.augment, key, step, batch), data_state
+        return *_augmented(self.augment.value, key, step, batch), data_state
 
 
 def _augmented(augment: Augment | None, key: Array, step: Array, batch: Batch) -> tuple[Array, Array]:

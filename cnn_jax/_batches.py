@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, PyTree, Shaped
 
 from ._batch_loaders import UNKNOWN, ArrayLoader, Augment, Loader, Sample, SampleLoader, StreamLoader
 from ._checksums import array_checksum
+from ._contents import Contents
 from ._fit_arguments import check_images_and_labels
 from ._processes import HALF_POSITION
 from ._sharding import Placement
@@ -114,7 +115,7 @@ class ArrayBatches(BatchSource):
 
     def __init__(self, data: ArrayData, batch_size: int, key: Array, augment: Augment | None, placement: Placement):
         self._images, self._labels = _check_arrays(data, batch_size)
-        self.load = ArrayLoader(batch_size, augment)
+        self.load = ArrayLoader(batch_size, Contents(augment))
         self._arrays = placement.replicate((self._images, self._labels, tuple(jax.random.split(key))))
         self.initial_data_state = jnp.full(len(self._images), UNKNOWN, int)
         self.labels = None if augment else np.asarray(self._labels)
@@ -136,7 +137,7 @@ class SampledBatches(BatchSource):
     """Batches of examples that a function draws on the device, new ones in every step."""
 
     def __init__(self, sample: Sample, batch_size: int, key: Array, placement: Placement):
-        self.load = SampleLoader(sample, batch_size)
+        self.load = SampleLoader(Contents(sample), batch_size)
         self._key = placement.replicate(key)
 
     @property
@@ -156,7 +157,7 @@ class StreamBatches(BatchSource):
     def __init__(self, stream: BatchStream, batch_size: int, key: Array, augment: Augment | None, placement: Placement):
         self._stream = stream
         self._local_batch_size = batch_size // jax.process_count()
-        self.load = StreamLoader(augment)
+        self.load = StreamLoader(Contents(augment))
         self._placement = placement
         self._key = placement.replicate(key)
         self._batches = stream.batches(self._local_batch_size)

@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, PyTree, Shaped
 
 from ._batch_loaders import with_channels
+from ._contents import Contents
 from ._dtypes import accumulation_dtype
 from ._metrics import Loss, Metrics, batch_metrics, default_loss
 from ._programs import cached
@@ -55,7 +56,8 @@ def train_step(
       ValueError: from the function, images of a wrong rank.
 
     Notes:
-      The same arguments give the same function, so that it is compiled once for each shape of a batch. It may be used
+      Equal arguments give the same function, so that it is compiled once for each shape of a batch. Optimizers and
+      losses made anew from equal numbers are equal. As for `jax.jit`, they must be pure functions. The step may be used
       within `jax.jit`, `lax.scan` and on sharded batches. The given state stays valid; to reuse its memory, call
       `jax.jit(step, donate_argnums=0)`.
 
@@ -75,15 +77,18 @@ def train_step(
     (20, 1.0)
     """
     check_compute_dtype(compute_dtype)
-    return _compiled_step(net, optimizer, loss, compute_dtype)
+    return _compiled_step(net, Contents(optimizer), Contents(loss), compute_dtype)
 
 
 @cached(MAX_PROGRAMS)
 def _compiled_step(
-    net: Layer, optimizer: optax.GradientTransformation, loss: Loss, compute_dtype: DTypeLike | None
+    net: Layer,
+    optimizer: Contents[optax.GradientTransformation],
+    loss: Contents[Loss],
+    compute_dtype: DTypeLike | None,
 ) -> TrainStep:
-    update = optax.with_extra_args_support(optimizer).update
-    objective = functools.partial(_batch_loss, net=net, loss=loss, compute_dtype=compute_dtype)
+    update = optax.with_extra_args_support(optimizer.value).update
+    objective = functools.partial(_batch_loss, net=net, loss=loss.value, compute_dtype=compute_dtype)
 
     @jax.jit
     def step(

@@ -16,6 +16,7 @@ from jaxtyping import Array, ArrayLike, PyTree, Shaped
 
 from ._batch_loaders import with_channels
 from ._calibration import check_calibrated
+from ._contents import Contents
 from ._fit_arguments import check_classes, check_images_and_labels
 from ._layer import check_net
 from ._metrics import Loss, Metric, Metrics, accuracy, default_loss, example_values, metrics_for
@@ -109,8 +110,8 @@ def evaluate(
       TypeError: net is not a Layer; data are not images and labels; labels are not integers, with the default metrics.
 
     Notes:
-      One program is compiled for a network, its metrics, a batch size and shapes of images and labels. Pass the same
-      function objects to use it again. `metrics={"loss": loss}` of another loss gives no accuracy; add `accuracy`.
+      One program is compiled for a network, its metrics, a batch size and shapes of images and labels.
+      `metrics={"loss": loss}` of another loss gives no accuracy; add `accuracy`.
 
     >>> from cnn_jax.layers import Flatten
     >>> images, labels = np.array([[[2.0, 0.0]], [[0.0, 2.0]], [[0.0, 2.0]]]), np.array([0, 1, 0])
@@ -139,7 +140,8 @@ def mean_metrics(
     placement: Placement,
 ) -> dict[str, float]:
     """`evaluate` of checked arguments. With a placement of several processes, all pass the same arrays."""
-    program = program_of(_example_metrics, net, placement, metrics=tuple(metrics.items()))
+    hashable = tuple((name, Contents(metric)) for name, metric in metrics.items())
+    program = program_of(_example_metrics, net, placement, metrics=hashable)
     batches = list(_map_batches(program, params, data, batch_size, placement))
     return {
         name: float(np.mean(np.concatenate([batch[name] for batch in batches]), dtype=np.float64)) for name in metrics
@@ -230,7 +232,8 @@ def _example_metrics(
     images: Array,
     labels: Array,
     *,
-    metrics: tuple[tuple[str, Metric], ...],
+    metrics: tuple[tuple[str, Contents[Metric]], ...],
 ) -> Metrics:
     outputs = jax.vmap(net.apply, (None, 0))(params, images)
-    return placement.constrain_replicated(example_values(dict(metrics), outputs, jnp.asarray(labels)))
+    functions = {name: metric.value for name, metric in metrics}
+    return placement.constrain_replicated(example_values(functions, outputs, jnp.asarray(labels)))

@@ -147,8 +147,11 @@ def fit(
 
     Notes:
       Parts of a run. Two calls, the second with the state of the first, give the parameters of a single one bit for
-      bit. Calls with the same network, optimizer, loss, `augment` or sampling function and the same shapes are compiled
-      once. Pass `calibrate=False` to all calls but the last one to save time.
+      bit. Pass `calibrate=False` to all calls but the last one to save time.
+
+      Compilation. Calls with equal networks, optimizers, functions and shapes are compiled once, even if
+      `optax.adam(1e-3)` or a lambda was made anew. As for `jax.jit`, functions must be pure: a change of a list, an
+      array of NumPy or an object that a function reads beside its arguments is not noticed.
 
       Order of the data. Arrays are shuffled every epoch; the last partial batch of an epoch is left out. A sampling
       function runs on the device and draws new examples in every step. A stream determines its own order.
@@ -182,7 +185,7 @@ def fit(
     Example:
 
     >>> from cnn_jax.layers import Chain, Dense, Flatten
-    >>> data = np.array([[[-1.0]], [[1.0]]]), np.array([0, 1])
+    >>> data = [[[-1.0]], [[1.0]]], [0, 1]
     >>> net = Chain(Flatten(), Dense(2))
     >>> options = {"optimizer": optax.sgd(1.0), "batch_size": 2, "progress": False}
     >>> params, history = fit(net, data, steps=20, key=jax.random.key(0), **options)
@@ -193,7 +196,7 @@ def fit(
 
     >>> half = fit(net, data, steps=10, key=jax.random.key(0), **options)
     >>> whole = fit(net, data, steps=20, state=half.state, **options)
-    >>> bool(np.all(whole.params["dense1"]["kernel"] == params["dense1"]["kernel"]))
+    >>> bool((whole.params["dense1"]["kernel"] == params["dense1"]["kernel"]).all())
     True
 
     Early stopping, after three validations without a lower loss:

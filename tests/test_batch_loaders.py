@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from cnn_jax._batch_loaders import UNKNOWN, ArrayLoader, SampleLoader, StreamLoader, with_channels
+from cnn_jax._contents import Contents
 
 KEYS = tuple(jax.random.split(jax.random.key(0)))
 ARRAYS = (jnp.zeros((6, 2, 2)), jnp.arange(6), KEYS)
 
 
 def test_an_epoch_continues_in_the_order_that_it_began_with():
-    load = jax.jit(ArrayLoader(2, None))
+    load = jax.jit(ArrayLoader(2, Contents(None)))
     order = jnp.full(6, UNKNOWN, int)
     seen = []
     for step in range(6):
@@ -29,8 +30,13 @@ def test_loaders_are_equal_if_their_options_are():
     def sample(key):
         return jnp.zeros((2, 2)), 0
 
-    loaders = [ArrayLoader(2, None), ArrayLoader(3, None), SampleLoader(sample, 2), StreamLoader(None)]
-    again = [ArrayLoader(2, None), ArrayLoader(3, None), SampleLoader(sample, 2), StreamLoader(None)]
+    def make_loaders():
+        no_augment = Contents(None)
+        arrays = [ArrayLoader(2, no_augment), ArrayLoader(3, no_augment)]
+        return [*arrays, SampleLoader(Contents(sample), 2), StreamLoader(no_augment)]
+
+    loaders = make_loaders()
+    again = make_loaders()
     assert loaders == again
     assert len({*loaders, *again}) == 4
 

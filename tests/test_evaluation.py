@@ -88,7 +88,7 @@ def test_statistics_that_were_never_taken_are_refused():
     net = Chain(Conv(2, 2), BatchNorm(), Flatten(), Dense(3))
     params = net.init(KEY, (2, 2, 1))
     for call in (lambda: predict(net, params, IMAGES), lambda: evaluate(net, params, (IMAGES, LABELS))):
-        with pytest.raises(ValueError, match="batch_norm1/variance .* call calibrate"):
+        with pytest.raises(ValueError, match=r"batch_norm1/variance .* call calibrate"):
             call()
 
 

@@ -82,5 +82,5 @@ def test_a_damaged_checkpoint_is_reported(tmp_path):
 
 
 def test_another_choice_is_refused(saved):
-    with pytest.raises(ValueError, match="which: .*'newest'"):
+    with pytest.raises(ValueError, match=r"which: .*'newest'"):
         load_checkpoint(saved, which="newest")  # pyright: ignore[reportArgumentType]

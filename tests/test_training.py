@@ -406,15 +406,22 @@ def counted_compilations():
 
 @ARRAYS_AND_SAMPLES
 def test_a_second_call_of_equal_shapes_compiles_nothing(data):
-    options = {"net": Chain(Conv(2, 2), BatchNorm(), Flatten(), Dense(2)), "optimizer": optax.adam(0.1)}
-    options |= {"validation": (IMAGES[:37], LABELS[:37]), "validate_every": 3}
-    first = run(data, steps=5, **options)
+    def make_options(validated):
+        return {
+            "net": Chain(Conv(2, 2), BatchNorm(), Flatten(), Dense(2)),
+            "optimizer": optax.adam(0.1),
+            "loss": lambda logits, label: optax.softmax_cross_entropy_with_integer_labels(logits, label),
+            "validation": (IMAGES[:validated], LABELS[:validated]),
+            "validate_every": 3,
+        }
+
+    first = run(data, steps=5, **make_options(37))
     other = data if callable(data) else (IMAGES + 1, LABELS)
     with counted_compilations() as compiled:
-        run(other, steps=8, **(options | {"validation": (IMAGES[:5], LABELS[:5]), "validate_every": 2}))
+        run(other, steps=8, **make_options(5))
         state = first.state
         for steps in (7, 10):
-            state = run(data, steps=steps, state=state, key=None, **options).state
+            state = run(data, steps=steps, state=state, key=None, **make_options(37)).state
     assert compiled == []
 
 
