@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import jax
 import numpy as np
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 # Packages whose functions, classes and hashable objects do not change while a program runs.
 CONSTANT_PACKAGES = frozenset({"cnn_jax", "jax", "jaxlib", "optax", "builtins", "math", "functools", "inspect"})
@@ -23,7 +23,7 @@ CONSTANTS = (BuiltinFunctionType, jax.Array, np.generic, np.dtype, np.ufunc)
 ASSIGNMENTS = frozenset({"STORE_GLOBAL", "STORE_DEREF", "DELETE_GLOBAL", "DELETE_DEREF"})
 
 
-class Contents(Generic[T]):
+class Contents(Generic[T_co]):
     """A function, or a tuple of them, that is equal to others of the same code and of equal variables.
 
     Variables are arguments with defaults, variables of enclosing functions, and global ones. Where their values may
@@ -35,7 +35,7 @@ class Contents(Generic[T]):
     (True, False)
     """
 
-    def __init__(self, value: T) -> None:
+    def __init__(self, value: T_co) -> None:
         self.value = value
         self._key = _find_key(value)
 

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, ArrayLike, Float, PyTree, Shaped
 
 from ._typing import AnyArray
 
@@ -30,7 +30,7 @@ class Metric(Protocol):
     def __call__(self, logits: Shaped[Array, "..."], label: Shaped[Array, "..."], /) -> Shaped[Array, "..."]: ...
 
 
-def accuracy(logits: Shaped[Array, "*places K"], label: Shaped[Array, "*places"]) -> Float[Array, ""]:
+def accuracy(logits: Shaped[ArrayLike, "*places K"], label: Shaped[ArrayLike, "*places"]) -> Float[Array, ""]:
     """The share of labels that are the class of the largest logit: 0 or 1 for one label per image.
 
     Args:
@@ -43,7 +43,8 @@ def accuracy(logits: Shaped[Array, "*places K"], label: Shaped[Array, "*places"]
     >>> accuracy(jnp.array([[0.0, 1.0], [3.0, 2.0]]), jnp.array([1, 1]))
     Array(0.5, dtype=float32)
     """
-    logits, label = jnp.asarray(logits), jnp.asarray(label)
+    logits = jnp.asarray(logits)
+    label = jnp.asarray(label)
     if not are_classes(logits, label):
         raise ValueError(
             f"label: expected integers of shape {logits.shape[:-1]} for at least two classes, got {label.dtype} of "

@@ -184,6 +184,7 @@ def fit(
 
     Example:
 
+    >>> import jax
     >>> from cnn_jax.layers import Chain, Dense, Flatten
     >>> data = [[[-1.0]], [[1.0]]], [0, 1]
     >>> net = Chain(Flatten(), Dense(2))

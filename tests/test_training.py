@@ -15,7 +15,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax import training
-from cnn_jax._sharding import is_prng_key
+from cnn_jax._sharding import key_data
 from cnn_jax.data import xo
 from cnn_jax.evaluation import evaluate, predict
 from cnn_jax.layers import Chain, Conv, Dense, Dropout, Flatten, Layer
@@ -337,7 +337,7 @@ def test_a_missing_orbax_is_reported_before_the_data_are_opened(monkeypatch, tmp
 
 def leaves_equal(first, second):
     for leaf, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-        np.testing.assert_array_equal(*(jax.random.key_data(x) if is_prng_key(x) else x for x in (leaf, other)))
+        np.testing.assert_array_equal(key_data(leaf), key_data(other))
 
 
 @pytest.mark.parametrize("steps_per_call", [1, 4])
@@ -395,7 +395,7 @@ def counted_compilations():
     """Yields a list that gets an entry for every program that XLA compiles."""
     compiled = []
 
-    def listen(event, seconds, **details):
+    def listen(event, duration_secs, **kwargs):
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(event)
 
