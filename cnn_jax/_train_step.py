@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, PyTree, Shaped
 from ._batch_loaders import with_channels
 from ._contents import Contents
 from ._dtypes import accumulation_dtype
+from ._mesh_axes import on_any_mesh
 from ._metrics import Loss, Metrics, batch_metrics, default_loss
 from ._programs import cached
 from ._train_state import TrainState, split_run_key, strip_weak_types
@@ -66,8 +67,10 @@ def train_step(
     Example:
 
     >>> from cnn_jax.layers import Chain, Dense, Flatten
-    >>> net, optimizer = Chain(Flatten(), Dense(2)), optax.sgd(1.0)
-    >>> images, labels = jnp.array([-1.0, 1.0]).reshape(2, 1, 1, 1), jnp.array([0, 1])
+    >>> net = Chain(Flatten(), Dense(2))
+    >>> optimizer = optax.sgd(1.0)
+    >>> images = jnp.array([-1.0, 1.0]).reshape(2, 1, 1, 1)
+    >>> labels = jnp.array([0, 1])
     >>> key = jax.random.key(0)
     >>> state = TrainState.create(net.init(key, images.shape[1:]), optimizer, key)
     >>> step = train_step(net, optimizer)
@@ -91,6 +94,7 @@ def _compiled_step(
     objective = functools.partial(_batch_loss, net=net, loss=loss.value, compute_dtype=compute_dtype)
 
     @jax.jit
+    @on_any_mesh
     def step(
         state: TrainState, images: Shaped[ArrayLike, "N H W *C"], labels: Shaped[ArrayLike, "N ..."]
     ) -> tuple[TrainState, Metrics]:

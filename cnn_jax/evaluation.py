@@ -114,7 +114,8 @@ def evaluate(
       `metrics={"loss": loss}` of another loss gives no accuracy; add `accuracy`.
 
     >>> from cnn_jax.layers import Flatten
-    >>> images, labels = np.array([[[2.0, 0.0]], [[0.0, 2.0]], [[0.0, 2.0]]]), np.array([0, 1, 0])
+    >>> images = np.array([[[2.0, 0.0]], [[0.0, 2.0]], [[0.0, 2.0]]])
+    >>> labels = np.array([0, 1, 0])
     >>> scores = evaluate(Flatten(), {}, (images, labels), batch_size=2)
     >>> {name: round(score, 3) for name, score in scores.items()}
     {'loss': 0.794, 'accuracy': 0.667}

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cnn_jax._train_state import TrainState, split_run_key
 from cnn_jax._train_step import check_compute_dtype, train_step
@@ -147,6 +148,19 @@ def test_steps_in_a_scan_are_the_steps_of_a_loop():
     scanned, rows = jax.lax.scan(lambda state, _: step(state, IMAGES, LABELS), start, length=3)
     np.testing.assert_allclose(rows["loss"], losses, rtol=1e-6)
     np.testing.assert_allclose(scanned.params["dense1"]["bias"], state.params["dense1"]["bias"], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_a_sharded_batch_gives_the_step_of_one_device(kind):
+    mesh = jax.make_mesh((4,), ("batch",), axis_types=(kind,))
+    images = np.random.default_rng(0).normal(size=(8, 2, 2, 1)).astype(np.float32)
+    labels = np.arange(8) % 2
+    step = train_step(NET, optax.adam(0.1))
+    state = TrainState.create(NET.init(KEY, (2, 2, 1)), optax.adam(0.1), KEY)
+    expected, _ = step(state, images, labels)
+    sharding = NamedSharding(mesh, PartitionSpec("batch"))
+    sharded, _ = step(state, jax.device_put(images, sharding), jax.device_put(labels, sharding))
+    np.testing.assert_allclose(sharded.params["dense1"]["kernel"], expected.params["dense1"]["kernel"], atol=1e-6)
 
 
 def test_images_of_another_rank_are_refused():

@@ -384,6 +384,21 @@ def test_validation_and_callbacks_do_not_change_the_run():
     assert observed.history["validation_accuracy"][-1] == pytest.approx(expected["accuracy"])
 
 
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_on_a_mesh_halves_and_validations_are_those_of_one_device(kind):
+    mesh = jax.make_mesh((4,), ("b",), axis_types=(kind,))
+    options = {"net": Chain(Conv(2, 2), BatchNorm(), Flatten(), Dense(2)), "optimizer": optax.sgd(0.1)}
+    options |= {"validation": (IMAGES[:37], LABELS[:37]), "validate_every": 3}
+    first = run(steps=5, mesh=mesh, **options)
+    assert all(leaf.sharding.mesh == mesh for leaf in jax.tree.leaves(first.state))
+    second = run(steps=9, mesh=mesh, state=first.state, **options)
+    leaves_equal(second.params, run(steps=9, mesh=mesh, **options).params)
+    one_device = run(steps=9, **options)
+    chex.assert_trees_all_close(second.params, one_device.params, atol=1e-5)
+    expected = one_device.history["validation_loss"][1:]
+    np.testing.assert_allclose(second.history["validation_loss"], expected, atol=1e-5)
+
+
 def test_a_callback_stops_the_run():
     trained = run(steps=40, callback=lambda step, state, metrics: step == 20, callback_every=10)
     assert len(trained.history["loss"]) == 20
