@@ -88,7 +88,7 @@ WRONG = {
         TypeError,
         "data: expected plain images, got a MaskedArray",
     ),
-    "the net as parameters": ({"params": NET}, TypeError, "params: expected arrays of floats, got Layer$"),
+    "the net as parameters": ({"params": NET}, TypeError, "params: expected arrays of floats, got Chain$"),
     "one logit": (
         {"net": Chain(Flatten(), Dense(1)), "data": (IMAGES, LABELS * 0)},
         ValueError,
