@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -90,7 +91,8 @@ def assert_close(results, expected, atol):
 
 def test_a_killed_run_resumes_to_the_end_of_an_uninterrupted_one(tmp_path):
     folder = tmp_path / "checkpoints"
-    process = start(net="line", steps=1_000_000, folder=folder, save_every=20, result=tmp_path / "never.npz")
+    options = {"net": "line", "folder": folder, "save_every": 20, "devices": jax.device_count()}
+    process = start(**options, steps=1_000_000, result=tmp_path / "never.npz")
     wait_for_checkpoint(folder, [process])
     process.kill()
     assert wait(process)[0] == -signal.SIGKILL

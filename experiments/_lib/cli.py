@@ -152,7 +152,7 @@ def check_not_negative(option: str, value: Number) -> Number:
 
 def make_output_dir(folder: Path) -> Path:
     """Creates a folder and checks that it is writable, before hours of work go into it."""
-    return writable_folder(folder, name="folder")
+    return writable_folder(folder, name="--out")
 
 
 def write_text(path: Path, text: str) -> None:

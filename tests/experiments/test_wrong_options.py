@@ -9,7 +9,7 @@ LINES = {
     ("folder",): "pictures: expected a folder that has a folder of pictures for each class, got none",
     ("folder", "none"): "none: No such file or directory",
     ("folder", "single"): "expected a folder for each of at least two classes, got ['class']",
-    ("folder", "--smoke", "--out", "file"): "file: ",
+    ("folder", "--smoke", "--out", "file"): "--out: expected a folder that can be written to, got file (File exists)",
     ("folder", "two", "--steps", "0"): "--steps: expected at least 1",
     ("folder", "two", "--validation", "1"): "validation: expected more than 0",
     ("folder", "--smoke", "--size", "31"): "size: expected at least 32",
