@@ -38,6 +38,8 @@ class BatchStream(Protocol):
 
 ArrayData = tuple[Shaped[ArrayLike, "N H W *C"], Shaped[ArrayLike, "N ..."]]
 """Images and labels."""
+ValidationData = tuple[Shaped[ArrayLike, "M ..."], Shaped[ArrayLike, "M ..."]]
+"""Images and labels of another number."""
 Data = ArrayData | Sample | BatchStream
 
 

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from ._batch_loaders import Loader
-from ._batches import ArrayData, BatchSource
+from ._batches import BatchSource, ValidationData
 from ._fit_arguments import check_classes, check_key, check_trainable
 from ._metrics import Loss, Metric, default_loss
 from ._programs import program_of
@@ -132,7 +132,7 @@ class Setup(NamedTuple):
         paths = paths_to_calibrate(self.net, self.params, example_batch(self.source)[0])
         return RunCalibration(self.net, paths, self.source, self.placement, self.batch_size)
 
-    def make_validation(self, validation: ArrayData, calibration: RunCalibration | None) -> Validate:
+    def make_validation(self, validation: ValidationData, calibration: RunCalibration | None) -> Validate:
         """What computes the loss and the accuracy on validation data.
 
         Raises a ValueError or a TypeError for data or labels that do not suit the network and the loss.

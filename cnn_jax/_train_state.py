@@ -1,6 +1,6 @@
 """The state that a training step updates."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ class TrainState(NamedTuple):
     """The position in a stream, by which `fit` continues it. Other data need no position but the step."""
 
     @classmethod
-    def create(cls, params: Params, optimizer: optax.GradientTransformation, key: Array) -> Self:
+    def create(cls, params: Params, optimizer: optax.GradientTransformation, key: Array) -> "TrainState":
         """The state before the first step.
 
         Args:

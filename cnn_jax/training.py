@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from . import _run_setup
 from ._batch_loaders import Augment, Batch, Sample
-from ._batches import ArrayData, BatchStream, Data, open_source
+from ._batches import BatchStream, Data, ValidationData, open_source
 from ._fit_arguments import check_callable, check_optimizer
 from ._history import History
 from ._layer import check_net
@@ -76,7 +76,7 @@ def fit(
     state: TrainState | None = None,
     augment: Augment | None = None,
     loss: Loss = default_loss,
-    validation: ArrayData | None = None,
+    validation: ValidationData | None = None,
     validate_every: int = 1000,
     callback: Callback | None = None,
     callback_every: int = 100,

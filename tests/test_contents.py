@@ -45,7 +45,6 @@ def helper(x):
         lambda: optax.inject_hyperparams(optax.adam)(learning_rate=0.1),
         lambda: optax.partition({"a": optax.sgd(0.1)}, lambda params: params),
         lambda: optax.contrib.muon(0.1, muon_weight_dimension_numbers=optimizers.muon_dimension_numbers),
-        lambda: optimizers.with_ema(optax.sgd(0.1), decay=0.9, steps=10),
         lambda: scaled_by(2),
         lambda: functools.partial(helper, 3),
         lambda: lambda x: jnp.sum(helper(x)) + FACTOR,

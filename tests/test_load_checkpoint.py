@@ -58,12 +58,13 @@ def test_the_newest_and_the_best_checkpoint_are_read(saved, which, step):
 
 
 def test_parameters_of_another_tree_are_read_in_the_structure_that_is_given(tmp_path):
-    params = (jnp.ones(2), [jnp.zeros(3)])
+    params = {"own": (jnp.ones(2), [jnp.zeros(3)])}
     save(tmp_path, params, losses=(1.0,))
     assert jax.tree.structure(load_checkpoint(tmp_path, like=params).params) == jax.tree.structure(params)
     chex.assert_trees_all_equal(load_checkpoint(tmp_path, like=params).params, params_after(1, params))
+    np.testing.assert_array_equal(load_checkpoint(tmp_path).params["own"]["1"]["0"], 1)  # by index without it
     with pytest.raises(ValueError, match=r"like: expected parameters with arrays of shapes \[\(2,\), \(3,\)\], got"):
-        load_checkpoint(tmp_path, like=(jnp.ones(2),))
+        load_checkpoint(tmp_path, like={"own": jnp.ones(2)})
 
 
 def test_a_directory_without_checkpoints_is_named(tmp_path):
