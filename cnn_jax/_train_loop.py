@@ -108,8 +108,8 @@ class TrainRun:
     @property
     def state(self) -> TrainState:
         """The newest state, with the position of the data instead of the order within the epoch."""
-        state = self._state._replace(data_state=self._loop.source.export_position())
-        return self._loop.placement.give_back(state)
+        state = self._loop.placement.give_back(self._state._replace(data_state=None))
+        return state._replace(data_state=self._loop.source.export_position())  # every process has its own
 
     def _next_stop(self) -> int:
         """The next step after which something is due."""
