@@ -1,7 +1,9 @@
 """The parts of a training run, made from the arguments of `fit`."""
 
+import contextlib
 import functools
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -10,18 +12,21 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from ._batch_loaders import Loader
+from ._batch_loaders import Augment, Loader
 from ._batches import BatchSource, ValidationData
-from ._fit_arguments import check_classes, check_key, check_trainable
+from ._fit_arguments import check_callable, check_classes, check_key, check_trainable
 from ._metrics import Loss, Metric, default_loss
+from ._orbax import import_orbax
 from ._programs import program_of
 from ._run_calibration import RunCalibration, paths_to_calibrate
+from ._run_checkpoint import RunCheckpointer
 from ._sharding import Placement
-from ._train_loop import Validate
+from ._train_loop import Callback, Validate
 from ._train_state import DataState, TrainState, copy_tree, split_run_key, strip_weak_types
 from ._typing import AnyArray
 from ._validation import check_int
 from .evaluation import check_labeled, mean_metrics, metrics_for_data, output_shape
+from .files import local_path
 from .layers import Layer, Params
 
 MAX_STEPS = 2**31 - 1  # the step is counted in 32 bits
@@ -30,6 +35,8 @@ MAX_STEPS = 2**31 - 1  # the step is counted in 32 bits
 CPU_STEPS_PER_CALL = 1
 ACCELERATOR_STEPS_PER_CALL = 50
 LABELS_HINT = "pass loss= for other labels"
+
+Directory = str | os.PathLike[str] | None
 
 
 def check_steps(steps: int) -> int:
@@ -72,6 +79,34 @@ def run_key(key: Array | None, state: TrainState | None, params: Params | None, 
 def key_numbers(key: Array) -> list[int]:
     """The raw data of a key, as JSON holds it."""
     return np.asarray(jax.random.key_data(key)).tolist()
+
+
+def check_functions(loss: Loss, augment: Augment | None, callback: Callback | None) -> None:
+    """Raises a TypeError for an argument that is not a function."""
+    check_callable("loss", loss, "loss(logits, label)")
+    if augment is not None:
+        check_callable("augment", augment, "augment(key, batch)")
+    if callback is not None:
+        check_callable("callback", callback, "callback(step, state, metrics)")
+
+
+def check_checkpoint_dir(checkpoint_dir: Directory) -> None:
+    """Raises an error if checkpoints are wanted and Orbax is missing, or if the directory is not a path."""
+    if checkpoint_dir is not None:
+        import_orbax()
+        local_path(checkpoint_dir, name="checkpoint_dir")
+
+
+@contextlib.contextmanager
+def open_checkpoints(
+    checkpoint_dir: Directory, key: Array, batch_size: int, source: BatchSource
+) -> Iterator[RunCheckpointer | None]:
+    """The run's checkpoints, if there is a directory for them."""
+    if checkpoint_dir is None:
+        yield None
+        return
+    with RunCheckpointer(checkpoint_dir, describe_run(key, batch_size, source)) as checkpointer:
+        yield checkpointer
 
 
 def describe_run(key: Array, batch_size: int, source: BatchSource) -> dict[str, object]:

@@ -12,13 +12,11 @@ from jaxtyping import Array
 from . import _run_setup
 from ._batch_loaders import Augment, Batch, Sample
 from ._batches import BatchStream, Data, ValidationData, open_source
-from ._fit_arguments import check_callable, check_optimizer
+from ._fit_arguments import check_optimizer
 from ._history import History
 from ._layer import check_net
 from ._load_checkpoint import Checkpoint, load_checkpoint
 from ._metrics import Loss, default_loss
-from ._orbax import import_orbax
-from ._run_checkpoint import RunCheckpointer
 from ._run_steps import compile_steps
 from ._sharding import make_placement
 from ._signals import stop_on_signal
@@ -229,11 +227,7 @@ def fit(
     """
     check_net(net)
     check_optimizer(optimizer)
-    check_callable("loss", loss, "loss(logits, label)")
-    if augment is not None:
-        check_callable("augment", augment, "augment(key, batch)")
-    if callback is not None:
-        check_callable("callback", callback, "callback(step, state, metrics)")
+    _run_setup.check_functions(loss, augment, callback)
     steps = _run_setup.check_steps(steps)
     batch_size = check_int("batch_size", batch_size)
     validate_every = check_int("validate_every", validate_every)
@@ -243,8 +237,7 @@ def fit(
     check_bool("progress", progress)
     steps_per_call = _run_setup.check_steps_per_call(steps_per_call)
     check_compute_dtype(compute_dtype)
-    if checkpoint_dir is not None:
-        import_orbax()
+    _run_setup.check_checkpoint_dir(checkpoint_dir)
     key = _run_setup.run_key(key, state, params, steps)
     placement = make_placement(mesh, batch_size)
     with contextlib.ExitStack() as stack:
@@ -254,10 +247,7 @@ def fit(
         setup = _run_setup.Setup(net, shapes_of(start.params), source, placement, batch_size, loss)
         setup.check_labels()
         steps_per_call = min(steps_per_call, source.max_steps_per_call or steps_per_call)
-        checkpointer = None
-        if checkpoint_dir is not None:
-            description = _run_setup.describe_run(key, batch_size, source)
-            checkpointer = stack.enter_context(RunCheckpointer(checkpoint_dir, description))
+        checkpointer = stack.enter_context(_run_setup.open_checkpoints(checkpoint_dir, key, batch_size, source))
         calibration = setup.make_calibration() if calibrate or validation is not None else None
         step = train_step(net, optimizer, loss=loss, compute_dtype=compute_dtype)
         loop = TrainLoop(
