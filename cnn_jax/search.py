@@ -149,7 +149,8 @@ def find(
       resolution. Under `jax.jit` a feature's values are not known, so that one whose texture vanishes, or lies outside
       of its inscribed disk, may be missed. Straight edges leave a place along the edge undecided. 3 `top_k` candidates
       of each feature, at least 16, take part in the suppression, so `found` counts no more than these. Refinement
-      allows for one gain and an offset of each channel: strong tints, a gain of each channel, cost accuracy.
+      allows for one gain and an offset of each channel: a strong tint, another gain of each channel, costs
+      accuracy and score.
 
       Gradients flow through scores, and through places, angles and scales of ranges by one Gauss-Newton step.
 
