@@ -99,7 +99,7 @@ WRONG = {
         r"data: expected a function that returns \(image, label\), got one that returns a tuple of 1",
     ),
     "a sample alone": ({"data": lambda key: jnp.zeros((2, 2))}, TypeError, r"data: .* that returns \(image, label\)"),
-    "the net as parameters": ({"params": NET}, TypeError, "params: expected arrays of floats, got Layer$"),
+    "the net as parameters": ({"params": NET}, TypeError, "params: expected arrays of floats, got Chain$"),
     "one logit": (
         {"net": Chain(Flatten(), Dense(1)), "data": (IMAGES, LABELS * 0)},
         ValueError,
