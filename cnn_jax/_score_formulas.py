@@ -126,7 +126,7 @@ def squared_difference(inputs: ScoreInputs) -> ScoreMap:
     if mask is None:
         moments = patch_moments(image, inputs.window, options.stride)
         pixels = inputs.window[0] * inputs.window[1]
-        centered = center_feature(inputs.feature, mask)  # not of the image's location: one kernel for a whole batch
+        centered = center_feature(feature, mask)
         feature_means = (feature - centered)[0, 0]  # exact if the feature is of one color
         mean_term = ((moments.mean - feature_means[:, None, None]) ** 2).sum(axis=0) * pixels
         dot = patch_dots(image, centered, options)
