@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Int, PyTree, Shaped
 
 from ._checksums import array_checksum
-from ._fit_arguments import check_images_and_labels
+from ._fit_arguments import check_images_and_labels, check_pair
 from ._sharding import Placement
 from ._train_state import DataState
 from .data.stream import StreamBatch
@@ -176,7 +176,7 @@ class SampledBatches(BatchSource):
 
     def load(self, arrays: PyTree, data_state: DataState, step: Array) -> tuple[Array, Array, DataState]:
         keys = jax.random.split(jax.random.fold_in(arrays, step), self._batch_size)
-        images, labels = jax.vmap(self._sample)(keys)
+        images, labels = check_pair("data", jax.vmap(self._sample)(keys), "(image, label)")
         return _with_channels(images), jnp.asarray(labels), data_state
 
 
@@ -244,8 +244,11 @@ def _check_arrays(data: ArrayData, batch_size: int) -> tuple[Array, Array]:
 
 def _augmented(augment: Augment | None, key: Array, step: Array, batch: Batch) -> tuple[Array, Array]:
     """The images (N, H, W, C) and labels to learn from."""
-    images, labels = (batch.images, batch.labels) if augment is None else augment(jax.random.fold_in(key, step), batch)
-    return _with_channels(images), labels
+    if augment is None:
+        return _with_channels(batch.images), batch.labels
+    augmented = augment(jax.random.fold_in(key, step), batch)
+    images, labels = check_pair("augment", augmented, "(images, labels)")
+    return _with_channels(jnp.asarray(images)), jnp.asarray(labels)
 
 
 def _with_channels(images: Array) -> Array:

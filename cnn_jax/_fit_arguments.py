@@ -1,5 +1,7 @@
 """Checks of what training functions take: networks, optimizers, keys, functions, parameters, images and labels."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +55,20 @@ def check_callable(name: str, function: object, expected: str) -> None:
     """
     if not callable(function):
         raise TypeError(f"{name}: expected a function {expected}, got {describe(function)}")
+
+
+def check_pair(name: str, value: object, expected: str) -> tuple[Any, Any]:
+    """The two values that a user's function returns; raises a TypeError for anything else.
+
+    >>> check_pair("augment", None, "(images, labels)")
+    Traceback (most recent call last):
+    TypeError: augment: expected a function that returns (images, labels), got one that returns None
+    """
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        got = f"a {type(value).__name__} of {len(value)}" if isinstance(value, tuple | list) else describe(value)
+        raise TypeError(f"{name}: expected a function that returns {expected}, got one that returns {got}")
+    first, second = value
+    return first, second
 
 
 def check_trainable(params: PyTree) -> None:

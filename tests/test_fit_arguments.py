@@ -88,6 +88,17 @@ WRONG = {
         TypeError,
         "data: expected plain images, got a MaskedArray",
     ),
+    "an augment that returns nothing": (
+        {"augment": lambda key, batch: None},
+        TypeError,
+        r"augment: expected a function that returns \(images, labels\), got one that returns None",
+    ),
+    "a sample without a label": (
+        {"data": lambda key: (jnp.zeros((2, 2)),)},
+        TypeError,
+        r"data: expected a function that returns \(image, label\), got one that returns a tuple of 1",
+    ),
+    "a sample alone": ({"data": lambda key: jnp.zeros((2, 2))}, TypeError, r"data: .* that returns \(image, label\)"),
     "the net as parameters": ({"params": NET}, TypeError, "params: expected arrays of floats, got Chain$"),
     "one logit": (
         {"net": Chain(Flatten(), Dense(1)), "data": (IMAGES, LABELS * 0)},
