@@ -2,14 +2,15 @@
 
 Every function takes one image; `jax.vmap` adds the batch. By topic:
 
-- Convolution and pooling: `conv`, `window_sum`, `max_pool`, `min_pool`, `avg_pool`, `max_abs_pool`, `global_avg_pool`.
+- Convolution and pooling: `conv`, `conv_transpose`, `window_sum`, `max_pool`, `min_pool`, `avg_pool`, `max_abs_pool`,
+  `global_avg_pool`.
 - Scores of a feature at every position: `match`, `cosine`, `zncc`, `squared_difference`,
   `normalized_squared_difference`, `sharpened_cosine`; `is_defined` says where a score compares something.
 - Search: `find`, `peaks`.
-- Layers and networks: `Chain`, `Residual`, `Conv`, `Match`, `Dense`, ..., and the modules `nets`, `initializers`.
+- Layers and networks: `Chain`, `Residual`, `Concatenate`, `Conv`, `Dense`, ..., and the modules `nets`, `initializers`.
 - Training: `fit`, `calibrate`, and the modules `optimizers`, `augment`.
 - Model files: `save_params`, `load_params`, `export`.
-- Analysis: `cost`, `receptive_field`, and the modules `explain` and `figures`.
+- Analysis: `summary`, `cost`, `receptive_field`, and the modules `explain` and `figures`.
 - Data: `cnn_jax.data`.
 """
 
@@ -20,14 +21,18 @@ from typing import TYPE_CHECKING
 from . import augment, explain, initializers, nets, optimizers
 from ._export import export
 from ._malloc import keep_freed_memory
-from .convolution import conv, window_sum
+from ._summary import summary
+from .convolution import conv, conv_transpose, window_sum
 from .costs import Cost, cost
 from .layers import (
     Activation,
     AvgPool,
     Chain,
+    Concatenate,
     Conv,
+    ConvTranspose,
     Dense,
+    DepthwiseConv,
     Dropout,
     Flatten,
     GlobalAvgPool,
@@ -36,6 +41,8 @@ from .layers import (
     MaxAbsPool,
     MaxPool,
     Residual,
+    SeparableConv,
+    Upsample,
 )
 from .matching import (
     cosine,
@@ -60,9 +67,12 @@ __all__ = [
     "AvgPool",
     "BatchNorm",
     "Chain",
+    "Concatenate",
     "Conv",
+    "ConvTranspose",
     "Cost",
     "Dense",
+    "DepthwiseConv",
     "Dropout",
     "Flatten",
     "GlobalAvgPool",
@@ -75,10 +85,13 @@ __all__ = [
     "MaxAbsPool",
     "MaxPool",
     "Residual",
+    "SeparableConv",
+    "Upsample",
     "augment",
     "avg_pool",
     "calibrate",
     "conv",
+    "conv_transpose",
     "cosine",
     "cost",
     "explain",
@@ -102,6 +115,7 @@ __all__ = [
     "save_params",
     "sharpened_cosine",
     "squared_difference",
+    "summary",
     "window_sum",
     "zncc",
 ]

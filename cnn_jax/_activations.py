@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Shaped
 
+from ._calibration import check_calibrated
 from ._programs import compiled, program_of
 from ._validation import check_arrays, check_image, check_int, to_floats
 from .layers import Layer, Params, Stages
@@ -38,6 +39,7 @@ def stages(net: Layer, params: Params, image: Shaped[ArrayLike, "H W C"]) -> Sta
       >>> {name: stage.shape for name, stage in stages(net, params, jnp.ones((6, 6, 1))).items()}
       {'conv1': (4, 4, 2), 'max_pool1': (2, 2, 2)}
     """
+    check_calibrated(params)
     return program_of(_stages, net)(params, check_image(image, "H W C"))
 
 
@@ -104,6 +106,7 @@ def top_activating_patches(
     count = check_int("count", count)
     if count > len(images):
         raise ValueError(f"count: expected 1 to {len(images)} (the number of images), got {count}")
+    check_calibrated(params)
     return program_of(_top_patches, net, stage=stage, count=count)(params, images)
 
 
@@ -129,7 +132,7 @@ def _top_patches(net: Layer, params: Params, images: Array, *, stage: str | None
         padded = jnp.pad(images[index], margin)
         top = jnp.asarray(row_starts)[row] + size[0]
         left = jnp.asarray(column_starts)[column] + size[1]
-        return lax.dynamic_slice(padded, (top, left, 0), (*size, shape[-1]))
+        return lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), (*size, shape[-1]))
 
     return TopPatches(jax.vmap(jax.vmap(patch))(indices, y, x), values, indices, y, x)
 

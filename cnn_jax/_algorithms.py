@@ -75,8 +75,8 @@ def dispatch(
     algorithms = ALGORITHMS
     if not all_cores:
         algorithms = {**ALGORITHMS, "conv": functools.partial(conv_correlate, all_cores=False)}
-    if not isinstance(image.shape[0], int):
-        method = "conv"  # the symbolic batch size of jax.export
+    if not all(isinstance(size, int) for size in (*image.shape, *kernel.shape)):
+        method = "conv"  # the symbolic batch size of jax.export, which is a number of channels in derivatives
     if method != "auto":
         return algorithms[method](image, kernel, **options)
     best = best_methods(image.shape, kernel.shape, channels_first=options["channels_first"], **spacing_of(options))

@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Key, Shaped
 
 from ._activations import find_stage
 from ._logits import Label, explain_logit, logit_function, select_logit
+from ._mesh_axes import vary_like
 from ._typing import Pair, Scalar
 from ._validation import as_pair, check_image, check_int, check_number, check_numbers, to_floats
 from .layers import Layer, Params
@@ -288,6 +289,8 @@ def _grad_cam(net: Layer, params: Params, image: Array, label: Label, *, stage: 
         )
         return logit_of(next(reversed(activations.values()))), activations[stage]
 
-    gradient, maps = jax.grad(logit_with_offset, has_aux=True)(jnp.zeros(activation.shape, activation.dtype))
+    # An offset that all devices shared would have the sum of their gradients.
+    no_offset = vary_like(jnp.zeros(activation.shape, activation.dtype), image)
+    gradient, maps = jax.grad(logit_with_offset, has_aux=True)(no_offset)
     weights = gradient.mean(axis=(0, 1), keepdims=True)
     return jax.nn.relu(jnp.sum(weights * maps, axis=-1))

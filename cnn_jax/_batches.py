@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Int, PyTree, Shaped
 
 from ._checksums import array_checksum
+from ._fit_arguments import check_images_and_labels
 from ._sharding import Placement
 from ._train_state import DataState
 from .data.stream import StreamBatch
@@ -235,17 +236,10 @@ class StreamBatches(BatchSource):
 
 
 def _check_arrays(data: ArrayData, batch_size: int) -> tuple[Array, Array]:
-    try:
-        images, labels = (jnp.asarray(part) for part in data)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"data: expected (images, labels), a function sample(key) or a stream, got {type(data).__name__}"
-        ) from None
-    if len(labels) != len(images):
-        raise ValueError(f"data: expected as many labels as images ({len(images)}), got {len(labels)}")
+    images, labels = check_images_and_labels("data", data, "(images, labels), a function sample(key) or a stream")
     if len(images) < batch_size:
         raise ValueError(f"batch_size: expected at most the number of images ({len(images)}), got {batch_size}")
-    return images, labels
+    return jnp.asarray(images), jnp.asarray(labels)
 
 
 def _augmented(augment: Augment | None, key: Array, step: Array, batch: Batch) -> tuple[Array, Array]:

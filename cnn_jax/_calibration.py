@@ -1,17 +1,22 @@
 """Population statistics for BatchNorm."""
 
-from collections.abc import Iterator, Sequence
+import functools
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Shaped
 
-from ._layer import Layer, Params
+from ._layer import Layer, check_net
+from ._params import Params, ParamsError
 from ._programs import program_of
 from ._validation import check_int, check_shape
 
+MISSING_VARIANCE = -1.0
 Path = tuple[str, ...]  # keys from the root of the parameters to those of one layer
 
 
@@ -39,7 +44,7 @@ def calibrate(
     Raises:
       ValueError: images of a wrong rank or none, a batch_size below 1, a BatchNorm inside a layer without
         `apply_with_intermediates`, whose input cannot be observed.
-      TypeError: a batch_size that is not an int.
+      TypeError: a net that is not a Layer, a batch_size that is not an int.
 
     Notes:
       Layers are calibrated in order, each with the statistics of those before it in place, so that the statistics are
@@ -55,6 +60,7 @@ def calibrate(
     >>> params["mean"], params["variance"]
     (Array([2.], dtype=float32), Array([1.], dtype=float32))
     """
+    check_net(net)
     # Any: a NumPy array stays on the host, which may hold more images than a device.
     stored: Any = images if isinstance(images, jax.Array) else np.asarray(images)
     check_shape("images", stored, "N H W", "N H W C")
@@ -63,6 +69,8 @@ def calibrate(
         stored = stored[..., None]
     paths = _batch_norm_paths(net, params, stored[0])
     image_statistics = program_of(_image_statistics, net, paths=tuple(paths))
+    for path in paths:  # no BatchNorm may spoil the later ones, with NaN
+        params = _replace_at(params, path, mean=np.zeros(1), variance=np.ones(1))
     for path in paths:
         batches = (stored[start : start + batch_size] for start in range(0, len(stored), batch_size))
         statistics = [image_statistics(params, batch)[path] for batch in batches]
@@ -95,12 +103,14 @@ def _batch_norm_paths(net: Layer, params: Params, image: Shaped[ArrayLike, "H W 
     return [path for path in observed if path in with_statistics]
 
 
-def _paths_to_statistics(params: Params, path: Path = ()) -> Iterator[Path]:
+def _paths_to_statistics(params: Mapping[str, Any], path: Path = ()) -> Iterator[Path]:
     """Paths to all dicts that hold a mean and a variance."""
+    if not isinstance(params, Mapping):
+        return
     if {"mean", "variance"} <= params.keys():
         yield path
     for name, value in params.items():
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             yield from _paths_to_statistics(value, (*path, name))
 
 
@@ -108,4 +118,34 @@ def _replace_at(params: Params, path: Path, **values: np.ndarray) -> Params:
     """A copy of the parameters with new arrays at a path, in the dtypes of the old ones."""
     if path:
         return params | {path[0]: _replace_at(params[path[0]], path[1:], **values)}
-    return params | {name: jnp.asarray(value, params[name].dtype) for name, value in values.items()}
+    return params | {
+        name: jnp.broadcast_to(jnp.asarray(value, params[name].dtype), params[name].shape)
+        for name, value in values.items()
+    }
+
+
+def missing_statistics(channels: int) -> Params:
+    """The statistics of a BatchNorm before `calibrate` sets them. No variance is negative."""
+    return {"mean": jnp.zeros(channels, jnp.float32), "variance": jnp.full(channels, MISSING_VARIANCE, jnp.float32)}
+
+
+def check_calibrated(params: Params) -> None:
+    """Raises a ValueError for a BatchNorm whose statistics are missing, where the values are known.
+
+    >>> check_calibrated({"batch_norm1": missing_statistics(2)})
+    Traceback (most recent call last):
+        ...
+    cnn_jax._params.ParamsError: params: expected batch_norm1/variance of at least 0, got statistics that were never
+    taken; call calibrate after training
+    """
+    for path in _paths_to_statistics(params):
+        if _is_missing(functools.reduce(operator.getitem, path, params)["variance"]):
+            problem = "of at least 0, got statistics that were never taken; call calibrate after training"
+            raise ParamsError("/".join((*path, "variance")), problem)
+
+
+def _is_missing(variance: object) -> bool:
+    """Whether a variance is negative. Weight decay may have shrunk it, but keeps its sign."""
+    if isinstance(variance, Tracer) or not getattr(variance, "is_fully_addressable", True):
+        return False
+    return bool(np.any(np.asarray(variance) < 0))

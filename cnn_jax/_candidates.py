@@ -121,7 +121,7 @@ def _as_matches(candidates: Candidates, group: Group, subpixel: bool) -> Matches
     pose = candidates.pose
     numbers = jnp.broadcast_to(jnp.arange(len(pose), dtype=pose.dtype)[:, None], pose.shape)
     at = (numbers, pose) if table.size.ndim == 3 else pose
-    height, width = jnp.moveaxis(jnp.asarray(table.box)[at], -1, 0)
+    height, width = jnp.moveaxis(jnp.asarray(table.box, pose.dtype)[at], -1, 0)
     template_height, template_width = jnp.moveaxis(jnp.asarray(table.size)[at], -1, 0)
     y = (candidates.row - (height - 1) // 2).astype(dtype)
     x = (candidates.column - (width - 1) // 2).astype(dtype)

@@ -1,27 +1,29 @@
-"""Layers made of layers: sequences and residual blocks."""
+"""Layers made of layers: sequences, and blocks that reuse their input."""
 
 import collections
-from collections.abc import Mapping, Sequence
+import dataclasses
+import textwrap
+from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Shaped
 
-from ._layer import Apply, ApplyWithIntermediates, Intercept, Layer, Params, Shape, Stages, identity
+from ._layer import Intercept, Layer, Shape, Stages, identity, output_of
+from ._params import Params, ParamsError, check_is_dict
 from ._validation import as_shape
 
 
-def Chain(*layers: Layer) -> Layer:
-    """A sequence of layers: each gets the output of the one before.
+class Chain(Layer, init=False):
+    """A sequence of layers, named "chain": each gets the output of the one before.
 
     Parameters and intermediate activations are named by kind and number: "conv1", "relu1", "conv2". Each layer
-    draws from its own key, folded from the chain's key and the layer's position.
+    draws from its own key, folded from the chain's key and the layer's position. The parameters are a dict of those of
+    the layers that have parameters.
 
     Args:
       *layers: at least one.
-
-    Returns:
-      A layer named "chain". Its parameters are a dict of those of the layers that have parameters.
 
     Raises:
       ValueError: no layers; from `apply`, parameters of another network.
@@ -33,19 +35,26 @@ def Chain(*layers: Layer) -> Layer:
     >>> {name: value.shape for name, value in net.stages(params, jnp.ones((6, 6, 1))).items()}
     {'conv1': (4, 4, 2), 'relu1': (4, 4, 2), 'max_pool1': (2, 2, 2), 'flatten1': (8,), 'dense1': (2,)}
     """
-    named_layers = _name_layers(layers)
 
-    def init(key: Array, shape: Shape) -> Params:
+    layers: tuple[Layer, ...] = dataclasses.field(init=False)
+    name = "chain"
+    has_intermediates = True
+
+    def __init__(self, *layers: Layer) -> None:
+        self._set(layers=_check_layers(layers))
+
+    def _init(self, key: Array, shape: Shape) -> Params:
         params = {}
         output = jax.ShapeDtypeStruct(as_shape(shape), jnp.float32)
-        for i, (name, layer) in enumerate(named_layers.items()):
+        for i, (name, layer) in enumerate(_named(self.layers).items()):
             layer_params = layer.init(jax.random.fold_in(key, i), output.shape)
             output = jax.eval_shape(layer.apply, layer_params, output)
             if layer_params:
                 params[name] = layer_params
         return params
 
-    def apply_with_intermediates(
+    def _apply_with_intermediates(
+        self,
         params: Params,
         image: Shaped[ArrayLike, "..."],
         *,
@@ -53,37 +62,66 @@ def Chain(*layers: Layer) -> Layer:
         key: Array | None = None,
         intercept: Intercept = identity,
     ) -> Stages:
-        _check_params(params, named_layers)
         stages = Stages()
-        for i, (name, layer) in enumerate(named_layers.items()):
+        for i, (name, layer) in enumerate(_named(self.layers).items()):
             layer_key = None if key is None else jax.random.fold_in(key, i)
-            inner_intercept = _inner_intercept(intercept, name) if layer.apply_with_intermediates else identity
+            inner_intercept = _inner_intercept(intercept, name) if layer.has_intermediates else identity
             try:
                 inner_stages = layer.stages(
                     params.get(name, {}), image, train=train, key=layer_key, intercept=inner_intercept
                 )
-            except KeyError as error:
-                present = list(params.get(name, {}))
-                raise ValueError(f"params: expected {error} for layer {name!r}, got {present}") from error
-            if layer.apply_with_intermediates is not None:
+            except ParamsError as error:
+                raise error.inside(name) from None
+            if layer.has_intermediates:
                 stages |= {f"{name}/{inner_name}": value for inner_name, value in inner_stages.items()}
-            image = intercept(name, _output(inner_stages))
+            image = intercept(name, output_of(inner_stages))
             stages[name] = image
         return stages
 
-    return Layer(init, _apply_of(apply_with_intermediates), "chain", apply_with_intermediates)
+    def _check_params(self, params: Params, image: Shaped[ArrayLike, "..."]) -> None:
+        """Raises for parameters of layers that are not in the chain; each layer checks its own."""
+        check_is_dict(params)
+        names = list(_named(self.layers))
+        if not params.keys() <= set(names):
+            raise ValueError(f"params: expected a dict with layers among {names}, got {list(params)}")
+
+    def __repr__(self) -> str:
+        lines = "".join(f"{layer!r},\n" for layer in self.layers)
+        return f"{type(self).__name__}(\n{textwrap.indent(lines, '  ')})"
 
 
-def Residual(*layers: Layer) -> Layer:
-    """A residual block: the input plus the output of a chain of layers.
+class _SkipBlock(Chain, init=False):
+    """A chain whose input and output are joined."""
+
+    joined: ClassVar[str]  # the name of the last stage
+
+    def _join(self, image: Array, out: Array) -> Array:
+        """The output of the block."""
+        raise NotImplementedError
+
+    def _apply_with_intermediates(
+        self,
+        params: Params,
+        image: Shaped[ArrayLike, "..."],
+        *,
+        train: bool = False,
+        key: Array | None = None,
+        intercept: Intercept = identity,
+    ) -> Stages:
+        stages = super()._apply_with_intermediates(params, image, train=train, key=key, intercept=intercept)
+        stages[self.joined] = intercept(self.joined, self._join(jnp.asarray(image), output_of(stages)))
+        return stages
+
+
+class Residual(_SkipBlock, init=False):
+    """A residual block, named "residual": the input plus the output of a chain of layers.
 
         out = image + chain(image)
 
+    Its intermediate activations are those of the chain, then "sum".
+
     Args:
       *layers: at least one. Their output must have the shape of the input.
-
-    Returns:
-      A layer named "residual". Its intermediate activations are those of the chain, then "sum".
 
     Raises:
       ValueError: no layers; from `apply`, layers that change the shape.
@@ -96,45 +134,68 @@ def Residual(*layers: Layer) -> Layer:
     >>> net.apply(net.init(jax.random.key(0), (4, 4, 1)), jnp.ones((4, 4, 1))).shape
     (4, 4, 1)
     """
-    chain = Chain(*layers)
 
-    def apply_with_intermediates(
-        params: Params,
-        image: Shaped[ArrayLike, "..."],
-        *,
-        train: bool = False,
-        key: Array | None = None,
-        intercept: Intercept = identity,
-    ) -> Stages:
-        stages = chain.stages(params, image, train=train, key=key, intercept=intercept)
-        change = _output(stages)
-        if change.shape != jnp.shape(image):
-            raise ValueError(f"Residual: expected layers that keep the shape {jnp.shape(image)}, got {change.shape}")
-        stages["sum"] = intercept("sum", jnp.asarray(image) + change)
-        return stages
+    name = "residual"
+    joined = "sum"
 
-    return Layer(chain.init, _apply_of(apply_with_intermediates), "residual", apply_with_intermediates)
+    def _join(self, image: Array, out: Array) -> Array:
+        if out.shape != image.shape:
+            raise ValueError(f"Residual: expected layers that keep the shape {image.shape}, got {out.shape}")
+        return image + out
 
 
-def _name_layers(layers: Sequence[Layer]) -> dict[str, Layer]:
-    """The layers by kind and number within the kind."""
+class Concatenate(_SkipBlock, init=False):
+    """A skip connection, named "concatenate": the channels of the input, then those of the output of a chain of layers.
+
+        out = concatenate([image, chain(image)], axis=-1)
+
+    Its intermediate activations are those of the chain, then "concatenation". Nested in each other, such blocks are a
+    U-Net.
+
+    Args:
+      *layers: at least one. Their output must have the rows and columns of the input.
+
+    Raises:
+      ValueError: no layers; from `apply`, layers that change the number of rows or columns.
+      TypeError: an argument that is not a Layer.
+
+    Source: Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation" (2015),
+    https://arxiv.org/abs/1505.04597
+
+    >>> from cnn_jax.layers import Conv
+    >>> net = Concatenate(Conv(5, padding="SAME"))
+    >>> net.apply(net.init(jax.random.key(0), (4, 4, 1)), jnp.ones((4, 4, 1))).shape
+    (4, 4, 6)
+    """
+
+    name = "concatenate"
+    joined = "concatenation"
+
+    def _join(self, image: Array, out: Array) -> Array:
+        if out.shape[:-1] != image.shape[:-1]:
+            raise ValueError(
+                f"Concatenate: expected layers that keep the rows and columns {image.shape[:-1]}, got {out.shape[:-1]}"
+            )
+        return jnp.concatenate([image, out], -1)
+
+
+def _check_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     if not layers:
         raise ValueError("layers: expected at least one, got none")
-    counts = collections.Counter()
-    named_layers = {}
     for layer in layers:
         if not isinstance(layer, Layer):
             raise TypeError(f"layers: expected Layer, got {layer!r}")
+    return tuple(layers)
+
+
+def _named(layers: Sequence[Layer]) -> dict[str, Layer]:
+    """The layers by kind and number within the kind."""
+    counts = collections.Counter()
+    named_layers = {}
+    for layer in layers:
         counts[layer.name] += 1
         named_layers[f"{layer.name}{counts[layer.name]}"] = layer
     return named_layers
-
-
-def _check_params(params: Params, named_layers: dict[str, Layer]) -> None:
-    if not isinstance(params, Mapping):
-        raise TypeError(f"params: expected a dict, got {type(params).__name__}; apply takes (params, image)")
-    if not params.keys() <= named_layers.keys():
-        raise ValueError(f"params: expected a dict with layers among {list(named_layers)}, got {list(params)}")
 
 
 def _inner_intercept(intercept: Intercept, name: str) -> Intercept:
@@ -142,18 +203,3 @@ def _inner_intercept(intercept: Intercept, name: str) -> Intercept:
     if intercept is identity:
         return identity
     return lambda inner_name, value: intercept(f"{name}/{inner_name}", value)
-
-
-def _output(stages: Stages) -> Array:
-    return next(reversed(stages.values()))
-
-
-def _apply_of(apply_with_intermediates: ApplyWithIntermediates) -> Apply:
-    """`apply_with_intermediates` that returns the output alone."""
-
-    def apply(
-        params: Params, image: Shaped[ArrayLike, "..."], *, train: bool = False, key: Array | None = None
-    ) -> Array:
-        return _output(apply_with_intermediates(params, image, train=train, key=key))
-
-    return apply

@@ -22,7 +22,7 @@ def tree_checksums(tree: PyTree) -> dict[str, int]:
     """The checksum of every array of a tree, by the array's path.
 
     >>> list(tree_checksums({"kernel": np.zeros(2), "bias": np.zeros(1)}))
-    ["['bias']", "['kernel']"]
+    ['bias', 'kernel']
     """
     return {path: array_checksum(leaf) for path, leaf in leaves_by_path(tree).items()}
 
@@ -37,9 +37,18 @@ def json_checksum(value: Mapping[str, object]) -> int:
 
 
 def leaves_by_path(tree: PyTree) -> PyTree:
-    """The leaves of a tree as one flat dict, by path.
+    """The leaves of a tree as one flat dict, by path: keys, indices and names, joined by "/".
 
     >>> leaves_by_path({"dense1": [1, 2]})
-    {"['dense1'][0]": 1, "['dense1'][1]": 2}
+    {'dense1/0': 1, 'dense1/1': 2}
     """
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def path_name(path: jax.tree_util.KeyPath) -> str:
+    """The keys, indices and names on the way to a leaf, joined by "/".
+
+    >>> path_name((jax.tree_util.DictKey("dense1"), jax.tree_util.SequenceKey(0)))
+    'dense1/0'
+    """
+    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -51,7 +51,7 @@ class CandidateCount(NamedTuple):
 
 # Scores that do not change when the image, or the template, is multiplied by a number.
 SCORES_WITHOUT_UNITS = (zncc, cosine, normalized_squared_difference)
-TOP_CANDIDATES = CandidateCount(64, 8)
+TOP_CANDIDATES = CandidateCount(128, 8)
 CANDIDATES = CandidateCount(24, 4)
 LAST_CANDIDATES = CandidateCount(16, 3)
 

@@ -19,6 +19,7 @@ from jaxtyping import Array, ArrayLike, Float
 from ._algorithms import AlgorithmOptions, dispatch, transpose_method
 from ._geometry import image_gradient_spacing, kernel_gradient_spacing, spacing_of
 from ._grouped import grouped_correlate
+from ._mesh_axes import check_summed, vary_like
 from ._typing import Pads, Pair, Placeholder
 
 
@@ -59,8 +60,8 @@ def correlate(
       The dot products, in float32 for 16-bit floats.
     """
     return correlate_p.bind(
-        image,
-        kernel,
+        vary_like(image, kernel),
+        vary_like(kernel, image),
         stride=stride,
         padding=padding,
         dilation=dilation,
@@ -101,9 +102,10 @@ def correlate_image(
 
 
 def _abstract_eval(image: ShapedArray, kernel: ShapedArray, **params: Unpack[CorrelateParams]) -> ShapedArray:
+    check_summed(image=image, kernel=kernel)
     convolve = functools.partial(dispatch, **params | {"method": "conv", "all_cores": False})
     out = jax.eval_shape(convolve, image, kernel)
-    return ShapedArray(out.shape, out.dtype)
+    return image.update(shape=out.shape, dtype=out.dtype, weak_type=False)
 
 
 def _batch(

@@ -95,7 +95,7 @@ def disk_candidates(
 
     def of_scale(step: tuple[Array, Array]) -> tuple[Poses, Array]:
         weights, log_scale = step
-        disk = _Disk(weights, log_scale, jnp.asarray(down), jnp.asarray(right))
+        disk = _Disk(weights, log_scale, jnp.asarray(down, template.dtype), jnp.asarray(right, template.dtype))
         return _scale_candidates(padded, template, allowed, disk, jnp.asarray(angle_maps, template.dtype), search)
 
     steps = jnp.asarray(disks, template.dtype), jnp.asarray(search.log_scales, template.dtype)

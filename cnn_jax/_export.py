@@ -4,7 +4,9 @@ import jax
 import jax.export
 import numpy as np
 
+from ._layer import check_net
 from ._optional import optional_import
+from ._validation import as_positive_shape
 from .layers import Layer, Params
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -24,7 +26,8 @@ def export(net: Layer, params: Params, shape: tuple[int, ...]) -> bytes:
       The serialized program, which `jax.export.deserialize` reads.
 
     Raises:
-      ValueError: the network does not take images of that shape.
+      ValueError: the network does not take images of that shape, or the statistics of a BatchNorm were never taken.
+      TypeError: net is not a Layer, shape is not a sequence of ints.
       ImportError: FlatBuffers is not installed.
 
     Notes:
@@ -45,7 +48,9 @@ def export(net: Layer, params: Params, shape: tuple[int, ...]) -> bytes:
     """
     with optional_import(needed_by="export", extra="io"):
         import flatbuffers  # noqa: F401  # JAX imports it to serialize
+    check_net(net)
+    sizes = as_positive_shape(shape)
     (batch_size,) = jax.export.symbolic_shape("N")
-    images = jax.ShapeDtypeStruct((batch_size, *shape), np.float32)
+    images = jax.ShapeDtypeStruct((batch_size, *sizes), np.float32)
     program = jax.jit(lambda images: jax.vmap(net.apply, (None, 0))(params, images))
     return bytes(jax.export.export(program, platforms=PLATFORMS)(images).serialize())

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from ._cost_model import FFT_COSTS, FftCosts, fft_plan, tile_counts
 from ._geometry import pad_and_dilate
+from ._mesh_axes import vary_like
 from ._typing import Pads, Pair
 from ._xla import CONCURRENT_TRANSFORMS, order_after
 
@@ -59,7 +60,7 @@ def _nan_windows(image: Array, out: Array, kernel_size: Sequence[int], dilation:
         return jnp.where(faults > 0, jnp.asarray(jnp.nan, out.dtype), 0)
 
     all_finite = _sum_is_finite(image)
-    none = jnp.zeros((len(image), *out.shape[2:]), out.dtype)
+    none = vary_like(jnp.zeros((len(image), *out.shape[2:]), out.dtype), image)
     return lax.cond(all_finite, lambda: none, search)
 
 
@@ -107,7 +108,7 @@ def correlate_tiles(
         zero = order_after(*tiles.normalized, *tiles.spectra).astype(bank.spectra.dtype)
         return lax.fori_loop(0, kernels, lambda k, out: _with_kernel(k, out, tiles, bank, cut, zero), out)
 
-    out = jnp.zeros((n, kernels, *cut.positions), image.dtype)
+    out = vary_like(jnp.zeros((n, kernels, *cut.positions), image.dtype), image, kernel)
     out = lax.fori_loop(0, -(-pieces // concurrent), step, out)
     return out[:, :, : height - h + 1, : width - w + 1]
 

@@ -30,6 +30,7 @@ from ._geometry import (
 from ._group_costs import best_group_method
 from ._group_sums import shift_groups, sum_groups
 from ._lax_conv import lax_conv
+from ._mesh_axes import check_summed, vary_like
 from ._typing import Pads, Pair, Placeholder
 
 
@@ -74,8 +75,8 @@ def grouped_correlate(
       The dot products, in float32 for 16-bit floats.
     """
     return grouped_correlate_p.bind(
-        image,
-        kernel,
+        vary_like(image, kernel),
+        vary_like(kernel, image),
         stride=stride,
         padding=padding,
         dilation=dilation,
@@ -155,6 +156,7 @@ def _group_options(options: GroupOptions) -> AlgorithmOptions:
 
 
 def _abstract_eval(image: ShapedArray, kernel: ShapedArray, **params: Unpack[GroupedParams]) -> ShapedArray:
+    check_summed(image=image, kernel=kernel)
     n, *image_size, groups, _ = image.shape
     *kernel_size, _, _, kernels = kernel.shape
     rows, columns = correlation_extents(image_size, kernel_size, **spacing_of(params)).output_size

@@ -16,6 +16,7 @@ from jaxtyping import Array
 from ._cost_model import CPU_COSTS, CpuCosts
 from ._dtypes import accumulation_dtype
 from ._geometry import correlation_extents, pad_and_dilate
+from ._mesh_axes import vary_like
 from ._typing import Pads, Pair
 
 Slices = list[tuple[slice, slice]]
@@ -110,7 +111,7 @@ def im2col_over_channels(
 
     chunks = in_chunks(image, chunk), in_chunks(kernel, chunk)
     shape = (kernels, rows) if fewer_kernels else (rows, kernels)
-    total, _ = lax.scan(add_product, jnp.zeros(shape, image.dtype), chunks)
+    total, _ = lax.scan(add_product, vary_like(jnp.zeros(shape, image.dtype), chunks), chunks)
     total = total.T if fewer_kernels else total
     return total.reshape(*output_size, -1, kernels)
 

@@ -3,23 +3,37 @@
 import functools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY
 from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from . import matching
 from ._dtypes import accumulation_dtype
-from ._layer import Layer, Params, Shape, check_window
+from ._layer import Layer, Shape
+from ._layer_options import check_window
+from ._params import Params
 from ._typing import Padding, Pair
 from ._validation import as_floats, as_pair, as_shape, check_int, check_number
 from .convolution import conv
 
 MIN_KERNEL_VARIANCE = 1e-12  # keeps the standardization of constant kernels finite
-he_normal = jax.nn.initializers.he_normal()
+_he_normal = jax.nn.initializers.he_normal()
+
+
+def he_normal(
+    key: Array,
+    shape: Sequence[int],
+    dtype: DTypeLike | None = jnp.float32,
+    out_sharding: jax.NamedSharding | jax.P | None = None,
+) -> Array:
+    """He normal initializer: that of JAX as a function of a module, which can be pickled."""
+    return _he_normal(key, shape, dtype, out_sharding)
 
 
 @runtime_checkable
@@ -29,20 +43,10 @@ class LayerScore(Protocol):
     def __call__(self, image: Array, feature: Array, /, *, stride: Pair, padding: Padding) -> Array: ...
 
 
-def Conv(
-    features: int,
-    kernel_size: int | Sequence[int] = 3,
-    *,
-    stride: int | Sequence[int] = 1,
-    padding: Padding = "VALID",
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
-    use_bias: bool = True,
-    standardize: bool = False,
-    kernel_init: Initializer = he_normal,
-    method: str = "auto",
-) -> Layer:
-    """Convolution layer: `conv` with learned kernels, plus a bias per feature.
+class Conv(Layer):
+    """Convolution layer, named "conv": `conv` with learned kernels, plus a bias per feature.
+
+    Its parameters are "kernel" and "bias".
 
     Args:
       features: number of kernels, the channels of the output.
@@ -53,9 +57,6 @@ def Conv(
         standardization); a normalization layer should follow.
       kernel_init: initializer of the kernels (h, w, C // groups, features).
 
-    Returns:
-      A layer named "conv" with the parameters "kernel" and "bias".
-
     Raises:
       ValueError: an int below 1, an unknown padding, groups that do not divide features and channels, `standardize`
         with kernels of one weight; from `init`, a shape that is not (H, W, C).
@@ -64,47 +65,66 @@ def Conv(
     Source: He et al., "Delving Deep into Rectifiers" (2015), https://arxiv.org/abs/1502.01852, for the initial kernels.
     Qiao et al., "Weight Standardization" (2019), https://arxiv.org/abs/1903.10520
 
-    >>> net = Conv(4, 3)
+    >>> net = Conv(4, 5, stride=2)
+    >>> net
+    Conv(4, kernel_size=5, stride=2)
     >>> jax.tree.map(jnp.shape, net.init(jax.random.key(0), (8, 8, 1)))
-    {'bias': (4,), 'kernel': (3, 3, 1, 4)}
+    {'bias': (4,), 'kernel': (5, 5, 1, 4)}
     """
-    features = check_int("features", features)
-    groups = check_int("groups", groups)
-    dilation = as_pair("dilation", dilation)
-    kernel_size, stride = check_window("kernel_size", kernel_size, stride, padding)
-    if features % groups:
-        raise ValueError(f"groups: expected a divisor of the {features} features, got {groups}")
 
-    def init(key: Array, shape: Shape) -> Params:
-        channels = _check_image_shape("Conv", shape)[2]
-        if channels % groups:
-            raise ValueError(f"groups: expected a divisor of the {channels} channels, got {groups}")
-        if standardize and math.prod(kernel_size) * channels == groups:
+    features: int
+    kernel_size: int | Sequence[int] = 3
+    _: KW_ONLY
+    stride: int | Sequence[int] = 1
+    padding: Padding = "VALID"
+    dilation: int | Sequence[int] = 1
+    groups: int = 1
+    use_bias: bool = True
+    standardize: bool = False
+    kernel_init: Initializer = he_normal
+    method: str = "auto"
+    name = "conv"
+
+    def __post_init__(self) -> None:
+        features = check_int("features", self.features)
+        groups = check_int("groups", self.groups)
+        dilation = as_pair("dilation", self.dilation)
+        kernel_size, stride, padding = check_window("kernel_size", self.kernel_size, self.stride, self.padding)
+        if features % groups:
+            raise ValueError(f"groups: expected a divisor of the {features} features, got {groups}")
+        self._set(features=features, kernel_size=kernel_size, stride=stride, padding=padding)
+        self._set(dilation=dilation, groups=groups)
+
+    def _init(self, key: Array, shape: Shape) -> Params:
+        channels = check_image_shape("Conv", shape)[2]
+        kernel_size = as_pair("kernel_size", self.kernel_size)
+        if channels % self.groups:
+            raise ValueError(f"groups: expected a divisor of the {channels} channels, got {self.groups}")
+        if self.standardize and math.prod(kernel_size) * channels == self.groups:
             raise ValueError("standardize: expected at least two weights per kernel, got one")
-        kernel = kernel_init(key, (*kernel_size, channels // groups, features), jnp.float32)
-        return {"kernel": kernel} | _init_bias(features, use_bias)
+        kernel = self.kernel_init(key, (*kernel_size, channels // self.groups, self.features), jnp.float32)
+        return {"kernel": kernel} | init_bias(self.features, self.use_bias)
 
-    def apply(
-        params: Params, image: Shaped[ArrayLike, "H W C"], *, train: bool = False, key: Array | None = None
+    def _apply(
+        self, params: Params, image: Shaped[ArrayLike, "H W C"], *, train: bool = False, key: Array | None = None
     ) -> Float[Array, "H2 W2 K"]:
-        kernel = _standardize(params["kernel"]) if standardize else params["kernel"]
-        out = conv(image, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups, method=method)
-        return out + params["bias"][None, None, :] if use_bias else out
+        kernel = _standardize(params["kernel"]) if self.standardize else params["kernel"]
+        out = conv(
+            image,
+            kernel,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            method=self.method,
+        )
+        return out + params["bias"][None, None, :] if self.use_bias else out
 
-    return Layer(init, apply, "conv")
 
+class Match(Layer):
+    """Matching layer, named "match": a score of the image with each of several learned features.
 
-def Match(
-    features: int,
-    kernel_size: int | Sequence[int] = 3,
-    *,
-    score: LayerScore = matching.match,
-    learn: Mapping[str, float] | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: Padding = "VALID",
-    kernel_init: Initializer | None = None,
-) -> Layer:
-    """Matching layer: a score of the image with each of several learned features.
+    Its parameters are "features" and, for each learned option, "log_" and its name.
 
     With `match`, outputs are in [-1, 1] as long as images and features are. With `cosine`, `zncc` and
     `sharpened_cosine`, outputs are always in [-1, 1].
@@ -116,9 +136,6 @@ def Match(
       learn: maps options of the score to their positive initial values. Each is learned per feature, as its logarithm.
       stride, padding: as in `match`.
       kernel_init: initializer of the features (h, w, C, features); by default uniform in [-1, 1].
-
-    Returns:
-      A layer named "match" with the parameters "features" and, for each learned option, "log_" and its name.
 
     Raises:
       ValueError: an int below 1, an unknown padding, an initial value that is not above 0; from `init`, a shape that is
@@ -137,47 +154,61 @@ def Match(
     >>> jax.eval_shape(net.apply, params, jnp.ones((8, 8, 1))).shape
     (6, 6, 4)
     """
-    features = check_int("features", features)
-    kernel_size, stride = check_window("kernel_size", kernel_size, stride, padding)
-    if not callable(score):
-        raise TypeError(f"score: expected a function such as cnn_jax.match, got {score!r}")
-    initial_values = _check_learn({} if learn is None else learn)
 
-    def init(key: Array, shape: Shape) -> Params:
-        bank_shape = (*kernel_size, _check_image_shape("Match", shape)[2], features)
-        if kernel_init is None:
+    features: int
+    kernel_size: int | Sequence[int] = 3
+    _: KW_ONLY
+    score: LayerScore = matching.match
+    learn: Mapping[str, float] | None = None
+    stride: int | Sequence[int] = 1
+    padding: Padding = "VALID"
+    kernel_init: Initializer | None = None
+    name = "match"
+
+    def __post_init__(self) -> None:
+        features = check_int("features", self.features)
+        kernel_size, stride, padding = check_window("kernel_size", self.kernel_size, self.stride, self.padding)
+        if not callable(self.score):
+            raise TypeError(f"score: expected a function such as cnn_jax.match, got {self.score!r}")
+        learn = None if self.learn is None else _check_learn(self.learn)
+        self._set(features=features, kernel_size=kernel_size, stride=stride, padding=padding, learn=learn)
+
+    def _init(self, key: Array, shape: Shape) -> Params:
+        kernel_size = as_pair("kernel_size", self.kernel_size)
+        bank_shape = (*kernel_size, check_image_shape("Match", shape)[2], self.features)
+        if self.kernel_init is None:
             bank = jax.random.uniform(key, bank_shape, jnp.float32, -1, 1)
         else:
-            bank = kernel_init(key, bank_shape, jnp.float32)
+            bank = self.kernel_init(key, bank_shape, jnp.float32)
         logs = {
-            f"log_{name}": jnp.full(features, math.log(value), jnp.float32) for name, value in initial_values.items()
+            f"log_{name}": jnp.full(self.features, math.log(value), jnp.float32)
+            for name, value in (self.learn or {}).items()
         }
         return {"features": bank} | logs
 
-    def apply(
-        params: Params, image: Shaped[ArrayLike, "H W C"], *, train: bool = False, key: Array | None = None
+    def _apply(
+        self, params: Params, image: Shaped[ArrayLike, "H W C"], *, train: bool = False, key: Array | None = None
     ) -> Float[Array, "H2 W2 K"]:
         def score_map(feature: Array, learned: dict[str, Array]) -> Array:
-            return functools.partial(score, **learned)(jnp.asarray(image), feature, stride=stride, padding=padding)
+            score = functools.partial(self.score, **learned)
+            stride = as_pair("stride", self.stride)
+            return score(jnp.asarray(image), feature, stride=stride, padding=self.padding)
 
-        learned = {name: jnp.exp(params[f"log_{name}"]) for name in initial_values}
+        learned = {name: jnp.exp(params[f"log_{name}"]) for name in self.learn or {}}
         return jax.vmap(score_map, in_axes=(-1, 0), out_axes=-1)(params["features"], learned)
 
-    return Layer(init, apply, "match")
 
-
-def Dense(features: int, *, use_bias: bool = True, kernel_init: Initializer = he_normal) -> Layer:
-    """Fully connected layer: each output is a weighted sum of all inputs, plus a bias.
+class Dense(Layer):
+    """Fully connected layer, named "dense": each output is a weighted sum of all inputs, plus a bias.
 
         out[k] = sum over i of vector[i] kernel[i, k] + bias[k]
+
+    Its input is a vector. Its parameters are "kernel" and "bias".
 
     Args:
       features: number of outputs.
       use_bias: adds a learned bias, initially 0, to each output.
       kernel_init: initializer of the kernel (inputs, features).
-
-    Returns:
-      A layer named "dense" with the parameters "kernel" and "bias". Its input is a vector.
 
     Raises:
       ValueError: `features` below 1; from `init` and `apply`, an input that is not a vector or of another length.
@@ -187,27 +218,34 @@ def Dense(features: int, *, use_bias: bool = True, kernel_init: Initializer = he
     >>> net.apply(net.init(jax.random.key(0), (5,)), jnp.zeros(5))
     Array([0., 0.], dtype=float32)
     """
-    features = check_int("features", features)
 
-    def init(key: Array, shape: Shape) -> Params:
+    features: int
+    _: KW_ONLY
+    use_bias: bool = True
+    kernel_init: Initializer = he_normal
+    name = "dense"
+
+    def __post_init__(self) -> None:
+        self._set(features=check_int("features", self.features))
+
+    def _init(self, key: Array, shape: Shape) -> Params:
         shape = as_shape(shape)
         if len(shape) != 1:
             raise ValueError(f"Dense: expected a vector, got shape {shape}; put Flatten or GlobalAvgPool before it")
-        return {"kernel": kernel_init(key, (*shape, features), jnp.float32)} | _init_bias(features, use_bias)
+        kernel = self.kernel_init(key, (*shape, self.features), jnp.float32)
+        return {"kernel": kernel} | init_bias(self.features, self.use_bias)
 
-    def apply(
-        params: Params, vector: Shaped[ArrayLike, " inputs"], *, train: bool = False, key: Array | None = None
+    def _apply(
+        self, params: Params, image: Shaped[ArrayLike, " inputs"], *, train: bool = False, key: Array | None = None
     ) -> Float[Array, " K"]:
-        vector, kernel = as_floats(vector=vector, kernel=params["kernel"])
+        vector, kernel = as_floats(vector=image, kernel=params["kernel"])
         if vector.shape != kernel.shape[:1]:
             raise ValueError(f"vector: expected shape {kernel.shape[:1]}, got {vector.shape}")
         out = jnp.dot(vector, kernel, preferred_element_type=accumulation_dtype(kernel.dtype)).astype(kernel.dtype)
-        return out + params["bias"] if use_bias else out
-
-    return Layer(init, apply, "dense")
+        return out + params["bias"] if self.use_bias else out
 
 
-def _check_image_shape(layer: str, shape: Shape) -> Shape:
+def check_image_shape(layer: str, shape: Shape) -> Shape:
     shape = as_shape(shape)
     if len(shape) != 3 or math.prod(shape) == 0:
         raise ValueError(f"{layer}: expected an image shape (H, W, C), got {shape}")
@@ -223,7 +261,7 @@ def _check_learn(learn: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def _init_bias(features: int, use_bias: bool) -> Params:
+def init_bias(features: int, use_bias: bool) -> Params:
     return {"bias": jnp.zeros(features, jnp.float32)} if use_bias else {}
 
 

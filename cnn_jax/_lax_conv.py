@@ -32,6 +32,7 @@ def conv_correlate(
     )
     result = jax.eval_shape(convolve, image, kernel)
     outputs = result.shape[1] * result.shape[2] * result.shape[3]
+    all_cores = all_cores and isinstance(image.shape[3], int)  # not the symbolic batch size of jax.export
     if all_cores and image.dtype == jnp.float32 and all_cores_pay(image.shape[3], outputs, lhs_dilation):
         on_cpu = functools.partial(convolve_on_all_cores, convolve)
         out = lax.platform_dependent(image, kernel, cpu=on_cpu, default=convolve)

@@ -1,17 +1,21 @@
-"""A layer: a pair of pure functions, and the types of its parts."""
+"""A layer: its options, and pure functions that make its parameters and compute its output."""
 
 import collections
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+import functools
+import inspect
+from typing import Never, Protocol, dataclass_transform, runtime_checkable
 
+import jax
+import numpy as np
 from jaxtyping import Array, ArrayLike, Shaped
 
-from ._padding import explicit_padding
-from ._typing import Padding, Pair, Shape
-from ._validation import as_pair
+from ._errors import describe
+from ._layer_options import from_pickle, text_of, to_pickle
+from ._params import Params, check_is_dict, check_params
+from ._programs import MEMORY, shared_memory, shared_method
+from ._typing import Shape
 
-Params = dict[str, Any]  # Any: an array, or the Params of an inner layer
 # An ordered dict keeps its order through jit and vmap, which sort the keys of a plain one.
 Stages = collections.OrderedDict[str, Array]
 
@@ -60,9 +64,13 @@ class ApplyWithIntermediates(Protocol):
     ) -> Stages: ...
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(dataclasses.field,))
 class Layer:
-    """A layer or a whole network: the pure functions `init` and `apply`, and its kind.
+    """A layer or a whole network: the pure functions `init`, `apply` and `stages`, and its kind.
+
+    The layers of this package are subclasses: frozen dataclasses of their options. A layer of your own is made of two
+    functions. Layers print their options, compare by them and can be hashed, copied and pickled. Functions compare by
+    identity, and are pickled by name.
 
     Args:
       init: `init(key, shape)` makes the parameters for inputs of that shape: a nested dict of float32 arrays, empty for
@@ -74,7 +82,6 @@ class Layer:
         name, the output last. It gets `intercept`, as in `stages`, only when the caller of `stages` passes one.
 
     >>> from cnn_jax.layers import Chain, Flatten
-    >>> import jax
     >>> def init(key, shape):
     ...     return {"factor": 2.0 * jax.numpy.ones(shape[-1])}
     >>> def apply(params, image, *, train=False, key=None):
@@ -82,13 +89,64 @@ class Layer:
     >>> net = Chain(Layer(init, apply, "scale"), Flatten())
     >>> net.apply(net.init(jax.random.key(0), (1, 2, 1)), jax.numpy.ones((1, 2, 1)))
     Array([2., 2.], dtype=float32)
+    >>> net
+    Chain(
+      Layer(init, apply, name='scale'),
+      Flatten(),
+    )
     """
 
-    init: Init
-    apply: Apply
-    name: str = "layer"
-    apply_with_intermediates: ApplyWithIntermediates | None = None
+    name: str
+    has_intermediates: bool = False
 
+    def __init__(
+        self,
+        init: Init,
+        apply: Apply,
+        name: str = "layer",
+        apply_with_intermediates: ApplyWithIntermediates | None = None,
+    ) -> None:
+        self._set(_init=init, _apply=apply, name=name)
+        if apply_with_intermediates is not None:
+            self._set(has_intermediates=True, _apply_with_intermediates=apply_with_intermediates)
+
+    def __init_subclass__(cls, *, init: bool = True) -> None:
+        dataclasses.dataclass(frozen=True, init=init, eq=False, repr=False)(cls)
+
+    @shared_method
+    def init(self, key: Array, shape: Shape) -> Params:
+        """The initial parameters for inputs of one shape, drawn with a key.
+
+        >>> from cnn_jax.layers import Dense
+        >>> Dense(2).init(jax.random.key(0), (3,))["bias"]
+        Array([0., 0.], dtype=float32)
+        """
+        return self._init(key, shape)
+
+    @shared_method
+    def apply(
+        self, params: Params, image: Shaped[ArrayLike, "..."], *, train: bool = False, key: Array | None = None
+    ) -> Array:
+        """The output for one input.
+
+        Args:
+          params: the parameters, of the structure and the shapes that `init` makes; the dtypes may differ.
+          image: one input; `jax.vmap` gives batches.
+          train: whether the layer is being trained, for dropout and batch statistics.
+          key: the random key for training.
+
+        Raises:
+          ValueError: parameters of another network; the message names the first array of another shape.
+          TypeError: parameters that are not a dict.
+
+        >>> from cnn_jax.layers import Flatten
+        >>> Flatten().apply({}, jax.numpy.ones((2, 1, 1)))
+        Array([1., 1.], dtype=float32)
+        """
+        self._check_params(params, image)
+        return self._apply(params, image, train=train, key=key)
+
+    @shared_method
     def stages(
         self,
         params: Params,
@@ -122,35 +180,130 @@ class Layer:
         >>> net.stages({}, jnp.ones((4, 4, 1)), intercept=double_pool)["flatten1"]
         Array([2., 2., 2., 2.], dtype=float32)
         """
-        if self.apply_with_intermediates is None:
+        if not self.has_intermediates:
             output = self.apply(params, image, train=train, key=key)
             return Stages({self.name: intercept(self.name, output)})
+        self._check_params(params, image)
         if intercept is identity:
-            return self.apply_with_intermediates(params, image, train=train, key=key)
-        return self.apply_with_intermediates(params, image, train=train, key=key, intercept=intercept)
+            return self._apply_with_intermediates(params, image, train=train, key=key)
+        return self._apply_with_intermediates(params, image, train=train, key=key, intercept=intercept)
 
+    def _init(self, key: Array, shape: Shape) -> Params:
+        """The parameters; a subclass without parameters inherits this."""
+        return {}
 
-def init_without_params(key: Array, shape: Shape) -> Params:
-    """The `init` of a layer without parameters."""
-    return {}
-
-
-def stateless(name: str, fn: Callable[[Shaped[ArrayLike, "..."]], Array]) -> Layer:
-    """A layer without parameters that computes a function of its input."""
-
-    def apply(
-        params: Params, image: Shaped[ArrayLike, "..."], *, train: bool = False, key: Array | None = None
+    def _apply(
+        self, params: Params, image: Shaped[ArrayLike, "..."], *, train: bool = False, key: Array | None = None
     ) -> Array:
-        return fn(image)
+        """The output; a subclass with intermediate activations inherits this."""
+        return output_of(self._apply_with_intermediates(params, image, train=train, key=key))
 
-    return Layer(init_without_params, apply, name)
+    def _apply_with_intermediates(
+        self,
+        params: Params,
+        image: Shaped[ArrayLike, "..."],
+        *,
+        train: bool = False,
+        key: Array | None = None,
+        intercept: Intercept = identity,
+    ) -> Stages:
+        """The intermediate activations; a subclass with `has_intermediates` defines this instead of `_apply`."""
+        raise NotImplementedError
+
+    def _check_params(self, params: Params, image: Shaped[ArrayLike, "..."]) -> None:
+        """Raises for parameters that are not of the shapes that `init` makes."""
+        if type(self) is not Layer:  # the parameters of users' functions may be any pytree
+            check_is_dict(params)
+        shape = np.shape(image)
+        check_params(params, param_shapes_or_none(self, shape), shape)
+
+    def _set(self, **options: object) -> None:
+        """Sets attributes while the layer is made."""
+        vars(self).update(options)
+
+    def __setattr__(self, name: str, value: object) -> Never:
+        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> Never:
+        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, Layer) and type(self) is type(other) and _state(self) == _state(other)
+        )
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((type(self), *map(_hash_or_none, _state(self).values())))
+
+    def __copy__(self) -> "Layer":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Layer":
+        return self
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: to_pickle(value) for name, value in _state(self).items()}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self._set(**{name: from_pickle(value) for name, value in state.items()})
+
+    def __repr__(self) -> str:
+        options = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            text = text_of(vars(self).get(name, vars(self).get(f"_{name}")))
+            if parameter.default is parameter.empty and parameter.kind is not parameter.KEYWORD_ONLY:
+                options.append(text)
+            elif text != text_of(parameter.default):
+                options.append(f"{name}={text}")
+        return f"{type(self).__name__}({', '.join(options)})"
 
 
-def check_window(
-    name: str, window: int | Sequence[int], stride: int | Sequence[int], padding: Padding
-) -> tuple[Pair, Pair]:
-    """A window and a stride as pairs. Checks the padding too, when the layer is made rather than when it is applied."""
-    window = as_pair(name, window)
-    stride = as_pair("stride", stride)
-    explicit_padding(padding, window, window, stride, names=("image", name))
-    return window, stride
+def param_shapes(net: Layer, shape: Shape) -> Params:
+    """Shapes and dtypes of a network's parameters for images of this shape, without computing them."""
+    memory = shared_memory(net)
+    if shape not in memory:
+        shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), shape))
+        # The sharding is that of the mesh under which this is called first.
+        memory[shape] = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), shapes)
+    return memory[shape]
+
+
+def param_shapes_or_none(net: Layer, shape: Shape) -> Params | None:
+    """`param_shapes`, or None where `init` refuses the shape, or cannot be traced: then `apply` has the say."""
+    try:
+        return param_shapes(net, shape)
+    except Exception:  # a user's `init` may raise anything
+        return None
+
+
+def output_of(stages: Stages) -> Array:
+    """The last of the intermediate activations."""
+    return next(reversed(stages.values()))
+
+
+def _state(layer: Layer) -> dict[str, object]:
+    """What makes a layer: all attributes but those that are computed from others."""
+    return {name: value for name, value in vars(layer).items() if name not in ("_hash", MEMORY)}
+
+
+def _hash_or_none(value: object) -> int | None:
+    """The hash of an option. Options that have none, such as dicts, only tell layers apart by ==."""
+    try:
+        return hash(value)
+    except TypeError:
+        return None
+
+
+def check_net(net: object) -> None:
+    """Raises a TypeError unless `net` is a Layer.
+
+    >>> check_net({"dense1": {}})
+    Traceback (most recent call last):
+    TypeError: net: expected a Layer, such as a Chain, got dict
+    """
+    if not isinstance(net, Layer):
+        raise TypeError(f"net: expected a Layer, such as a Chain, got {describe(net)}")

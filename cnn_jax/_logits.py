@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Int, Shaped
 
+from ._calibration import check_calibrated
 from ._programs import program_of
 from ._typing import AnyArray, Scalar
 from ._validation import check_image, to_floats
@@ -30,6 +31,7 @@ def explain_logit(
 ) -> Array:
     """`method(net, params, image, label, *args, **options)` as a program, after checks of the image and the label."""
     image = check_image(image, "H W C")
+    check_calibrated(params)
     if label is not None:
         shape = jax.eval_shape(program_of(_logits, net), params, image).shape
         label = check_label(label, _check_logits_shape(shape)[0])

@@ -117,7 +117,7 @@ def _drop_overlaps(candidates: _Candidates, position: Array, max_overlap: Scalar
         is_dropped = intersection > max_overlap * union
         if candidates.classes is not None:
             is_dropped &= candidates.classes[i] == one_class
-        is_dropped |= i * tile + jnp.arange(tile) == position
+        is_dropped |= i * tile + jnp.arange(tile, dtype=i.dtype) == position
         remaining = jnp.where(is_dropped, -jnp.inf, scores[i])
         first = lax.argmax(remaining, 0, jnp.int32)
         is_better = remaining[first] > best.score

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
+from ._dtypes import accumulation_dtype
 from ._padding import NO_PADDING
 from ._programs import compiled
 from ._reduce_windows import reduce_windows
@@ -69,7 +70,7 @@ def peaks(
 def _peaks(score_map: Array, threshold: Array | float, top_k: int, distance: Pair, subpixel: bool) -> Peaks:
     (score_map,) = to_floats(score_map)
     (threshold,) = to_floats(threshold)
-    score_map = score_map.astype(jnp.promote_types(score_map.dtype, jnp.float32))
+    score_map = score_map.astype(accumulation_dtype(score_map.dtype))
     index, height = top_local_maxima(score_map, distance, top_k)
     valid = (height >= threshold.astype(height.dtype)) & (height > -jnp.inf)
     row, column = jnp.divmod(index, score_map.shape[1])

@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from ._dtypes import accumulation_dtype
+from ._mesh_axes import vary_like
 from ._peaks import is_local_maximum, neighborhoods, subpixel_offset, top_block_maxima
 from ._pose_scores import Bank, Scoring, pose_scores
 from ._poses import Canvas, PoseTable
@@ -116,7 +117,8 @@ def _bank_candidates(
     """The candidates of templates that are scored at the same time, some poses at a time."""
     shape = len(bank.templates), *image.shape[:2]
     dtype = accumulation_dtype(image.dtype)
-    maxima = PoseMaxima(jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, jnp.int32))
+    none = PoseMaxima(jnp.full(shape, -jnp.inf, dtype), jnp.zeros(shape, jnp.int32))
+    maxima = vary_like(none, image, bank, table, allowed, valid)
     found = []
     for canvas in canvases:
         group = scoring.poses_per_map or 1
@@ -182,7 +184,7 @@ def _pose_step(
 
 def _best_of_groups(ranks: Array, poses: Array, group: int) -> PoseMaxima:
     """The best of every `group` consecutive poses: maps (groups, K, H, W)."""
-    none = PoseMaxima(jnp.full_like(ranks[0], -jnp.inf), jnp.zeros(ranks.shape[1:], jnp.int32))
+    none = PoseMaxima(jnp.full_like(ranks[0], -jnp.inf), jnp.zeros_like(ranks[0], jnp.int32))
 
     def best(ranks: Array, poses: Array) -> PoseMaxima:
         return lax.scan(keep_best_pose, none, (ranks, poses))[0]

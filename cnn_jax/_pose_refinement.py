@@ -88,7 +88,7 @@ def make_template_level(
     values = template[::step, ::step].reshape(-1, template.shape[2])
     weights = weights[::step, ::step].reshape(-1, template.shape[2])
     down, right = (
-        offsets.reshape(-1).astype(np.float32)
+        offsets.reshape(-1).astype(values.dtype)
         for offsets in np.meshgrid(
             np.arange(0, template.shape[0], step) - center[0],
             np.arange(0, template.shape[1], step) - center[1],
@@ -250,7 +250,7 @@ def _moved(pose: Poses, coefficients: Array, level: TemplateLevel, rules: StepRu
     gain = coefficients[move_count]
     moves = jnp.where(gain != 0, coefficients[:move_count] / jnp.where(gain != 0, gain, 1), 0)
     moves = jnp.where(jnp.isfinite(moves), moves, 0)
-    largest = jnp.full(move_count, MAX_STEP_PIXELS).at[2:].set(MAX_STEP_PIXELS / jnp.maximum(level.reach, 1))
+    largest = jnp.full_like(moves, MAX_STEP_PIXELS).at[2:].set(MAX_STEP_PIXELS / jnp.maximum(level.reach, 1))
     moves = jnp.clip(moves, -largest, largest)
     scale = jnp.exp(pose.log_scale)
     cos = scale * jnp.cos(pose.angle)

@@ -225,7 +225,7 @@ def draw_templates(
     The middle pixels of a template's box and of the canvas coincide. The mask is one for all templates (h, w, *C) if
     they have one size and no masks, and None if they also fill the canvas.
     """
-    scale_index = jnp.searchsorted(jnp.array(canvas.scale_starts), pose, side="right") - 1
+    scale_index = jnp.searchsorted(jnp.array(canvas.scale_starts, pose.dtype), pose, side="right") - 1
     of_scale = jax.tree.map(lambda images: images[scale_index], scaled)
     size = jnp.take(table.size, pose, axis=-2)
     box = jnp.take(table.box, pose, axis=-2)

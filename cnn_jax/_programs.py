@@ -1,17 +1,23 @@
 """Compiled programs of public functions: compiled once for the shapes, dtypes and static options of the arguments."""
 
 import functools
+import types
+import weakref
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 import jax
 from jax import lax
 
+from ._mesh_axes import on_any_mesh
+
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 # Programs of networks and other callables that are kept; the one unused for the longest time is dropped first.
 MAX_CALLABLE_PROGRAMS = 128
+MEMORY = "_shared_memory"  # the attribute that holds it
 
 
 def compiled(*static: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
@@ -28,7 +34,7 @@ def compiled(*static: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """
 
     def decorate(function: Callable[..., R]) -> Callable[..., R]:
-        return jax.jit(function, static_argnames=static, inline=True)
+        return jax.jit(on_any_mesh(function), static_argnames=static, inline=True)
 
     return decorate
 
@@ -78,7 +84,7 @@ def program_of(function: Callable[..., R], *callables: object, **options: object
     >>> program_of(applied, jax.numpy.negative, times=3)(jax.numpy.ones(1))
     Array([-1.], dtype=float32)
     """
-    return jax.jit(functools.partial(function, *callables, **options), inline=True)
+    return jax.jit(on_any_mesh(functools.partial(function, *callables, **options)), inline=True)
 
 
 def map_steps(function: Callable[[Any], Any], steps: Any) -> Any:
@@ -91,3 +97,60 @@ def map_steps(function: Callable[[Any], Any], steps: Any) -> Any:
         return lax.map(function, steps)
     result = function(jax.tree.map(lambda array: array[0], steps))
     return jax.tree.map(lambda array: array[None], result)
+
+
+class shared_method(Generic[P, R]):
+    """Decorator: a method that is one object for all equal instances, so that `jax.jit` of it is compiled once.
+
+    JAX finds the programs of a function by the function itself. A plain method is a new object at every access.
+
+    >>> class Scale:
+    ...     @shared_method
+    ...     def apply(self, x):
+    ...         return 2 * x
+    >>> scale = Scale()
+    >>> scale.apply is scale.apply
+    True
+    """
+
+    def __init__(self, function: Callable[Concatenate[Any, P], R]) -> None:
+        self.function = function
+        wrapper: Any = self  # it has the name and the docstring of the function, but is not called
+        functools.update_wrapper(wrapper, function)
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Callable[Concatenate[Any, P], R]: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[P, R]: ...
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., R]:
+        if instance is None:
+            return self.function
+        memory = shared_memory(instance)
+        if self not in memory:
+            memory[self] = types.MethodType(self.function, _first_of_equals(instance))
+        return memory[self]
+
+
+def shared_memory(instance: object) -> dict[Any, Any]:
+    """A dict that all equal instances share. It lives as long as the first of them.
+
+    >>> class Scale:
+    ...     pass
+    >>> scale = Scale()
+    >>> shared_memory(scale)["factor"] = 2
+    >>> shared_memory(scale)
+    {'factor': 2}
+    """
+    return vars(_first_of_equals(instance)).setdefault(MEMORY, {})
+
+
+def _first_of_equals(instance: T) -> T:
+    """The first of the equal instances that live, which takes no part in keeping them alive."""
+    first = _firsts[instance]() if instance in _firsts else None
+    if first is None:
+        _firsts[instance] = weakref.ref(instance)
+        return instance
+    return cast(T, first)
+
+
+_firsts: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()

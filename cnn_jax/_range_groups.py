@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Shaped
 
 from ._coarse_to_fine import RangeCandidates, range_candidates
+from ._dtypes import accumulation_dtype
 from ._feature_groups import Features, as_bank, join_features
 from ._matches import Matches
 from ._range_plan import Range, RangePlan, plan_ranges
@@ -74,7 +75,7 @@ def range_group_candidates(
     """The refined candidates of a group, as matches before non-maximum suppression."""
     channels = math.prod(image.shape[2:])
     templates, masks = as_bank(group, image.shape[2:])
-    templates = templates.astype(jnp.promote_types(templates.dtype, jnp.float32))
+    templates = templates.astype(accumulation_dtype(templates.dtype))
     templates = templates.reshape(*templates.shape[:3], channels)
     if masks is not None:
         masks = masks.astype(templates.dtype).reshape(templates.shape)

@@ -7,26 +7,26 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jaxtyping import Array, PyTree
 
 from ._checksums import json_checksum, leaves_by_path, tree_checksums
 from ._errors import one_line
+from ._hyperparameters import changed_hyperparameters, injected_hyperparameters, take_leaves
 from ._orbax import import_orbax, make_manager, restore_numpy, silence_abandoned_tasks
+from ._processes import assert_same_step, gather_positions
 from ._sharding import is_prng_key, key_data, put_on_sharding, to_host
 from ._typing import JsonObject
+from .files import local_path, writable_folder
 
 STATE = "state"  # names of a checkpoint's items
 RECORD = "record"
-FAILED = -1  # takes the place of a step where a process cannot restore one
-HALF_POSITION = 2**31  # positions are exchanged between processes as two 32-bit integers
+FORMAT = 2  # of checkpoints: the arrays of the state are saved as a list
 # After a failure the reads and writes that Orbax abandoned report from other threads. They are silenced this long.
 LATE_REPORTS_SECONDS = 0.05
 log = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ class SavedRun(NamedTuple):
     history: dict[str, np.ndarray]
     position: int | None
     """Where this process continues to read its data, if they have a position on the host."""
+    hyperparameters: Mapping[str, object] = MappingProxyType({})
+    """The injected hyperparameters that the optimizer began with."""
 
 
 class RunCheckpointer:
@@ -67,8 +69,9 @@ class RunCheckpointer:
 
     def __init__(self, directory: str | os.PathLike[str], run: Mapping[str, object]):
         import_orbax()
-        self.directory = Path(directory).absolute()
-        self._run = json.loads(json.dumps(dict(run)))  # as it comes back from a checkpoint
+        self.directory = local_path(directory, name="checkpoint_dir").absolute()
+        self._run = json.loads(json.dumps({"format": FORMAT, **run}))  # as it comes back from a checkpoint
+        self._hyperparameters: dict[str, object] = {}
         self._last_step = 0
         self._failed = False
         self._hooks = contextlib.ExitStack()
@@ -97,7 +100,7 @@ class RunCheckpointer:
 
         Args:
           step: the number of steps done.
-          state: a tree of dicts, lists and arrays.
+          state: any tree of arrays.
           history: metrics of all steps; the mean "loss" since the last checkpoint decides which one is the best.
           position: where this process continues to read its data; every process saves its own.
 
@@ -105,12 +108,13 @@ class RunCheckpointer:
           OSError: this checkpoint or the one before it cannot be written.
         """
         args = import_orbax().args
-        arrays = {"state": jax.tree.map(to_host, state), "history": dict(history)}
+        arrays = {"state": [to_host(leaf) for leaf in jax.tree.leaves(state)], "history": dict(history)}
         record: dict[str, object] = {
             "run": self._run,
             "state": _describe(state),
             "history": list(history),
-            "positions": _gather_positions(position),
+            "hyperparameters": self._hyperparameters,
+            "positions": gather_positions(position),
             "checksums": tree_checksums(arrays),
         }
         record["record_checksum"] = json_checksum(record)
@@ -133,12 +137,13 @@ class RunCheckpointer:
         """Reads the newest intact checkpoint; None if there are no checkpoints.
 
         Args:
-          like: a state with the same tree structure, shapes and dtypes. The restored arrays get its shardings.
+          like: the state of a new run. The restored state has its tree structure, shapes, dtypes and shardings.
 
         Raises:
           ValueError: no checkpoint is intact, or the newest intact one belongs to another run
             (`IncompatibleCheckpoint`).
         """
+        self._hyperparameters = injected_hyperparameters(like)
         damaged: dict[int, Exception] = {}
         saved = None
         error = None
@@ -152,7 +157,21 @@ class RunCheckpointer:
             return None
         self._quarantine(damaged, saved.step)
         self._last_step = saved.step
-        return saved._replace(state=jax.tree.map(_restore_array, saved.state, like))
+        state = jax.tree.map(_restore_array, saved.state, like)
+        changed = changed_hyperparameters(like, saved.hyperparameters)
+        if changed and jax.process_index() == 0:
+            log.warning("%s: resumes with new hyperparameters: %s", self.directory, ", ".join(changed.values()))
+        return saved._replace(state=take_leaves(state, like, changed))
+
+    def check_writable(self, state: PyTree) -> None:
+        """Raises an OSError if the directory cannot be written to, or has not enough space for a state."""
+        error = None
+        try:
+            state_bytes = sum(key_data(leaf).nbytes for leaf in jax.tree.leaves(state))
+            writable_folder(self.directory, name="checkpoint_dir", free_bytes=state_bytes)
+        except OSError as failure:  # raised once the other processes know of it
+            error = failure
+        assert_same_step(0, self.directory, error)
 
     def _newest_intact(self, like: PyTree, damaged: dict[int, Exception]) -> SavedRun | None:
         """The newest intact checkpoint as this process reads it; adds the reasons of damaged ones to `damaged`."""
@@ -191,15 +210,17 @@ class RunCheckpointer:
             raise ValueError(f"{RECORD}: its checksum differs")
         self._read_loss(step)
         self._check_compatible(record, like)
-        arrays = restore_numpy(path / STATE, {"state": like, "history": dict.fromkeys(record["history"], 0)})
+        leaves, structure = jax.tree.flatten(like)
+        arrays = restore_numpy(path / STATE, {"state": leaves, "history": dict.fromkeys(record["history"], 0)})
         if tree_checksums(arrays) != record["checksums"]:
             raise ValueError(f"{STATE}: its checksums differ")
         positions = record["positions"]
         return SavedRun(
             step=step,
-            state=arrays["state"],
+            state=structure.unflatten(arrays["state"]),
             history=arrays["history"],
             position=positions[jax.process_index()] if positions else None,
+            hyperparameters=record["hyperparameters"],
         )
 
     def _check_compatible(self, record: JsonObject, like: PyTree) -> None:
@@ -259,31 +280,6 @@ class RunCheckpointer:
             f"checkpoint_dir: cannot save the run in {self.directory} ({one_line(error)}); "
             "earlier checkpoints are unchanged"
         )
-
-
-def assert_same_step(step: int, directory: Path, error: Exception | None = None) -> None:
-    """Waits for all processes, then raises this one's error.
-
-    Raises a ValueError if another process has an error, or if the processes found different checkpoints.
-    """
-    steps = {step}
-    if jax.process_count() > 1:
-        steps = set(multihost_utils.process_allgather(np.int32(FAILED if error else step)).tolist())
-    if error is not None:
-        raise error
-    if FAILED in steps:
-        raise ValueError(f"checkpoint_dir: another process cannot restore the run from {directory}; its error says why")
-    if len(steps) > 1:
-        found = f"in {directory} they find checkpoints of different steps {sorted(steps)}"
-        raise ValueError(f"checkpoint_dir: expected a directory that all processes share, but {found}")
-
-
-def _gather_positions(position: int | None) -> list[int] | None:
-    """The positions of all processes, in their order."""
-    if position is None or jax.process_count() == 1:
-        return None if position is None else [position]
-    halves = multihost_utils.process_allgather(np.array(divmod(position, HALF_POSITION), np.int32))
-    return [int(high) * HALF_POSITION + int(low) for high, low in halves]
 
 
 def _restore_array(array: np.ndarray, like: Array) -> Array:

@@ -18,6 +18,8 @@ class Placement:
     """A copy on every device."""
     sharded: NamedSharding | None = None
     """The first axis is divided among all devices."""
+    returned: NamedSharding | None = None
+    """A copy on every device of the mesh that the user gave, with its types of axes."""
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Copies arrays to every device. Every process must pass the same values."""
@@ -25,6 +27,10 @@ class Placement:
             return jax.device_put(tree)
         sharding = self.replicated
         return jax.tree.map(lambda array: put_on_sharding(array, sharding), tree)
+
+    def give_back(self, tree: PyTree) -> PyTree:
+        """Replicated arrays on the mesh that the user gave."""
+        return tree if self.returned is None else jax.device_put(tree, self.returned)
 
     def shard_process_local(self, tree: PyTree) -> PyTree:
         """Assembles global sharded arrays from the rows that each process holds."""
@@ -63,6 +69,7 @@ def make_placement(mesh: Mesh | None, batch_size: int) -> Placement:
     return Placement(
         replicated=NamedSharding(auto_mesh, PartitionSpec()),
         sharded=NamedSharding(auto_mesh, PartitionSpec(mesh.axis_names)),
+        returned=NamedSharding(mesh, PartitionSpec()),
     )
 
 

@@ -22,7 +22,7 @@ TOP_TOLERANCE = 2.0
 # The same for the visible part of a candidate, as a fraction of that of a match.
 TOP_VISIBLE_FRACTION = 0.8
 # Local maxima of each map of some poses, at least, and for each match.
-MIN_CANDIDATES_PER_MAP = 16
+MIN_CANDIDATES_PER_MAP = 32
 CANDIDATES_PER_MATCH = 2
 
 
@@ -90,7 +90,7 @@ def _box_candidates(
     found = pose_candidates(image, bank, table, canvases, scoring, allowed, valid)
     found = jax.tree.map(lambda field: field[0], found)
     dtype = template.dtype
-    box = table.box[found.pose]
+    box = table.box.astype(found.row.dtype)[found.pose]
     y, x = (
         (pixel - (side - 1) // 2 - reach).astype(dtype) + (side - 1).astype(dtype) / 2
         for pixel, side in zip((found.row, found.column), box.T, strict=True)

@@ -15,7 +15,7 @@ from ._run_checkpoint import RunCheckpointer
 from ._run_steps import RunSteps
 from ._sharding import Placement
 from ._signals import StopSignal, stop_on_signal
-from ._train_state import TrainState, from_checkpoint, to_checkpoint
+from ._train_state import TrainState
 from ._train_step import Metrics
 from .layers import Params
 from .progress import Progress
@@ -60,8 +60,8 @@ class MetricsReader:
         """Takes the metrics of a call that runs `steps` steps."""
         self._pending.append((steps, metrics))
         # All but the newest metrics are read, so that the device has work meanwhile. The first are read at once, to
-        # show that training has begun.
-        if not self._rows or self.step - self._steps_read >= STEPS_PER_REPORT:
+        # show that training has begun; those of slow steps are read when the user awaits them.
+        if not self._rows or self.step - self._steps_read >= STEPS_PER_REPORT or self._bar.is_due():
             self._read(max(len(self._pending) - 1, 1))
         elif len(self._pending) > CALLS_IN_FLIGHT:
             jax.block_until_ready(self._pending[-CALLS_IN_FLIGHT][1])
@@ -93,9 +93,12 @@ class MetricsReader:
 def resume(loop: TrainLoop, state: TrainState, bar: Progress) -> tuple[TrainState, MetricsReader]:
     """The state and metrics of the newest checkpoint, or those before the first step if there is none.
 
-    Raises a ValueError for checkpoints of another run, or of more steps than the run has.
+    Raises a ValueError for checkpoints of another run, or of more steps than the run has, and an OSError if checkpoints
+    are to be saved where they cannot be.
     """
-    saved = loop.checkpointer.restore_latest(to_checkpoint(state)) if loop.checkpointer else None
+    saved = loop.checkpointer.restore_latest(state) if loop.checkpointer else None
+    if loop.checkpointer and (saved is None or saved.step < loop.steps):
+        loop.checkpointer.check_writable(state)
     if loop.checkpointer is None or saved is None:
         return state, MetricsReader(bar)
     if saved.step > loop.steps:
@@ -103,7 +106,7 @@ def resume(loop: TrainLoop, state: TrainState, bar: Progress) -> tuple[TrainStat
         raise ValueError(f"steps: expected at least the {saved.step} steps saved in {directory}, got {loop.steps}")
     if saved.position is not None:
         loop.source.seek(saved.position)
-    return from_checkpoint(saved.state, like=state), MetricsReader(bar, saved.step, saved.history)
+    return saved.state, MetricsReader(bar, saved.step, saved.history)
 
 
 def run_loop(loop: TrainLoop, state: TrainState, metrics: MetricsReader) -> TrainState:
@@ -120,7 +123,7 @@ def run_loop(loop: TrainLoop, state: TrainState, metrics: MetricsReader) -> Trai
             metrics.read_all()
             _check_parameters(state.params, metrics.step)
             if loop.checkpointer:
-                loop.checkpointer.save(metrics.step, to_checkpoint(state), metrics.history(), loop.source.position)
+                loop.checkpointer.save(metrics.step, state, metrics.history(), loop.source.position)
                 _stop_if_asked(received or stop_signal(metrics.step), loop.checkpointer, metrics.step)
     return state
 

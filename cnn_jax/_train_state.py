@@ -47,28 +47,3 @@ def strip_weak_types(tree: PyTree) -> PyTree:
 
 def _strip_weak_type(array: Array) -> Array:
     return array if jnp.issubdtype(array.dtype, jax.dtypes.extended) else array.astype(array.dtype)
-
-
-def to_checkpoint(state: TrainState) -> PyTree:
-    """The state as dicts and lists of arrays, which Orbax restores without knowing the optimizer's classes."""
-    return {
-        "params": state.params,
-        "opt_state": jax.tree.leaves(state.opt_state),
-        "data_state": jax.tree.leaves(state.data_state),
-        "step": state.step,
-    }
-
-
-def from_checkpoint(saved: PyTree, like: TrainState) -> TrainState:
-    """The state that `to_checkpoint` converted, with the tree structure of the state `like`.
-
-    >>> state = init_train_state({"bias": jnp.zeros(2)}, optax.adam(0.1))
-    >>> jax.tree.structure(from_checkpoint(to_checkpoint(state), state)) == jax.tree.structure(state)
-    True
-    """
-    return TrainState(
-        params=saved["params"],
-        opt_state=jax.tree.structure(like.opt_state).unflatten(saved["opt_state"]),
-        data_state=jax.tree.structure(like.data_state).unflatten(saved["data_state"]),
-        step=saved["step"],
-    )

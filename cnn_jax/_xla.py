@@ -34,6 +34,8 @@ from jax import lax
 from jaxlib.version import __version__ as jaxlib_version
 from jaxtyping import Array, PyTree
 
+from ._mesh_axes import vary_like
+
 Out = TypeVar("Out")
 
 
@@ -50,11 +52,14 @@ def no_fusion(function: Callable[..., Out], *args: PyTree) -> Out:
 
     def isolated(*args: PyTree) -> Out:
         outputs = jax.eval_shape(function, *args)
-        zeros = jax.tree.map(lambda out: functools.partial(jnp.zeros, out.shape, out.dtype), outputs)
-        always = lax.optimization_barrier(jnp.array(True))
-        return lax.cond(always, function, lambda *_: jax.tree.map(lambda make_zeros: make_zeros(), zeros), *args)
 
-    return lax.platform_dependent(*args, cpu=isolated, default=function)
+        def make_zeros(*args: PyTree) -> Out:
+            return vary_like(jax.tree.map(lambda out: jnp.zeros(out.shape, out.dtype), outputs), args)
+
+        always = lax.optimization_barrier(jnp.array(True))
+        return lax.cond(always, function, make_zeros, *args)
+
+    return lax.platform_dependent(*(vary_like(arg, args) for arg in args), cpu=isolated, default=function)
 
 
 # XLA:CPU runs a Fourier transform that follows another operation on one core. So two pieces are transformed at a time.

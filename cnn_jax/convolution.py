@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
@@ -16,7 +18,7 @@ from ._reduce_windows import add, reduce_windows
 from ._typing import AnyArray, Padding, Pads, Pair
 from ._validation import as_pair, check_arrays, check_image, check_int, check_shape, to_floats
 
-__all__ = ["Padding", "conv", "window_sum"]
+__all__ = ["Padding", "conv", "conv_transpose", "window_sum"]
 
 
 def conv(
@@ -121,6 +123,81 @@ def _check_groups(image: AnyArray, kernel: AnyArray, groups: int) -> None:
         )
     if kernel.shape[3] % groups:
         raise ValueError(f"groups: expected a divisor of the {kernel.shape[3]} kernels, got {groups}")
+
+
+def conv_transpose(
+    image: Shaped[ArrayLike, "H W C"],
+    kernel: Shaped[ArrayLike, "h w C K"],
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    method: str = "auto",
+    precision: lax.PrecisionLike = None,
+) -> Float[Array, "H2 W2 K"]:
+    """Transposed convolution of one image with a bank of K kernels: the transpose of `conv` as a linear map.
+
+        out[stride y + i - top, stride x + j - left, k] = sum of image[y, x, c] kernel[i, j, c, k]
+
+    The sum is over all y, x, i, j, c that lead to the same pixel. `conv` with the same options, and with the two last
+    axes of the kernel swapped, has `out` as its input and the image as its output.
+
+    Args:
+      image: one image, channels last. Integers and bools become float32.
+      kernel: K kernels, (h, w, C, K).
+      stride: steps between the places of neighboring pixels, an int or (rows, columns).
+      padding: that of `conv`: "SAME" gives stride H rows; "VALID" and "CEIL" give stride (H - 1) + h rows; pads
+        ((top, bottom), (left, right)) remove as many of these.
+      method, precision: as in `conv`.
+
+    Returns:
+      The image of K channels, in the wider dtype of image and kernel.
+
+    Raises:
+      ValueError: an array has the wrong rank or is empty; the kernel has other channels; the padding removes all
+        pixels; `padding` or `method` is unknown.
+      TypeError: an array does not hold real numbers, or an option is not an int.
+
+    Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016),
+    https://arxiv.org/abs/1603.07285
+
+    >>> conv_transpose(jnp.array([[[1.0], [2.0]]]), jnp.ones((1, 3, 1, 1)), stride=2)[0, :, 0]
+    Array([1., 1., 3., 2., 2.], dtype=float32)
+    """
+    image, kernel = check_arrays(image=image, kernel=kernel)
+    check_shape("image", image, "H W C")
+    check_shape("kernel", kernel, "h w C K")
+    strides = as_pair("stride", stride)
+    method = check_method(method)
+    if kernel.shape[2] != image.shape[2]:
+        raise ValueError(f"kernel: expected shape (h, w, {image.shape[2]}, K), got {kernel.shape}")
+    size = _transposed_size(image.shape[:2], kernel.shape[:2], strides, padding)
+    pads = explicit_padding(padding, size, kernel.shape[:2], strides, names=("output", "kernel"))
+    return _conv_transpose(image, kernel, size, strides, pads, method, precision)
+
+
+def _transposed_size(size: tuple[int, ...], kernel_size: tuple[int, ...], stride: Pair, padding: Padding) -> Pair:
+    """Rows and columns of the image that `conv` maps to an image of this size."""
+    if padding == "SAME":
+        return size[0] * stride[0], size[1] * stride[1]
+    pads = explicit_padding(padding, kernel_size, kernel_size, stride, names=("output", "kernel"))
+    rows, columns = ((n - 1) * s + k - sum(p) for n, s, k, p in zip(size, stride, kernel_size, pads, strict=True))
+    if rows < 1 or columns < 1:
+        raise ValueError(f"padding: expected less than the size of the output without it, got {padding!r}")
+    return rows, columns
+
+
+@compiled("size", "stride", "padding", "method", "precision")
+def _conv_transpose(
+    image: Array, kernel: Array, size: Pair, stride: Pair, padding: Pads, method: str, precision: lax.PrecisionLike
+) -> Array:
+    image, kernel = to_floats(image, kernel)
+    channels_swapped = jnp.swapaxes(kernel, 2, 3)
+
+    def correlate(out: Array) -> Array:
+        return _conv(out, channels_swapped, stride, padding, (1, 1), 1, method, precision)
+
+    out = jax.ShapeDtypeStruct((*size, kernel.shape[3]), image.dtype)
+    return jax.linear_transpose(correlate, out)(image)[0]
 
 
 def window_sum(

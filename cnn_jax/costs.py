@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ._function_or_net import check_function, parameter_shapes
+from ._function_or_net import check_function
 from ._jaxpr_work import graph_of, needed_work, total_work
+from ._layer import param_shapes
 from ._validation import as_positive_shape
 from .layers import Layer
 
@@ -111,7 +112,7 @@ def _check_array(leaf: object) -> None:
 
 
 def _net_cost(net: Layer, shape: tuple[int, ...]) -> Cost:
-    params = parameter_shapes(net, shape)
+    params = param_shapes(net, shape)
     image = jax.ShapeDtypeStruct(shape, jnp.float32)
     closed, stages = jax.make_jaxpr(net.stages, return_shape=True)(params, image)
     graph = graph_of(closed)

@@ -1,5 +1,6 @@
 """Kernel initializers, in addition to those of `jax.nn.initializers`."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -9,24 +10,25 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from ._dtypes import accumulation_dtype
+from ._layer_options import text_of
 from ._programs import compiled
 from ._validation import as_pair, check_arrays, check_number, check_shape, to_floats
 
 __all__ = ["dirac", "whitening"]
 
 
-def dirac(fallback: Initializer = jax.nn.initializers.zeros) -> Initializer:
+@dataclasses.dataclass(frozen=True, repr=False)
+class dirac:
     """Identity (Dirac) initializer: kernels whose convolution copies the input channels.
 
     Each of the first min(C, K) kernels of (h, w, C, K) is 1 at the center pixel of its own channel and 0 elsewhere. The
     center of an even size is the pixel after the middle, as in PyTorch. The convolution copies only with padding that
     puts the center on the output's pixel.
 
+    `dirac()` is an initializer, for `kernel_init` of `Conv`. It raises a ValueError for shapes other than (h, w, C, K).
+
     Args:
       fallback: initializer of the other kernels, if K > C.
-
-    Returns:
-      An initializer, for `kernel_init` of `Conv`. It raises a ValueError for shapes other than (h, w, C, K).
 
     Source: Zagoruyko and Komodakis, "DiracNets" (2017), https://arxiv.org/abs/1706.00388
 
@@ -34,7 +36,10 @@ def dirac(fallback: Initializer = jax.nn.initializers.zeros) -> Initializer:
     Array([0., 1., 0.], dtype=float32)
     """
 
-    def init(
+    fallback: Initializer = jax.nn.initializers.zeros
+
+    def __call__(
+        self,
         key: Array,
         shape: Sequence[int],
         dtype: DTypeLike | None = jnp.float32,
@@ -44,11 +49,12 @@ def dirac(fallback: Initializer = jax.nn.initializers.zeros) -> Initializer:
             raise ValueError(f"dirac: expected a kernel (h, w, C, K), got shape {tuple(shape)}")
         rows, columns, channels, features = shape
         copied = min(channels, features)
-        kernel = jnp.asarray(fallback(key, shape, dtype, out_sharding)).at[..., :copied].set(0)
+        kernel = jnp.asarray(self.fallback(key, shape, dtype, out_sharding)).at[..., :copied].set(0)
         channel = jnp.arange(copied)
         return kernel.at[rows // 2, columns // 2, channel, channel].set(1)
 
-    return init
+    def __repr__(self) -> str:
+        return f"dirac({text_of(self.fallback)})"
 
 
 def whitening(

@@ -1,4 +1,4 @@
-"""Layers as pairs of pure functions, and networks made of them whose intermediate activations have names.
+"""Layers: options and pure functions, and networks made of them whose intermediate activations have names.
 
 net = Chain(Conv(8, 3), Activation(jax.nn.relu), MaxPool(), Flatten(), Dense(2))
 params = net.init(key, (28, 28, 1))        # {"conv1": {"kernel": ..., "bias": ...}, "dense1": {...}}
@@ -6,16 +6,17 @@ logits = net.apply(params, image)          # one image; jax.vmap gives batches
 activations = net.stages(params, image)    # {"conv1": ..., "relu1": ..., "max_pool1": ..., ...}
 """
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from dataclasses import KW_ONLY
+from typing import ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Shaped
 
 from . import pooling
-from ._chain import Chain, Residual
+from ._chain import Chain, Concatenate, Residual
+from ._conv_variants import ConvTranspose, DepthwiseConv, SeparableConv
 from ._kernel_layers import Conv, Dense, LayerScore, Match
 from ._layer import (
     Apply,
@@ -23,16 +24,15 @@ from ._layer import (
     Init,
     Intercept,
     Layer,
-    Params,
     Shape,
     Stages,
-    check_window,
     identity,
-    init_without_params,
-    stateless,
 )
-from ._typing import Padding, Pair
-from ._validation import check_number
+from ._layer_options import check_window
+from ._params import Params
+from ._typing import Padding
+from ._upsampling import UPSAMPLING
+from ._validation import as_pair, check_choice, check_image, check_number, to_floats
 
 __all__ = [
     "Activation",
@@ -40,8 +40,11 @@ __all__ = [
     "ApplyWithIntermediates",
     "AvgPool",
     "Chain",
+    "Concatenate",
     "Conv",
+    "ConvTranspose",
     "Dense",
+    "DepthwiseConv",
     "Dropout",
     "Flatten",
     "GlobalAvgPool",
@@ -54,20 +57,51 @@ __all__ = [
     "MaxPool",
     "Params",
     "Residual",
+    "SeparableConv",
     "Shape",
     "Stages",
+    "Upsample",
     "identity",
 ]
 
 
-def MaxPool(window: int | Sequence[int] = 2, stride: int | Sequence[int] = 2, *, padding: Padding = "VALID") -> Layer:
-    """Max pooling layer: keeps the largest value of every window.
+@runtime_checkable
+class _PoolFunction(Protocol):
+    def __call__(
+        self,
+        image: Shaped[ArrayLike, "H W *C"],
+        *,
+        window: int | Sequence[int],
+        stride: int | Sequence[int],
+        padding: Padding,
+    ) -> Array: ...
+
+
+class _Pool(Layer):
+    """A function of every window."""
+
+    pool: ClassVar[_PoolFunction]
+
+    window: int | Sequence[int] = 2
+    stride: int | Sequence[int] = 2
+    _: KW_ONLY
+    padding: Padding = "VALID"
+
+    def __post_init__(self) -> None:
+        window, stride, padding = check_window("window", self.window, self.stride, self.padding)
+        self._set(window=window, stride=stride, padding=padding)
+
+    def _apply(
+        self, params: Params, image: Shaped[ArrayLike, "H W *C"], *, train: bool = False, key: Array | None = None
+    ) -> Array:
+        return self.pool(image, window=self.window, stride=self.stride, padding=self.padding)
+
+
+class MaxPool(_Pool):
+    """Max pooling layer, named "max_pool": keeps the largest value of every window.
 
     Args:
       window, stride, padding: as in `max_pool`.
-
-    Returns:
-      A layer named "max_pool" without parameters.
 
     Raises:
       ValueError, TypeError: as `max_pool`. The options are checked when the layer is made.
@@ -75,17 +109,16 @@ def MaxPool(window: int | Sequence[int] = 2, stride: int | Sequence[int] = 2, *,
     >>> MaxPool().apply({}, jnp.arange(4.0).reshape(2, 2))
     Array([[3.]], dtype=float32)
     """
-    return _pool("max_pool", pooling.max_pool, window, stride, padding)
+
+    name = "max_pool"
+    pool = staticmethod(pooling.max_pool)
 
 
-def AvgPool(window: int | Sequence[int] = 2, stride: int | Sequence[int] = 2, *, padding: Padding = "VALID") -> Layer:
-    """Average pooling layer: takes the mean of every window.
+class AvgPool(_Pool):
+    """Average pooling layer, named "avg_pool": takes the mean of every window.
 
     Args:
       window, stride, padding: as in `avg_pool`.
-
-    Returns:
-      A layer named "avg_pool" without parameters.
 
     Raises:
       ValueError, TypeError: as `avg_pool`. The options are checked when the layer is made.
@@ -93,19 +126,17 @@ def AvgPool(window: int | Sequence[int] = 2, stride: int | Sequence[int] = 2, *,
     >>> AvgPool().apply({}, jnp.arange(4.0).reshape(2, 2))
     Array([[1.5]], dtype=float32)
     """
-    return _pool("avg_pool", pooling.avg_pool, window, stride, padding)
+
+    name = "avg_pool"
+    pool = staticmethod(pooling.avg_pool)
 
 
-def MaxAbsPool(
-    window: int | Sequence[int] = 2, stride: int | Sequence[int] = 2, *, padding: Padding = "VALID"
-) -> Layer:
-    """Max-magnitude pooling layer: keeps the value of largest magnitude of every window, with its sign.
+class MaxAbsPool(_Pool):
+    """Max-magnitude pooling layer, named "max_abs_pool": keeps the value of largest magnitude of every window, with its
+    sign.
 
     Args:
       window, stride, padding: as in `max_abs_pool`.
-
-    Returns:
-      A layer named "max_abs_pool" without parameters.
 
     Raises:
       ValueError, TypeError: as `max_abs_pool`. The options are checked when the layer is made.
@@ -113,43 +144,84 @@ def MaxAbsPool(
     >>> MaxAbsPool().apply({}, jnp.array([[1.0, -3.0], [2.0, 0.0]]))
     Array([[-3.]], dtype=float32)
     """
-    return _pool("max_abs_pool", pooling.max_abs_pool, window, stride, padding)
+
+    name = "max_abs_pool"
+    pool = staticmethod(pooling.max_abs_pool)
 
 
-def GlobalAvgPool() -> Layer:
-    """Global average pooling layer: takes the mean of each channel, so that an image becomes a vector.
-
-    Returns:
-      A layer named "global_avg_pool" without parameters.
+class GlobalAvgPool(Layer):
+    """Global average pooling layer, named "global_avg_pool": takes the mean of each channel, so that an image becomes a
+    vector.
 
     Source: Lin, Chen and Yan, "Network In Network" (2013), https://arxiv.org/abs/1312.4400
 
     >>> GlobalAvgPool().apply({}, jnp.arange(4.0).reshape(2, 2, 1))
     Array([1.5], dtype=float32)
     """
-    return stateless("global_avg_pool", pooling.global_avg_pool)
+
+    name = "global_avg_pool"
+
+    def _apply(
+        self, params: Params, image: Shaped[ArrayLike, "H W C"], *, train: bool = False, key: Array | None = None
+    ) -> Array:
+        return pooling.global_avg_pool(image)
 
 
-def Flatten() -> Layer:
-    """Flattening layer: all numbers of the input as one vector, in row-major order.
+class Upsample(Layer):
+    """Upsampling layer, named "upsample": makes an image larger by a whole factor.
 
-    Returns:
-      A layer named "flatten" without parameters.
+    Args:
+      scale: how many rows and columns each pixel becomes, an int or (rows, columns).
+      method: "nearest" repeats pixels; "bilinear" interpolates between the centers of pixels, as image libraries do.
+
+    Raises:
+      ValueError: a scale below 1, an unknown method; from `apply`, an image of the wrong rank.
+      TypeError: a scale that is not an int.
+
+    >>> Upsample().apply({}, jnp.array([[1.0, 2.0]]))
+    Array([[1., 1., 2., 2.],
+           [1., 1., 2., 2.]], dtype=float32)
+    >>> Upsample(2, "bilinear").apply({}, jnp.array([[0.0, 4.0]]))
+    Array([[0., 1., 3., 4.],
+           [0., 1., 3., 4.]], dtype=float32)
+    """
+
+    scale: int | Sequence[int] = 2
+    method: str = "nearest"
+    name = "upsample"
+
+    def __post_init__(self) -> None:
+        self._set(scale=as_pair("scale", self.scale), method=check_choice("method", self.method, UPSAMPLING))
+
+    def _apply(
+        self, params: Params, image: Shaped[ArrayLike, "H W *C"], *, train: bool = False, key: Array | None = None
+    ) -> Array:
+        (pixels,) = to_floats(check_image(image))
+        return UPSAMPLING[self.method](pixels, as_pair("scale", self.scale))
+
+
+class Flatten(Layer):
+    """Flattening layer, named "flatten": all numbers of the input as one vector, in row-major order.
 
     >>> Flatten().apply({}, jnp.arange(4.0).reshape(2, 2, 1))
     Array([0., 1., 2., 3.], dtype=float32)
     """
-    return stateless("flatten", jnp.ravel)
+
+    name = "flatten"
+
+    def _apply(
+        self, params: Params, image: Shaped[ArrayLike, "*shape"], *, train: bool = False, key: Array | None = None
+    ) -> Array:
+        return jnp.ravel(image)
 
 
-def Activation(fn: Callable[[Array], Array]) -> Layer:
+class Activation(Layer):
     """Activation layer: a function of an array, usually elementwise, such as `jax.nn.relu`.
+
+    The layer is named after the function: "relu".
 
     Args:
       fn: any function of one array.
-
-    Returns:
-      A layer without parameters, named after the function: "relu".
 
     Raises:
       TypeError: `fn` is not callable.
@@ -157,19 +229,28 @@ def Activation(fn: Callable[[Array], Array]) -> Layer:
     >>> Activation(jax.nn.relu).apply({}, jnp.array([-1.0, 2.0]))
     Array([0., 2.], dtype=float32)
     """
-    if not callable(fn):
-        raise TypeError(f"fn: expected a function of an array, got {fn!r}")
-    return stateless(getattr(fn, "__name__", "activation"), lambda image: fn(jnp.asarray(image)))
+
+    fn: Callable[[Array], Array]
+
+    def __post_init__(self) -> None:
+        if not callable(self.fn):
+            raise TypeError(f"fn: expected a function of an array, got {self.fn!r}")
+        self._set(name=getattr(self.fn, "__name__", "activation"))
+
+    def _apply(
+        self, params: Params, image: Shaped[ArrayLike, "*shape"], *, train: bool = False, key: Array | None = None
+    ) -> Array:
+        return self.fn(jnp.asarray(image))
 
 
-def Dropout(rate: float) -> Layer:
-    """Dropout layer: in training sets each number to 0 with probability `rate` and divides the others by 1 - rate.
+class Dropout(Layer):
+    """Dropout layer, named "dropout": in training sets each number to 0 with probability `rate` and divides the others
+    by 1 - rate.
+
+    With `train=True` its `apply` needs a key; otherwise it returns its input.
 
     Args:
       rate: at least 0 and less than 1.
-
-    Returns:
-      A layer named "dropout". With `train=True` its `apply` needs a key; otherwise it returns its input.
 
     Raises:
       ValueError: a rate out of range; from `apply`, training without a key.
@@ -181,29 +262,21 @@ def Dropout(rate: float) -> Layer:
     >>> Dropout(0.5).apply({}, jnp.ones(4), train=True, key=jax.random.key(0))
     Array([0., 0., 2., 2.], dtype=float32)
     """
-    rate = check_number("rate", rate, "a number of at least 0 and less than 1", lambda rate: 0 <= rate < 1)
 
-    def apply(
-        params: Params, image: Shaped[ArrayLike, "*shape"], *, train: bool = False, key: Array | None = None
+    rate: float
+    name = "dropout"
+
+    def __post_init__(self) -> None:
+        rate = check_number("rate", self.rate, "a number of at least 0 and less than 1", lambda rate: 0 <= rate < 1)
+        self._set(rate=rate)
+
+    def _apply(
+        self, params: Params, image: Shaped[ArrayLike, "*shape"], *, train: bool = False, key: Array | None = None
     ) -> Shaped[Array, "*shape"]:
         image = jnp.asarray(image)
         if not train:
             return image
         if key is None:
             raise ValueError("key: Dropout needs one when train=True, got None")
-        is_kept = jax.random.bernoulli(key, 1 - rate, image.shape)
-        return jnp.where(is_kept, image / (1 - rate), 0)
-
-    return Layer(init_without_params, apply, "dropout")
-
-
-@runtime_checkable
-class _Pool(Protocol):
-    def __call__(
-        self, image: Shaped[ArrayLike, "H W *C"], *, window: Pair, stride: Pair, padding: Padding
-    ) -> Array: ...
-
-
-def _pool(name: str, pool: _Pool, window: int | Sequence[int], stride: int | Sequence[int], padding: Padding) -> Layer:
-    window, stride = check_window("window", window, stride, padding)
-    return stateless(name, functools.partial(pool, window=window, stride=stride, padding=padding))
+        is_kept = jax.random.bernoulli(key, 1 - self.rate, image.shape)
+        return jnp.where(is_kept, image / (1 - self.rate), 0)

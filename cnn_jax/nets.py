@@ -1,16 +1,19 @@
 """Named networks, each a few lines of layers. All return logits: one number per class, before any softmax."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import Initializer, normal
+from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from ._chain import Chain, Residual
 from ._kernel_layers import Conv, Dense, Match, he_normal
-from ._layer import Layer, Params
+from ._layer import Layer
+from ._params import Params
 from ._validation import check_int
 from .initializers import dirac
 from .layers import Activation, AvgPool, Flatten, GlobalAvgPool, MaxAbsPool, MaxPool
@@ -121,7 +124,7 @@ def cosine_net(*, features: Sequence[int] = (5, 8, 5), classes: int = 10) -> Lay
     >>> params["match1"]["features"].shape, params["match2"]["features"].shape
     ((5, 5, 1, 5), (3, 3, 5, 8))
     """
-    layers = [Activation(to_unit_range)]
+    layers: list[Layer] = [Activation(to_unit_range)]
     for i, count in enumerate(_check_features(features)):
         if i > 0:
             layers.append(MaxAbsPool())
@@ -211,7 +214,7 @@ def airbench_net(*, features: Sequence[int] = (64, 256, 256), classes: int = 10)
     layers = [Conv(24, 2), gelu]
     for count in _check_features(features):
         layers += [conv(count), MaxPool(), norm(), gelu, conv(count), norm(), gelu]
-    return Chain(*layers, MaxPool(3, 3), Flatten(), _scaled_head(classes, 1 / features[-1], normal(1.0)))
+    return Chain(*layers, MaxPool(3, 3), Flatten(), _scaled_head(classes, 1 / features[-1], _standard_normal))
 
 
 def _check_features(features: Sequence[T]) -> list[T]:
@@ -229,18 +232,34 @@ def _conv_block(count: int) -> list[Layer]:
     return [Conv(count, 3, padding="SAME", use_bias=False), BatchNorm(), Activation(jax.nn.relu)]
 
 
-def _classifier_head(classes: int, *, use_bias: bool = True, kernel_init: Initializer = he_normal) -> Layer:
+def _classifier_head(classes: int) -> Layer:
     """The linear classifier: a dense layer that computes the logits."""
-    return Dense(check_int("classes", classes), use_bias=use_bias, kernel_init=kernel_init)
+    return Dense(check_int("classes", classes))
+
+
+class ScaledDense(Dense):
+    """A dense layer whose outputs are scaled."""
+
+    _: KW_ONLY
+    scale: float
+
+    def _apply(
+        self, params: Params, image: Shaped[ArrayLike, " inputs"], *, train: bool = False, key: Array | None = None
+    ) -> Float[Array, " K"]:
+        return self.scale * super()._apply(params, image, train=train, key=key)
 
 
 def _scaled_head(classes: int, scale: float, kernel_init: Initializer = he_normal) -> Layer:
     """A linear classifier without bias whose logits are scaled, so that the first predictions are not overconfident."""
-    head = _classifier_head(classes, use_bias=False, kernel_init=kernel_init)
+    classes = check_int("classes", classes)
+    return ScaledDense(classes, use_bias=False, kernel_init=kernel_init, scale=scale)
 
-    def apply(
-        params: Params, vector: Shaped[ArrayLike, " inputs"], *, train: bool = False, key: Array | None = None
-    ) -> Float[Array, " K"]:
-        return scale * head.apply(params, vector, train=train, key=key)
 
-    return Layer(head.init, apply, head.name)
+def _standard_normal(
+    key: Array,
+    shape: Sequence[int],
+    dtype: DTypeLike | None = jnp.float32,
+    out_sharding: jax.NamedSharding | jax.P | None = None,
+) -> Array:
+    """Initializer: numbers of the standard normal distribution."""
+    return jax.random.normal(key, shape, dtype, out_sharding=out_sharding)

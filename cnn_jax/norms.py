@@ -3,13 +3,16 @@
 `calibrate` sets the population statistics of BatchNorm after training.
 """
 
+from dataclasses import KW_ONLY
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
-from ._calibration import calibrate
+from ._calibration import calibrate, check_calibrated, missing_statistics
 from ._dtypes import accumulation_dtype
-from ._layer import Intercept, Layer, Params, Shape, Stages, identity, init_without_params
+from ._layer import Intercept, Layer, Shape, Stages, identity
+from ._params import Params
 from ._validation import as_floats, as_shape, check_int, check_number
 
 __all__ = ["BATCH_AXIS", "BatchNorm", "GroupNorm", "LayerNorm", "LocalResponseNorm", "calibrate"]
@@ -17,8 +20,31 @@ __all__ = ["BATCH_AXIS", "BatchNorm", "GroupNorm", "LayerNorm", "LocalResponseNo
 BATCH_AXIS = "batch"  # name of the vmapped axis over which BatchNorm takes statistics
 
 
-def BatchNorm(*, use_scale: bool = True, use_bias: bool = True, epsilon: float = 1e-5) -> Layer:
-    """Batch normalization: standardizes each channel by batch statistics in training, by population statistics after.
+class _Norm(Layer):
+    """A layer with a scale and a bias per channel."""
+
+    _: KW_ONLY
+    use_scale: bool = True
+    use_bias: bool = True
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        epsilon = check_number("epsilon", self.epsilon, "a finite number of at least 0", lambda epsilon: epsilon >= 0)
+        self._set(epsilon=epsilon)
+
+    def _init(self, key: Array, shape: Shape) -> Params:
+        channels = _channels(shape)
+        params = {}
+        if self.use_scale:
+            params["scale"] = jnp.ones(channels, jnp.float32)
+        if self.use_bias:
+            params["bias"] = jnp.zeros(channels, jnp.float32)
+        return params
+
+
+class BatchNorm(_Norm):
+    """Batch normalization, named "batch_norm": standardizes each channel, by batch statistics in training and by
+    population statistics after.
 
         out = (image - mean) / sqrt(variance + epsilon) * scale + bias
 
@@ -26,22 +52,22 @@ def BatchNorm(*, use_scale: bool = True, use_bias: bool = True, epsilon: float =
     `jax.vmap(..., axis_name="batch")`, as `fit` does. Sharding the batch over devices changes nothing.
 
     No running averages are kept, so `apply` has no state. After training, `calibrate` computes the population mean and
-    variance from images with the trained parameters ("precise BN"; `update_bn` in PyTorch's SWA utilities). Until then
-    they are 0 and 1. They are parameters that get no gradient in training. Weight decay changes them without effect:
-    training does not use them, and `calibrate` replaces them.
+    variance from images with the trained parameters ("precise BN"; `update_bn` in PyTorch's SWA utilities). They are
+    parameters that get no gradient in training. Weight decay changes them without effect: training does not use them,
+    and `calibrate` replaces them. Until then the variance is negative, and outside of training `apply` refuses it, or
+    returns NaN inside a compiled program, where values are not known. `save_params` and `export` refuse it too.
+
+    Intermediate activations are "mean" and "variance" (of the batch in training, of the single image otherwise) and
+    "normalized", the output. The variance is the biased one: the mean square.
 
     Args:
       use_scale: multiplies each channel by a learned scale, initially 1.
       use_bias: adds a learned bias, initially 0, to each channel.
       epsilon: finite number of at least 0, added to the variance.
 
-    Returns:
-      A layer named "batch_norm". Its intermediate activations are "mean" and "variance" (of the batch in training, of
-      the single image otherwise) and "normalized", the output. The variance is the biased one: the mean square.
-
     Raises:
-      ValueError: an epsilon out of range; from `apply`, training without an axis named "batch", or an image with other
-        channels than the parameters.
+      ValueError: an epsilon out of range; from `apply`, training without an axis named "batch", or statistics that
+        `calibrate` has not set, outside of training.
       TypeError: an epsilon that is not a number.
 
     Source: Ioffe and Szegedy, "Batch Normalization" (2015), https://arxiv.org/abs/1502.03167. Wu and Johnson,
@@ -54,14 +80,15 @@ def BatchNorm(*, use_scale: bool = True, use_bias: bool = True, epsilon: float =
     >>> jax.vmap(lambda image: net.apply(params, image, train=True), axis_name="batch")(images).ravel().round(3)
     Array([-1.,  1.], dtype=float32)
     """
-    epsilon = _check_epsilon(epsilon)
 
-    def init(key: Array, shape: Shape) -> Params:
-        channels = _channels(shape)
-        statistics = {"mean": jnp.zeros(channels, jnp.float32), "variance": jnp.ones(channels, jnp.float32)}
-        return _init_scale_and_bias(channels, use_scale, use_bias) | statistics
+    name = "batch_norm"
+    has_intermediates = True
 
-    def apply_with_intermediates(
+    def _init(self, key: Array, shape: Shape) -> Params:
+        return super()._init(key, shape) | missing_statistics(_channels(shape))
+
+    def _apply_with_intermediates(
+        self,
         params: Params,
         image: Shaped[ArrayLike, "*spatial C"],
         *,
@@ -76,32 +103,23 @@ def BatchNorm(*, use_scale: bool = True, use_bias: bool = True, epsilon: float =
             mean = _pmean_over_batch(mean)
             centered = values - _broadcast_channels(mean, values)
             variance = _pmean_over_batch(_channel_means(_square(centered)))
-            scaling_variance = variance
+            padded_variance = variance + self.epsilon
         else:
+            check_calibrated(params)
             variance = _channel_means(_square(values - _broadcast_channels(mean, values)))
             centered = values - _broadcast_channels(params["mean"], values)
-            scaling_variance = params["variance"]
-        standardized = centered * lax.rsqrt(_broadcast_channels(scaling_variance, values) + epsilon)
+            padded_variance = _nan_if_missing(params["variance"], self.epsilon)
+        standardized = centered * lax.rsqrt(_broadcast_channels(padded_variance, values))
         out = _scale_and_shift(standardized, params).astype(image.dtype)
         return Stages(mean=mean, variance=variance, normalized=intercept("normalized", out))
 
-    def apply(
-        params: Params, image: Shaped[ArrayLike, "*spatial C"], *, train: bool = False, key: Array | None = None
-    ) -> Float[Array, "*spatial C"]:
-        return apply_with_intermediates(params, image, train=train, key=key)["normalized"]
 
-    return Layer(init, apply, "batch_norm", apply_with_intermediates)
-
-
-def GroupNorm(groups: int, *, use_scale: bool = True, use_bias: bool = True, epsilon: float = 1e-5) -> Layer:
-    """Group normalization: standardizes each group of channels over all pixels of one image.
+class GroupNorm(_Norm):
+    """Group normalization, named "group_norm": standardizes each group of channels over all pixels of one image.
 
     Args:
       groups: number of groups, a divisor of the channels. With 1, all channels are normalized together.
       use_scale, use_bias, epsilon: as in `BatchNorm`.
-
-    Returns:
-      A layer named "group_norm".
 
     Raises:
       ValueError: `groups` below 1, an epsilon out of range; from `init`, groups that do not divide the channels.
@@ -114,35 +132,35 @@ def GroupNorm(groups: int, *, use_scale: bool = True, use_bias: bool = True, eps
     >>> net.apply(net.init(jax.random.key(0), (1, 2, 1)), jnp.array([[[1.0], [3.0]]])).ravel().round(3)
     Array([-1.,  1.], dtype=float32)
     """
-    groups = check_int("groups", groups)
-    epsilon = _check_epsilon(epsilon)
 
-    def init(key: Array, shape: Shape) -> Params:
+    groups: int
+    name = "group_norm"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(groups=check_int("groups", self.groups))
+
+    def _init(self, key: Array, shape: Shape) -> Params:
         channels = _channels(shape)
-        if channels % groups:
-            raise ValueError(f"groups: expected a divisor of the {channels} channels, got {groups}")
-        return _init_scale_and_bias(channels, use_scale, use_bias)
+        if channels % self.groups:
+            raise ValueError(f"groups: expected a divisor of the {channels} channels, got {self.groups}")
+        return super()._init(key, shape)
 
-    def apply(
-        params: Params, image: Shaped[ArrayLike, "*spatial C"], *, train: bool = False, key: Array | None = None
+    def _apply(
+        self, params: Params, image: Shaped[ArrayLike, "*spatial C"], *, train: bool = False, key: Array | None = None
     ) -> Float[Array, "*spatial C"]:
         (image,) = as_floats(image=image)
-        grouped = _widen(image).reshape(*image.shape[:-1], groups, -1)
+        grouped = _widen(image).reshape(*image.shape[:-1], self.groups, -1)
         pixels_and_channels_of_a_group = (*range(image.ndim - 1), image.ndim)
-        standardized = _standardize(grouped, pixels_and_channels_of_a_group, epsilon).reshape(image.shape)
+        standardized = _standardize(grouped, pixels_and_channels_of_a_group, self.epsilon).reshape(image.shape)
         return _scale_and_shift(standardized, params).astype(image.dtype)
 
-    return Layer(init, apply, "group_norm")
 
-
-def LayerNorm(*, use_scale: bool = True, use_bias: bool = True, epsilon: float = 1e-5) -> Layer:
-    """Layer normalization: standardizes each pixel of an image, or a vector, over its channels.
+class LayerNorm(_Norm):
+    """Layer normalization, named "layer_norm": standardizes each pixel of an image, or a vector, over its channels.
 
     Args:
       use_scale, use_bias, epsilon: as in `BatchNorm`.
-
-    Returns:
-      A layer named "layer_norm".
 
     Raises:
       ValueError: an epsilon out of range.
@@ -155,32 +173,26 @@ def LayerNorm(*, use_scale: bool = True, use_bias: bool = True, epsilon: float =
     >>> net.apply(net.init(jax.random.key(0), (2,)), jnp.array([1.0, 3.0])).round(3)
     Array([-1.,  1.], dtype=float32)
     """
-    epsilon = _check_epsilon(epsilon)
 
-    def init(key: Array, shape: Shape) -> Params:
-        return _init_scale_and_bias(_channels(shape), use_scale, use_bias)
+    name = "layer_norm"
 
-    def apply(
-        params: Params, image: Shaped[ArrayLike, "*spatial C"], *, train: bool = False, key: Array | None = None
+    def _apply(
+        self, params: Params, image: Shaped[ArrayLike, "*spatial C"], *, train: bool = False, key: Array | None = None
     ) -> Float[Array, "*spatial C"]:
         (image,) = as_floats(image=image)
-        standardized = _standardize(_widen(image), (-1,), epsilon)
+        standardized = _standardize(_widen(image), (-1,), self.epsilon)
         return _scale_and_shift(standardized, params).astype(image.dtype)
 
-    return Layer(init, apply, "layer_norm")
 
-
-def LocalResponseNorm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Layer:
-    """Local response normalization: divides each number by a power of the mean square over neighboring channels.
+class LocalResponseNorm(Layer):
+    """Local response normalization, named "local_response_norm": divides each number by a power of the mean square over
+    neighboring channels.
 
         out[c] = image[c] / (k + alpha / size * Σ image[c']²)^beta,  c - size // 2 <= c' <= c + (size - 1) // 2
 
     Args:
       size: number of channels in the sum. Channels beyond the first and the last count as 0, as in PyTorch.
       alpha, beta, k: as in the formula.
-
-    Returns:
-      A layer named "local_response_norm" without parameters.
 
     Raises:
       ValueError: `size` below 1.
@@ -192,19 +204,26 @@ def LocalResponseNorm(size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75,
     >>> LocalResponseNorm(1, alpha=1.0, beta=0.5).apply({}, jnp.array([[[0.0, 1.0]]])).round(3)
     Array([[[0.   , 0.707]]], dtype=float32)
     """
-    size = check_int("size", size)
 
-    def apply(
-        params: Params, image: Shaped[ArrayLike, "*spatial C"], *, train: bool = False, key: Array | None = None
+    size: int = 5
+    _: KW_ONLY
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 1.0
+    name = "local_response_norm"
+
+    def __post_init__(self) -> None:
+        self._set(size=check_int("size", self.size))
+
+    def _apply(
+        self, params: Params, image: Shaped[ArrayLike, "*spatial C"], *, train: bool = False, key: Array | None = None
     ) -> Float[Array, "*spatial C"]:
         (image,) = as_floats(image=image)
         values = _widen(image)
-        window = (1,) * (image.ndim - 1) + (size,)
-        padding = [(0, 0)] * (image.ndim - 1) + [(size // 2, (size - 1) // 2)]
+        window = (1,) * (image.ndim - 1) + (self.size,)
+        padding = [(0, 0)] * (image.ndim - 1) + [(self.size // 2, (self.size - 1) // 2)]
         square_sums = lax.reduce_window(_square(values), 0.0, lax.add, window, (1,) * image.ndim, padding)
-        return (values / (k + alpha / size * square_sums) ** beta).astype(image.dtype)
-
-    return Layer(init_without_params, apply, "local_response_norm")
+        return (values / (self.k + self.alpha / self.size * square_sums) ** self.beta).astype(image.dtype)
 
 
 def _widen(image: Array) -> Array:
@@ -231,24 +250,11 @@ def _pmean_over_batch(value: Array) -> Array:
         ) from error
 
 
-def _check_epsilon(epsilon: float) -> float:
-    return check_number("epsilon", epsilon, "a finite number of at least 0", lambda epsilon: epsilon >= 0)
-
-
 def _channels(shape: Shape) -> int:
     shape = as_shape(shape)
     if not shape:
         raise ValueError(f"shape: expected that of an image or a vector, got {shape}")
     return shape[-1]
-
-
-def _init_scale_and_bias(channels: int, use_scale: bool, use_bias: bool) -> Params:
-    params = {}
-    if use_scale:
-        params["scale"] = jnp.ones(channels, jnp.float32)
-    if use_bias:
-        params["bias"] = jnp.zeros(channels, jnp.float32)
-    return params
 
 
 def _standardize(image: Array, axes: tuple[int, ...], epsilon: float) -> Array:
@@ -267,7 +273,11 @@ def _scale_and_shift(image: Array, params: Params) -> Array:
 
 def _broadcast_channels(values: Shaped[ArrayLike, "*spatial C"], image: Array) -> Array:
     """Values per channel, in the rank and the dtype of an image."""
-    values = jnp.asarray(values)
-    if values.shape[-1] != image.shape[-1]:
-        raise ValueError(f"image: expected the {values.shape[-1]} channels of the parameters, got {image.shape[-1]}")
-    return values.astype(image.dtype).reshape((1,) * (image.ndim - values.ndim) + values.shape)
+    values = jnp.asarray(values, image.dtype)
+    return values.reshape((1,) * (image.ndim - values.ndim) + values.shape)
+
+
+def _nan_if_missing(variance: Shaped[ArrayLike, " C"], epsilon: float) -> Array:
+    """A variance plus epsilon, whose root is NaN for statistics that `calibrate` has not set."""
+    variance = jnp.asarray(variance)
+    return jnp.where(variance < 0, variance, variance + epsilon)

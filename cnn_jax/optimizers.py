@@ -9,6 +9,7 @@ import optax.contrib
 from jaxtyping import Array, Float, Int, PyTree
 
 from ._dtypes import accumulation_dtype
+from ._fit_arguments import check_optimizer
 from ._validation import check_int, check_number
 
 __all__ = ["SlowWeightsState", "lookahead", "muon_dimension_numbers", "with_ema"]
@@ -154,8 +155,7 @@ class _UpdateSlow(Protocol):
 def _with_slow_weights(
     optimizer: optax.GradientTransformation, update_slow: _UpdateSlow
 ) -> optax.GradientTransformationExtraArgs:
-    if not hasattr(optimizer, "update"):
-        raise TypeError(f"optimizer: expected an optax optimizer, got {optimizer!r}")
+    check_optimizer(optimizer)
     inner_optimizer = optax.with_extra_args_support(optimizer)
 
     def init(params: PyTree) -> SlowWeightsState:

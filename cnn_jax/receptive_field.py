@@ -11,7 +11,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ._function_or_net import check_function, parameter_shapes
+from ._function_or_net import check_function
+from ._layer import param_shapes
 from ._programs import cached
 from ._typing import Pair
 from ._validation import as_positive_shape
@@ -103,7 +104,7 @@ def _outputs_by_name(
 ) -> Callable[[Array], dict[str, Array]]:
     """A network's stages, with random parameters; a function's output under the name ""."""
     if isinstance(function_or_net, Layer):
-        return functools.partial(function_or_net.stages, _random_like(parameter_shapes(function_or_net, shape)))
+        return functools.partial(function_or_net.stages, _random_like(param_shapes(function_or_net, shape)))
     check_function(function_or_net)
     return lambda image: {"": function_or_net(image)}
 
@@ -181,7 +182,7 @@ def patch_grid(net: Layer, shape: Sequence[int], stage: str) -> PatchGrid:
 
 @cached(maxsize=32)
 def _patch_grid(net: Layer, shape: tuple[int, ...], stage: str) -> PatchGrid:
-    params = _random_like(parameter_shapes(net, shape))
+    params = _random_like(param_shapes(net, shape))
     image = _random_like(jax.ShapeDtypeStruct(shape, jnp.float32))
     patches = []
     for axis in (0, 1):

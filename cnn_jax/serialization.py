@@ -10,9 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._calibration import check_calibrated
+from ._errors import describe
 from ._optional import optional_import
+from ._reprs import tree_text
 from ._typing import JsonObject
-from .files import atomic_write
+from .files import atomic_write, local_path
 from .layers import Params
 
 __all__ = ["SavedModel", "load_params", "save_params"]
@@ -35,6 +38,9 @@ class SavedModel(NamedTuple):
     options: JsonObject
     """The arguments that the network was made with, as JSON holds them."""
 
+    def __repr__(self) -> str:
+        return f"SavedModel(params=<{tree_text(self.params)}>, net={self.net!r}, options={self.options!r})"
+
 
 def save_params(
     path: str | os.PathLike[str], params: Params, *, net: str = "", options: Mapping[str, object] | None = None
@@ -49,6 +55,7 @@ def save_params(
 
     Raises:
       OSError: the folder or the file cannot be written to.
+      ValueError: path is a URL, or the statistics of a BatchNorm were never taken; `calibrate` takes them.
       TypeError: params are not nested dicts of arrays with text keys, contain empty dicts, or have a dtype that files
         do not hold (float8, 4 bits, random keys); net is not a string; options is not a JSON-serializable dict.
       ImportError: safetensors is not installed.
@@ -64,9 +71,11 @@ def save_params(
     ({'dense1': {'bias': Array([0., 0.], dtype=float32)}}, 'xo_net', {'features': [16, 32, 32]})
     """
     safetensors = _import_safetensors("save_params")
+    path = local_path(path)
     arrays = _flatten(params)
+    check_calibrated(params)
     if not isinstance(net, str):
-        raise TypeError(f"net: expected the name of a network, got {net!r}")
+        raise TypeError(f"net: expected the name of a network, got {describe(net)}")
     metadata = {"format": FORMAT, "net": net, "options": _to_json({} if options is None else options)}
     with atomic_write(path) as temporary:
         try:
@@ -87,7 +96,7 @@ def load_params(path: str | os.PathLike[str]) -> SavedModel:
 
     Raises:
       OSError: the file cannot be opened.
-      ValueError: the file is damaged, or is not a model file; the message names it.
+      ValueError: the file is damaged, or is not a model file; the message names it. Or path is a URL.
       ImportError: safetensors is not installed.
 
     Example:
@@ -96,6 +105,7 @@ def load_params(path: str | os.PathLike[str]) -> SavedModel:
         logits = getattr(cnn_jax.nets, net)(**options).apply(params, image)
     """
     safetensors = _import_safetensors("load_params")
+    path = local_path(path)
     with open(path, "rb"):  # raises a plain FileNotFoundError or PermissionError
         pass
     try:
@@ -133,6 +143,8 @@ def _flatten(params: Params) -> dict[str, np.ndarray]:
     def is_empty(node: object) -> bool:
         return node is None or (isinstance(node, dict | list | tuple) and not node and node is not params)
 
+    if not isinstance(params, Mapping):
+        raise TypeError(f"params: expected nested dicts with text keys, got {describe(params)}")
     arrays = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=is_empty):
         keys = [getattr(entry, "key", None) for entry in path]

@@ -12,6 +12,14 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from ._batches import Augment, Batch, BatchSource, BatchStream, Data, Sample, open_source
+from ._fit_arguments import (
+    check_callable,
+    check_classes,
+    check_key,
+    check_optimizer,
+    check_trainable,
+)
+from ._layer import check_net
 from ._orbax import import_orbax
 from ._run_checkpoint import RunCheckpointer
 from ._run_steps import compile_steps
@@ -19,7 +27,7 @@ from ._sharding import make_placement
 from ._train_loop import TrainLoop, resume, run_loop
 from ._train_state import init_train_state
 from ._train_step import Loss, check_compute_dtype, make_train_step
-from ._validation import check_int
+from ._validation import check_bool, check_int
 from .layers import Layer, Params
 from .progress import Progress
 
@@ -82,13 +90,16 @@ def fit(
       FloatingPointError: a loss is not finite (the message names the first such step), or the parameters are not
         finite at the end or at a checkpoint.
       KeyboardInterrupt: a signal asked the run to stop, and a checkpoint was saved; the message names its directory.
-      OSError: a checkpoint cannot be written.
+      OSError: checkpoint_dir or a checkpoint cannot be written.
       ImportError: Orbax, which checkpoint_dir needs, is not installed.
-      ValueError: images have a wrong rank, or differ in number from the labels; data have less than a batch; steps,
+      ValueError: images have a wrong rank, or differ in number from the labels; labels are no classes of the network,
+        or it has one logit, with the default loss; data have less than a batch; steps,
         batch_size, steps_per_call or save_every is below 1; checkpoint_dir holds checkpoints of another run (another
         key, batch_size, data or arrays of other shapes) or of more steps, or only damaged ones.
-      TypeError: data are of another kind; a count is not an int; compute_dtype is not a floating dtype; augment is
-        given with a function that draws examples.
+      TypeError: net is not a Layer, optimizer not an optax optimizer, key not a random key, loss or augment not a
+        function; params are not floats; data are of another kind or are not numbers; labels do not suit the default
+        loss; a count is not an int; compute_dtype is not a floating dtype; augment is given with a function that draws
+        examples.
 
     Notes:
       Order of the data. Arrays are shuffled every epoch; the last partial batch of an epoch is left out. A sampling
@@ -101,15 +112,18 @@ def fit(
       Mixed precision. With `compute_dtype` the network is applied and differentiated in that dtype. The parameters, the
       loss and the optimizer keep their dtypes.
 
-      Checkpoints. A checkpoint holds the parameters, the optimizer's state, the position in the data and the history,
-      so a resumed run ends with the same result as an uninterrupted one, bit for bit. The two newest checkpoints are
+      Checkpoints. The directory is tried before the first step. A checkpoint holds the parameters, the optimizer's
+      state, the position in the data and the history, so a resumed run ends with the same result as an uninterrupted
+      one, bit for bit. The two newest checkpoints are
       kept, and the one with the lowest mean loss since the checkpoint before it. SIGTERM or SIGINT stops the run after
       a step and saves a checkpoint. The code of `net`, `optimizer`, `loss` and `augment` is not compared when a run
-      resumes: pass the same. Checkpoints are written by Orbax, which the extra `train` installs.
+      resumes: pass the same. Of hyperparameters injected by `optax.inject_hyperparams`, those that differ from the
+      saved run's are taken from the new optimizer and named in a warning. Checkpoints are written by Orbax, which the
+      extra `train` installs.
 
       Several devices. Batches are sharded over all axes of `mesh`. The parameters are replicated, and so are those
-      returned. BatchNorm normalizes over the whole batch. The mesh may have devices of several processes: then every
-      process passes the same arrays, or a stream, of which it reads its share.
+      returned, on `mesh` itself. BatchNorm normalizes over the whole batch. The mesh may have devices of several
+      processes: then every process passes the same arrays, or a stream, of which it reads its share.
 
     Example:
 
@@ -121,6 +135,13 @@ def fit(
     >>> float(history["accuracy"][-1])
     1.0
     """
+    check_net(net)
+    check_optimizer(optimizer)
+    check_key(key)
+    check_callable("loss", loss, "loss(logits, label)")
+    if augment is not None:
+        check_callable("augment", augment, "augment(key, batch)")
+    check_bool("progress", progress)
     steps = _check_steps(steps)
     batch_size = check_int("batch_size", batch_size)
     save_every = check_int("save_every", save_every)
@@ -153,7 +174,7 @@ def fit(
         bar = stack.enter_context(Progress("training", steps, show=progress))
         state, metrics = resume(loop, state, bar)
         state = run_loop(loop, state, metrics)
-    return state.params, metrics.history()
+    return placement.give_back(state.params), metrics.history()
 
 
 def _check_steps(steps: int) -> int:
@@ -171,25 +192,16 @@ def _check_steps_per_call(steps_per_call: int | None) -> int:
 
 def _initial_params(net: Layer, params: Params | None, key: Array, source: BatchSource, loss: Loss) -> Params:
     """The given parameters, or new ones, once the labels are known to fit the network's outputs."""
-    images, _, _ = jax.eval_shape(source.load, source.example_arrays, source.initial_data_state, jnp.int32(0))
+    images, labels, _ = jax.eval_shape(source.load, source.example_arrays, source.initial_data_state, jnp.int32(0))
     image = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
     if params is None:
         params = net.init(key, image.shape)
-    if source.labels is not None and loss is optax.softmax_cross_entropy_with_integer_labels:
-        _check_labels(source.labels, classes=jax.eval_shape(net.apply, params, image).shape[-1])
+    check_trainable(params)
+    if loss is optax.softmax_cross_entropy_with_integer_labels:
+        logits = jax.eval_shape(net.apply, params, image)
+        known = labels if source.labels is None else source.labels
+        check_classes("data", known, logits.shape, "pass loss= for other labels")
     return params
-
-
-def _check_labels(labels: np.ndarray, classes: int) -> None:
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
-        raise TypeError(
-            f"data: the default loss needs one integer label per image, got {labels.dtype} of shape {labels.shape}; "
-            "pass loss= for other labels"
-        )
-    low = labels.min()
-    high = labels.max()
-    if low < 0 or high >= classes:
-        raise ValueError(f"data: expected labels from 0 to {classes - 1}, got {low} to {high}")
 
 
 def _describe_run(key: Array, batch_size: int, source: BatchSource) -> dict[str, object]:

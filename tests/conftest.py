@@ -22,6 +22,7 @@ import pytest
 from hypothesis import settings
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
+jax.config.update("jax_num_cpu_devices", 4)  # test_transforms needs several
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -172,7 +172,7 @@ def test_what_is_read_is_placed_where_training_is():
     [
         ((IMAGES, LABELS[:-1]), 2, None, ValueError, r"data: expected as many labels as images \(8\), got 7"),
         ((IMAGES, LABELS), 9, None, ValueError, r"batch_size: expected at most the number of images \(8\), got 9"),
-        (None, 2, None, TypeError, "data: .*NoneType"),
+        (None, 2, None, TypeError, "data: .*None"),
         ((IMAGES, LABELS, LABELS), 2, None, TypeError, "data: .*tuple"),
         (("text", LABELS), 2, None, TypeError, "data: "),
         (lambda key: None, 2, lambda key, batch: batch[:2], TypeError, "augment: .*data is a function"),

@@ -94,6 +94,6 @@ def test_a_batch_norm_whose_input_is_hidden_is_refused():
         ValueError, match=r"BatchNorm at params\['hidden1'\]\['batch_norm1'\] is inside a Layer without"
     ):
         calibrate(net, net.init(KEY, (5, 6, 4)), IMAGES)
-    shown = Chain(BatchNorm(), Layer(inner.init, inner.apply, "shown", inner.apply_with_intermediates))
+    shown = Chain(BatchNorm(), Layer(inner.init, inner.apply, "shown", inner.stages))
     params = calibrate(shown, shown.init(KEY, (5, 6, 4)), IMAGES)
     assert np.all(params["shown1"]["batch_norm1"]["mean"] != 0)

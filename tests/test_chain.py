@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.layers import Activation, Chain, Conv, Dense, Dropout, Flatten, Match, MaxPool, Residual
+from cnn_jax.layers import Activation, Chain, Concatenate, Conv, Dense, Dropout, Flatten, Match, MaxPool, Residual
 from cnn_jax.norms import BatchNorm
 
 KEY = jax.random.key(0)
@@ -103,13 +103,29 @@ def test_residual_needs_layers_that_keep_the_shape():
         jax.eval_shape(net.apply, params, jnp.ones((4, 4, 1)))
 
 
+def test_concatenate_keeps_its_input_before_the_output_of_its_layers():
+    net = Concatenate(Conv(3, padding="SAME"), RELU)
+    params = init(net, (4, 4, 1))
+    image = IMAGES[0, :4, :4]
+    stages = net.stages(params, image)
+    assert list(stages) == ["conv1", "relu1", "concatenation"]
+    out = net.apply(params, image)
+    np.testing.assert_array_equal(out[..., :1], image)
+    np.testing.assert_array_equal(out[..., 1:], stages["relu1"])
+
+
+def test_concatenate_needs_layers_that_keep_rows_and_columns():
+    with pytest.raises(ValueError, match=r"Concatenate: .*\(4, 4\), got \(2, 2\)"):
+        Concatenate(MaxPool()).apply({}, jnp.ones((4, 4, 1)))
+
+
 def test_params_of_another_network_are_refused(params):
     with pytest.raises(ValueError, match=r"params: .*match1.*conv1"):
         Chain(Match(2), Flatten(), Dense(2)).apply(params, IMAGES[0])
 
 
 def test_missing_params_are_refused(params):
-    with pytest.raises(ValueError, match=r"params: expected 'kernel' for layer 'dense1', got \[\]"):
+    with pytest.raises(ValueError, match=r"params: expected dense1/bias of shape \(2,\) .*, got none"):
         jax.eval_shape(NET.apply, {"conv1": params["conv1"]}, IMAGES[0])
 
 
@@ -118,6 +134,7 @@ def intercepted():
     """The stages of a nested network whose stage of a given name is multiplied by 0, by name."""
     net = Chain(Conv(2, padding="SAME"), BatchNorm(), Residual(Conv(2, padding="SAME")), Flatten())
     params = init(net, (4, 5, 1))
+    params["batch_norm1"]["variance"] = jnp.ones(2)
     image = jax.random.normal(jax.random.key(1), (4, 5, 1))
     names = list(jax.eval_shape(net.stages, params, image))
     factors = {name: jnp.float32(1) for name in names}

@@ -232,6 +232,65 @@ def test_float64_stays_float64():
     np.testing.assert_allclose(sums, oracles.pool(image, np.sum, window=3, stride=1), rtol=1e-12, atol=1e-13)
 
 
+TRANSPOSED: list[dict[str, Any]] = [
+    {},
+    {"stride": 2},
+    {"stride": (3, 1), "padding": "SAME"},
+    {"stride": (1, 2), "padding": "CEIL"},
+    {"stride": 2, "padding": ((1, 0), (0, 2))},
+]
+
+
+@pytest.mark.parametrize("options", TRANSPOSED, ids=str)
+def test_conv_transpose_equals_the_reference_and_is_the_transpose_of_conv(options):
+    image, kernel = whole(0, 3, 4, 2), whole(1, 2, 3, 2, 5)
+    out = cnn.conv_transpose(image, kernel, **options)
+    np.testing.assert_array_equal(out, oracles.conv_transpose(image, kernel, **options))
+    other = whole(2, *out.shape)
+    back = cnn.conv(other, jnp.swapaxes(kernel, 2, 3), **options)
+    assert back.shape == image.shape
+    assert float(jnp.vdot(out, other)) == float(jnp.vdot(image, back))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_conv_transpose_by_every_method_batched_and_differentiated(method):
+    images, kernel = whole(0, 2, 3, 4, 2), whole(1, 2, 3, 2, 5)
+    function = partial(cnn.conv_transpose, stride=2, method=method)
+    batch = jax.jit(jax.vmap(function, (0, None)))
+    assert_same(batch(images, kernel)[1], oracles.conv_transpose(images[1], kernel, stride=2), method)
+    if method == "auto":
+        check_grads(
+            batch, (jnp.asarray(images), jnp.asarray(kernel)), order=1, modes=["fwd", "rev"], atol=0.1, rtol=0.1
+        )
+
+
+def test_conv_transpose_of_a_batch_is_one_dense_convolution():
+    images, kernel = whole(0, 2, 3, 4, 2), whole(1, 2, 3, 2, 5)
+    assert oracles.convolutions(jax.vmap(partial(cnn.conv_transpose, stride=2), (0, None)), images, kernel) == [True]
+
+
+def test_16_bit_floats_stay_16_bit_floats_in_conv_transpose():
+    out = cnn.conv_transpose(jnp.ones((3, 3, 1), jnp.bfloat16), jnp.ones((2, 2, 1, 1), jnp.bfloat16))
+    assert out.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel", "options", "error", "message"),
+    [
+        ((3, 3), (2, 2, 1, 1), {}, ValueError, r"image: expected shape \(H, W, C\)"),
+        ((3, 3, 2), (2, 2, 1), {}, ValueError, r"kernel: expected shape \(h, w, C, K\)"),
+        ((3, 3, 2), (2, 2, 1, 4), {}, ValueError, r"kernel: expected shape \(h, w, 2, K\), got \(2, 2, 1, 4\)"),
+        ((3, 3, 2), (2, 2, 2, 4), {"stride": 0}, ValueError, "stride: .*0"),
+        ((3, 3, 2), (2, 2, 2, 4), {"padding": "FULL"}, ValueError, "padding: .*FULL"),
+        ((1, 3, 2), (2, 2, 2, 4), {"padding": ((1, 1), (0, 0))}, ValueError, "padding: expected less than .* output"),
+        ((3, 3, 2), (2, 2, 2, 4), {"method": "magic"}, ValueError, "method: .*magic"),
+    ],
+)
+def test_conv_transpose_names_the_wrong_argument(image, kernel, options, error, message):
+    with pytest.raises(error, match=message):
+        cnn.conv_transpose(np.ones(image), np.ones(kernel), **options)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=layout_id)
 @pytest.mark.parametrize("channels", [(), (3,)])
 def test_window_sum_equals_the_reference(layout, channels):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import export, nets
+from cnn_jax import BatchNorm, calibrate, export, nets
 
 WITHOUT_THE_PACKAGE = """
 import sys
@@ -61,8 +61,8 @@ def test_any_number_of_images_on_any_device(xo_program, xo_logits):
     ids=["with norms", "scores"],
 )
 def test_other_networks(net, shape):
-    params = net.init(jax.random.key(0), shape)
     images = jax.random.normal(jax.random.key(1), (5, *shape))
+    params = calibrate(net, net.init(jax.random.key(0), shape), images)
     check(export(net, params, shape), images, jax.jit(jax.vmap(net.apply, (None, 0)))(params, images))
 
 
@@ -77,8 +77,14 @@ def test_a_program_runs_without_the_package(tmp_path, xo_program, xo_logits):
 
 
 def test_another_shape_is_refused(xo_params):
-    with pytest.raises(ValueError, match="kernel: expected"):
+    with pytest.raises(ValueError, match=r"params: expected conv1/kernel .* for an input of shape \(28, 28, 3\)"):
         export(XO_NET, xo_params, (28, 28, 3))
+
+
+def test_a_network_whose_statistics_were_never_taken_is_refused():
+    net = BatchNorm()
+    with pytest.raises(ValueError, match=r"params: expected variance .* never taken; call calibrate"):
+        export(net, net.init(jax.random.key(0), (1, 1, 2)), (1, 1, 2))
 
 
 def test_missing_flatbuffers_are_named_with_their_extra(monkeypatch, xo_params):

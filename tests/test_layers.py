@@ -115,7 +115,7 @@ def test_dropout_rate(rate):
         Dropout(rate)
 
 
-DENSE_PARAMS = {"kernel": jnp.ones((5, 2))}
+DENSE_PARAMS = {"bias": jnp.ones(2), "kernel": jnp.ones((5, 2))}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ DENSE_PARAMS = {"kernel": jnp.ones((5, 2))}
         (Dense, (0,), {}, ValueError, "features: .*0"),
         (Dense(2).init, (KEY, 5), {}, TypeError, "shape: expected ints .*, got 5"),
         (Dense(2).init, (KEY, (6, 6, 1)), {}, ValueError, r"Dense: .*\(6, 6, 1\).*Flatten"),
-        (Dense(2).apply, (DENSE_PARAMS, jnp.ones(4)), {}, ValueError, r"vector: .*\(5,\), got \(4,\)"),
+        (Dense(2).apply, (DENSE_PARAMS, jnp.ones(4)), {}, ValueError, r"params: .*kernel .*\(4, 2\).*got \(5, 2\)"),
         (Dense(2).apply, (DENSE_PARAMS, jnp.ones((3, 5))), {}, ValueError, r"vector: .*, got \(3, 5\)"),
         (MaxPool, (0,), {}, ValueError, "window: .*0"),
         (AvgPool, (2, 0.5), {}, TypeError, "stride: .*0.5"),

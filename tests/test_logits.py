@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn_jax import BatchNorm, explain
 from cnn_jax._logits import check_label, explain_logit, logit_function
 from cnn_jax.layers import Activation, Chain, Flatten
 
@@ -48,3 +49,12 @@ def test_wrong_labels_are_refused(label: Any, error, message):
 def test_the_output_is_a_vector(label):
     with pytest.raises(ValueError, match=r"net: expected a network whose output is a vector .*, got shape \(1, 3, 1\)"):
         explain_logit(logit_of_doubled_image, Activation(jnp.negative), {}, IMAGE, label, 2.0, power=1)
+
+
+def test_a_network_whose_statistics_were_never_taken_is_not_explained():
+    net = Chain(BatchNorm(), Flatten())
+    params = net.init(jax.random.key(0), (4, 4, 2))
+    image = jnp.ones((4, 4, 2))
+    for explain_it in (explain.saliency, explain.stages):
+        with pytest.raises(ValueError, match=r"params: expected batch_norm1/variance .* never taken; call calibrate"):
+            explain_it(net, params, image)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.layers import Chain
+from cnn_jax.layers import Chain, Residual
 from cnn_jax.norms import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm
 from tests.helpers.oracles import noise
 
@@ -145,7 +145,7 @@ np.testing.assert_allclose(apply(sharded), apply(images), atol=1e-5)
 @pytest.mark.parametrize("layer", [BatchNorm(), GroupNorm(1), LayerNorm(), LocalResponseNorm()])
 def test_integers_become_floats(layer):
     image = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    params = layer.init(KEY, image.shape)
+    params = varied(layer.init(KEY, image.shape))
     out = layer.apply(params, image)
     assert out.dtype == jnp.float32
     np.testing.assert_array_equal(out, layer.apply(params, image.astype(np.float32)))
@@ -154,7 +154,7 @@ def test_integers_become_floats(layer):
 @pytest.mark.parametrize("layer", [BatchNorm(), LayerNorm(), GroupNorm(1)])
 def test_other_channels_are_refused(layer):
     params = jax.eval_shape(lambda key: layer.init(key, SHAPE), KEY)
-    with pytest.raises(ValueError, match="image: expected the 4 channels of the parameters, got 1"):
+    with pytest.raises(ValueError, match=r"params: expected bias of shape \(1,\) for an input of .*, got \(4,\)"):
         jax.eval_shape(layer.apply, params, IMAGES[0, ..., :1])
 
 
@@ -220,3 +220,26 @@ def test_bad_epsilons_and_shapes(make):
 def test_bad_groups():
     with pytest.raises(ValueError, match="groups: expected a divisor of the 4 channels, got 3"):
         GroupNorm(3).init(KEY, SHAPE)
+
+
+def test_batch_norm_without_statistics_refuses_to_evaluate():
+    net = Chain(Residual(BATCH_NORM))
+    params = net.init(KEY, SHAPE)
+    message = r"params: expected residual1/batch_norm1/variance .* never taken; call calibrate after training"
+    for refuses, images in ((net.apply, IMAGES[0]), (net.stages, IMAGES[0]), (jax.vmap(net.apply, (None, 0)), IMAGES)):
+        with pytest.raises(ValueError, match=message):
+            refuses(params, images)
+
+
+def test_batch_norm_without_statistics_gives_nan_in_compiled_programs_and_after_weight_decay():
+    params = BATCH_NORM.init(KEY, SHAPE)
+    decayed = params | {"variance": params["variance"] * 1e-9}
+    assert np.isnan(apply_after_training(BATCH_NORM, decayed, IMAGES)).all()
+    with pytest.raises(ValueError, match="never taken"):
+        BATCH_NORM.apply(decayed, IMAGES[0])
+
+
+def test_statistics_of_earlier_versions_are_taken_as_they_are(params):
+    with jax.debug_nans(True):
+        out = apply_after_training(BATCH_NORM, params | {"variance": jnp.zeros(4)}, IMAGES)
+    assert np.isfinite(out).all()

@@ -19,26 +19,26 @@ HEAVY = ("matplotlib", "PIL", "pooch", "safetensors", "rich", "scipy.ndimage", "
 # A module imports only from modules before it.
 LEVELS = {
     0: (
-        "_typing _dtypes _errors _optional files progress _malloc _programs _validation _padding _reduce_windows "
-        "_geometry _xla"
+        "_typing _dtypes _errors _reprs _optional files progress _malloc _mesh_axes _programs _validation _padding "
+        "_reduce_windows _geometry _xla"
     ),
     1: "_cost_model _shift _im2col _fft _lax_conv _group_costs _group_sums warping",
     2: "_algorithms _grouped _correlate",
-    3: "convolution pooling _patch_statistics _score_inputs",
+    3: "convolution _upsampling pooling _patch_statistics _score_inputs",
     4: "_score_formulas matching _visible_scores _mixup augment data",
     5: (
-        "initializers _layer _chain _kernel_layers layers _calibration norms _search_inputs _region _feature_groups "
-        "_poses _peaks _pose_scores _pose_maxima _pyramid _aligned_scores _pose_refinement _disk_search _range_plan "
-        "_range_pyramids _template_texture _search_options _top_candidates _coarse_to_fine _rectangles _matches "
-        "_range_groups _non_max_suppression _candidates search"
+        "_layer_options initializers _params _layer _chain _kernel_layers _conv_variants layers _calibration norms "
+        "_search_inputs _region _feature_groups _poses _peaks _pose_scores _pose_maxima _pyramid _aligned_scores "
+        "_pose_refinement _disk_search _range_plan _range_pyramids _template_texture _search_options _top_candidates "
+        "_coarse_to_fine _rectangles _matches _range_groups _non_max_suppression _candidates search"
     ),
     6: (
-        "nets _function_or_net receptive_field _jaxpr_work costs _figure_style _image_figures _chart_figures figures "
-        "_logits _activations _attribution explain"
+        "nets _function_or_net receptive_field _jaxpr_work costs _summary _figure_style _image_figures _chart_figures "
+        "figures _logits _activations _attribution explain"
     ),
     7: (
-        "optimizers _checksums _orbax _sharding _train_state _signals _batches _train_step _run_steps _run_checkpoint "
-        "_train_loop training serialization _export"
+        "_checksums _fit_arguments optimizers _hyperparameters _processes _orbax _sharding _train_state _signals "
+        "_batches _train_step _run_steps _run_checkpoint _train_loop training serialization _export"
     ),
 }
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT.parent)}

@@ -36,6 +36,10 @@ NORM_PARAMS = jax.jit(lambda key: NORM_NET.init(key, (7, 8, 1)))(KEY)
 # One call of every public function of arrays. Options are lists where they can be, as users write them.
 CALLS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "conv": (functools.partial(cnn.conv, stride=[2, 1], padding=[[1, 0], [0, 2]]), (COLORS, KERNEL)),
+    "conv_transpose": (
+        functools.partial(cnn.conv_transpose, stride=[2, 1], padding=[[1, 0], [0, 1]]),
+        (COLORS, KERNEL),
+    ),
     "window_sum": (functools.partial(cnn.window_sum, window=[3, 2]), (COLORS,)),
     **{name: (getattr(cnn, name), (IMAGE, FEATURE)) for name in NAMES},
     "find": (functools.partial(cnn.find, top_k=1), (IMAGE, FEATURE)),
@@ -84,7 +88,7 @@ CALLS_ON_THE_HOST = {
     "calibrate": (functools.partial(cnn.calibrate, NORM_NET), (NORM_PARAMS, SAMPLE[None])),
     "receptive_field": (lambda: cnn.receptive_field(NET, (7, 8, 1)), ()),
 }
-NO_FUNCTIONS_OF_ARRAYS = {"cost", "export", "fit", "keep_freed_memory", "load_params", "save_params"}
+NO_FUNCTIONS_OF_ARRAYS = {"cost", "export", "fit", "keep_freed_memory", "load_params", "save_params", "summary"}
 
 compilations: list[str] = []
 

@@ -111,6 +111,13 @@ def test_round_trip_of_text_in_any_language(path):
     assert load_params(path)[1:] == ("Netz-Ü", {"名": ["é", None, True, 1.5, {"a": []}]})
 
 
+def test_a_network_whose_statistics_were_never_taken_is_refused(path):
+    params = nets.digit_net(features=((2,),)).init(jax.random.key(0), (4, 4, 1))
+    with pytest.raises(ValueError, match=r"params: expected batch_norm1/variance .* never taken; call calibrate"):
+        save_params(path, params)
+    assert not path.exists()
+
+
 def test_saving_creates_folders_and_replaces_files(tmp_path):
     path = tmp_path / "a" / "b" / "model.safetensors"
     save_params(str(path), {"a": jnp.zeros(2)})

@@ -39,6 +39,7 @@ def test_batches_are_sharded_over_all_axes_of_a_mesh():
 
 
 def test_without_a_mesh_nothing_is_constrained():
+    assert Placement().give_back(TREE) is TREE
     assert make_placement(None, 3) == Placement()
     assert Placement().constrain_sharded(TREE) is TREE
 

@@ -13,7 +13,7 @@ from cnn_jax._batches import BatchSource
 from cnn_jax._run_checkpoint import RunCheckpointer, SavedRun
 from cnn_jax._sharding import Placement
 from cnn_jax._train_loop import MetricsReader, TrainLoop, resume, run_loop
-from cnn_jax._train_state import TrainState, to_checkpoint
+from cnn_jax._train_state import TrainState
 from cnn_jax.progress import Progress
 
 
@@ -48,15 +48,19 @@ class Checkpointer(RunCheckpointer):
         self.saved = saved
         self.saves = []
         self.waited = False
+        self.checked = 0
 
     def restore_latest(self, like):
         return self.saved
 
     def save(self, step, state, history, position=None):
-        self.saves.append((step, int(state["step"]), len(history["loss"]), position))
+        self.saves.append((step, int(state.step), len(history["loss"]), position))
 
     def wait(self):
         self.waited = True
+
+    def check_writable(self, state):
+        self.checked += 1
 
 
 class Bar(Progress):
@@ -142,7 +146,7 @@ def test_the_position_after_the_last_batch_is_saved():
 
 def test_a_run_resumes_with_its_state_history_and_position():
     past = np.array([10.0, 20.0, 30.0], np.float32)
-    saved = SavedRun(step=3, state=to_checkpoint(state_at(3)), history={"loss": past}, position=7)
+    saved = SavedRun(step=3, state=state_at(3), history={"loss": past}, position=7)
     checkpointer = Checkpointer(saved)
     _, history, _ = run(loop_of(6, checkpointer=checkpointer, save_every=4))
     np.testing.assert_array_equal(history["loss"], [10, 20, 30, 4, 5, 6])
@@ -150,14 +154,14 @@ def test_a_run_resumes_with_its_state_history_and_position():
 
 
 def test_a_finished_run_runs_no_step():
-    saved = SavedRun(3, to_checkpoint(state_at(3)), {"loss": np.ones(3, np.float32)}, position=None)
+    saved = SavedRun(3, state_at(3), {"loss": np.ones(3, np.float32)}, position=None)
     checkpointer = Checkpointer(saved)
     state, history, updates = run(loop_of(3, checkpointer=checkpointer))
     assert (int(state.step), len(history["loss"]), checkpointer.saves, updates) == (3, 3, [], [])
 
 
 def test_a_longer_run_than_asked_for_is_refused():
-    saved = SavedRun(3, to_checkpoint(state_at(3)), {"loss": np.ones(3, np.float32)}, position=None)
+    saved = SavedRun(3, state_at(3), {"loss": np.ones(3, np.float32)}, position=None)
     with pytest.raises(ValueError, match="steps: expected at least the 3 steps saved in DIR, got 2"):
         run(loop_of(2, checkpointer=Checkpointer(saved)))
 

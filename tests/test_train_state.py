@@ -1,4 +1,4 @@
-"""The training state: how it starts, and how it is saved and restored."""
+"""The training state: how it starts."""
 
 import chex
 import jax
@@ -6,10 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cnn_jax._train_state import TrainState, from_checkpoint, init_train_state, strip_weak_types, to_checkpoint
+from cnn_jax._train_state import init_train_state, strip_weak_types
 
 PARAMS = {"dense1": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}}
-OPTIMIZER = optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(3)), optax.adam(0.1))
 
 
 def test_the_first_state_counts_from_zero_and_shares_no_memory():
@@ -26,15 +25,3 @@ def test_no_array_of_a_state_has_a_weak_type():
     assert not strip_weak_types(weak)["a"].weak_type
     state = init_train_state({"a": jnp.asarray(1.0)}, optax.adam(0.1))
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
-
-
-def test_a_checkpoint_has_dicts_and_lists_and_gives_the_state_back():
-    for data_state in (jnp.arange(4), None):
-        state = init_train_state(PARAMS, OPTIMIZER, data_state)
-        saved = to_checkpoint(state)
-        nodes = jax.tree_util.tree_leaves_with_path(saved)
-        kinds = {type(entry) for path, _ in nodes for entry in path}
-        assert kinds == {jax.tree_util.DictKey, jax.tree_util.SequenceKey}
-        restored = from_checkpoint(saved, like=init_train_state(PARAMS, OPTIMIZER, data_state))
-        assert isinstance(restored, TrainState)
-        chex.assert_trees_all_equal(restored, state)

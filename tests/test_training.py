@@ -10,11 +10,11 @@ import numpy as np
 import optax
 import optax.contrib
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax import training
 from cnn_jax.data import xo
-from cnn_jax.layers import Chain, Conv, Dense, Dropout, Flatten
+from cnn_jax.layers import Chain, Conv, Dense, Dropout, Flatten, Layer
 from cnn_jax.nets import xo_net
 from cnn_jax.norms import BatchNorm
 from cnn_jax.training import fit
@@ -28,7 +28,7 @@ IMAGES = np.random.default_rng(0).normal(size=(64, 2, 2)).astype(np.float32)
 LABELS = (IMAGES.sum((1, 2)) > 0).astype(np.int32)
 
 
-def run(data=(IMAGES, LABELS), net=NET, **options):
+def run(data=(IMAGES, LABELS), net: Layer = NET, **options):
     defaults = {"optimizer": optax.sgd(0.5), "steps": 4, "batch_size": 16, "key": KEY, "progress": False}
     return fit(net, data, **(defaults | options))
 
@@ -77,6 +77,13 @@ def test_given_params_are_the_start_and_stay_untouched():
     assert history["loss"][0] == pytest.approx(np.log(2))
     np.testing.assert_array_equal(start["dense1"]["kernel"], 1)
     np.testing.assert_array_equal(start["dense1"]["bias"], 0)
+
+
+@pytest.mark.parametrize("options", [{}, {"loss": lambda logits, label: logits.sum()}], ids=["default", "own loss"])
+def test_params_of_another_network_are_refused(options):
+    start = {"dense1": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)}}
+    with pytest.raises(ValueError, match=r"params: expected dense1/bias of shape \(2,\) .*, got \(3,\)"):
+        run(params=start, steps=1, **options)
 
 
 def test_history_is_taken_before_the_update():
@@ -140,6 +147,17 @@ def test_batch_norm_is_trained_over_the_batch():
 def test_a_mesh_of_one_device_changes_nothing():
     mesh = Mesh(np.array(jax.devices()[:1]), ("batch",))
     chex.assert_trees_all_equal(run(mesh=mesh), run())
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_parameters_are_returned_on_the_mesh_that_was_given(kind):
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(kind,))
+    params, _ = run(mesh=mesh, batch_size=4)
+    assert {leaf.sharding for leaf in jax.tree.leaves(params)} == {NamedSharding(mesh, PartitionSpec())}
+    chex.assert_trees_all_close(params, run(batch_size=4)[0], atol=1e-6)
+    images = jax.device_put(IMAGES[:4], NamedSharding(mesh, PartitionSpec("batch")))
+    logits = jax.jit(jax.vmap(NET.apply, (None, 0)))(params, images)
+    np.testing.assert_allclose(logits, jax.vmap(NET.apply, (None, 0))(params, IMAGES[:4]), atol=1e-5)
 
 
 @pytest.mark.parametrize("steps_per_call", [None, 1, 4])
@@ -265,7 +283,7 @@ def test_no_progress_says_nothing(capfd):
         ({"compute_dtype": "bits"}, TypeError, "compute_dtype: .*bits"),
         ({"mesh": 3}, TypeError, "mesh: .*int"),
         ({"data": sample, "augment": lambda key, batch: batch[:2]}, TypeError, "augment: .*data is a function"),
-        ({"data": None}, TypeError, "data: .*NoneType"),
+        ({"data": None}, TypeError, "data: .*None"),
         ({"data": (IMAGES, LABELS, LABELS)}, TypeError, "data: .*tuple"),
         ({"data": ("text", LABELS)}, TypeError, r"data: "),
     ],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from .._optional import optional_import
+from ..files import local_path
 
 with optional_import(needed_by="cnn_jax.data", extra="data"):
     import pooch
@@ -36,12 +37,14 @@ def find_local(name: str, *, checksum: str, data_dir: str | os.PathLike[str] | N
     Raises:
       ValueError: the folder does not exist, or the file has another checksum.
     """
-    folder = data_dir or os.environ.get(DATA_DIR_VARIABLE)
-    if not folder:
+    given = data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    if not given:
         return None
-    if not Path(folder).is_dir():
-        raise ValueError(f"{'data_dir' if data_dir else DATA_DIR_VARIABLE}: expected a folder, got {folder}")
-    path = Path(folder) / name
+    argument = "data_dir" if data_dir else DATA_DIR_VARIABLE
+    folder = local_path(given, name=argument)
+    if not folder.is_dir():
+        raise ValueError(f"{argument}: expected a folder, got {folder}")
+    path = folder / name
     if not path.is_file():
         return None
     algorithm, _, expected_hash = checksum.partition(":")

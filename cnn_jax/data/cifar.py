@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from ..files import local_path
 from . import _download
 from .dataset import LabeledImages
 
@@ -88,6 +89,7 @@ def read_batch(path: str | os.PathLike[str]) -> Batch:
     >>> CLASSES[labels[0]], images[0, 0, 0]
     ('cat', array([255,   0,   0], dtype=uint8))
     """
+    path = local_path(path)
     with open(path, "rb") as file:
         return _parse_records(file.read(MAX_RECORDS * RECORD_BYTES + 1), str(path))
 

@@ -1,11 +1,13 @@
 """Labeled images in memory, and their split into training and validation sets."""
 
 import numbers
+import reprlib
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, Integer, UInt8
 
+from .._reprs import array_text
 from .._validation import check_int
 
 __all__ = ["LabeledImages", "train_val_split", "validation_mask"]
@@ -24,6 +26,10 @@ class LabeledImages(NamedTuple):
     labels: Int32[np.ndarray, " N"]
     """Indices into `classes`."""
     classes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        arrays = f"images=<{array_text(self.images)}>, labels=<{array_text(self.labels)}>"
+        return f"LabeledImages({arrays}, classes={reprlib.repr(self.classes)})"
 
 
 def train_val_split(data: LabeledImages, validation: float, *, seed: int = 0) -> tuple[LabeledImages, LabeledImages]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from ..files import atomic_write
+from ..files import atomic_write, local_path
 from ..progress import Progress
 from . import _download, image_io
 from .dataset import LabeledImages, train_val_split, validation_mask
@@ -62,7 +62,7 @@ def load(
     ((8, 8, 8, 3), ('blue', 'red'), array([0, 1], dtype=int32))
     """
     size = image_io.check_size(size)
-    folder = Path(folder)
+    folder = local_path(folder, name="folder")
     files = _files_by_class(folder)
     paths = [path for class_files in files.values() for path in class_files]
     labels = np.repeat(np.arange(len(files), dtype=np.int32), [len(class_files) for class_files in files.values()])

@@ -8,6 +8,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -15,6 +16,7 @@ from jaxtyping import Float32, UInt8
 
 from .._optional import optional_import
 from .._validation import check_int
+from ..files import local_path
 from . import pixels
 
 with optional_import(needed_by="cnn_jax.data.image_io", extra="data"):
@@ -179,11 +181,12 @@ def _read_frame(path: ImageFile, image: Image.Image, index: int, max_pixels: int
 @contextlib.contextmanager
 def _open(path: ImageFile) -> Iterator[Image.Image]:
     """Opens an image file. Errors of Pillow within the `with` statement become ValueErrors that name the file."""
-    is_path = isinstance(path, str | os.PathLike)
-    if not is_path and not hasattr(path, "read"):
+    if isinstance(path, str | os.PathLike):
+        path = local_path(path)
+    elif not hasattr(path, "read"):
         raise TypeError(f"path: expected a path or a file, got {type(path).__name__}")
     try:
-        if is_path:
+        if isinstance(path, Path):
             _check_regular_file(path)
         with _ignored_size_warnings():
             image = Image.open(path, formats=FORMATS)

@@ -7,6 +7,8 @@ import zipfile
 import numpy as np
 from jaxtyping import Num, Shaped
 
+from ..files import local_path
+
 __all__ = ["load_npz"]
 
 MAX_BYTES = 4 * 2**30
@@ -30,6 +32,7 @@ def load_npz(path: str | os.PathLike[str]) -> tuple[Num[np.ndarray, "N H W"], Sh
     >>> images.shape, labels
     ((2, 28, 28), array(['X', 'O'], dtype='<U1'))
     """
+    path = local_path(path)
     with open(path, "rb") as file:
         try:
             images, labels = _read_arrays(file)

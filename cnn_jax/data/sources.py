@@ -3,13 +3,13 @@
 import io
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 from jaxtyping import UInt8
 
 from .._optional import optional_import
+from ..files import local_path
 from . import image_folder, image_io
 
 __all__ = ["FolderSource", "RecordSource", "write_records"]
@@ -31,6 +31,7 @@ class FolderSource:
     Example:
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> from PIL import Image
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for name in ("cat", "dog"):
@@ -43,7 +44,7 @@ class FolderSource:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, size: int = 32):
-        self.path = Path(path)
+        self.path = local_path(path)
         self.size = image_io.check_size(size)
         self.classes = image_folder.class_names(self.path)
         if not self.classes:
@@ -86,7 +87,7 @@ class RecordSource:
     def __init__(self, paths: Sequence[str | os.PathLike[str]], classes: Sequence[str], *, size: int = 32):
         self.size = image_io.check_size(size)
         self.classes = tuple(classes)
-        self.paths = [str(path) for path in paths]
+        self.paths = [str(local_path(path, name="paths")) for path in paths]
         for path in self.paths:
             with open(path, "rb"):  # raises a plain FileNotFoundError or PermissionError
                 pass
@@ -137,7 +138,7 @@ def write_records(path: str | os.PathLike[str], images: Iterable[tuple[bytes, in
     """
     with optional_import(needed_by="write_records", extra="stream"):
         from array_record.python.array_record_module import ArrayRecordWriter
-    writer = ArrayRecordWriter(str(path), "group_size:1")
+    writer = ArrayRecordWriter(str(local_path(path)), "group_size:1")
     count = 0
     for image_file, label in images:
         writer.write(np.array(label, LABEL_DTYPE).tobytes() + image_file)

@@ -1,6 +1,7 @@
 """Start-up, errors, option checks and output files: what every script does the same way."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import math
@@ -10,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ import pooch
 import tyro
 
 import cnn_jax
-from cnn_jax.files import atomic_write
+from cnn_jax.files import atomic_write, local_path, writable_folder
 
 from .parse_errors import describe_parse_error
 
@@ -55,7 +56,8 @@ def parse_options(
 ) -> Options:
     """The options of a script in `args`, by default its command line; --help prints the script's docstring.
 
-    Options that cannot be parsed exit with code 2 and one line on stderr.
+    In paths, `~` becomes the home folder. Options that cannot be parsed, and URLs in place of paths, exit with code 2
+    and one line on stderr.
     """
     help_text = "\n\n".join(paragraphs(description or ""))
     words = list(sys.argv[1:] if args is None else args)
@@ -63,11 +65,27 @@ def parse_options(
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            return tyro.cli(options, prog=program, description=help_text, args=words)
+            parsed = tyro.cli(options, prog=program, description=help_text, args=words)
     except SystemExit as stop:
         if not stop.code:
             raise
         exit_with_error(f"{describe_parse_error(printed.getvalue(), words)}; see {program} --help")
+    try:
+        return _with_local_paths(parsed)
+    except ValueError as error:
+        exit_with_error(error)
+
+
+def _with_local_paths(options: Options) -> Options:
+    """A script's options with its paths as `local_path` returns them."""
+
+    def convert(name: str, value: object) -> object:
+        if isinstance(value, tuple):
+            return tuple(convert(name, item) for item in value)
+        return local_path(value, name=name.replace("_", "-")) if isinstance(value, Path) else value
+
+    changes = {name: convert(name, value) for name, value in vars(options).items()}
+    return dataclasses.replace(cast(Any, options), **changes)
 
 
 def paragraphs(docstring: str) -> list[str]:
@@ -134,11 +152,7 @@ def check_not_negative(option: str, value: Number) -> Number:
 
 def make_output_dir(folder: Path) -> Path:
     """Creates a folder and checks that it is writable, before hours of work go into it."""
-    probe = folder / ".writable"
-    with atomic_write(probe) as temporary:
-        temporary.touch()
-    probe.unlink()
-    return folder
+    return writable_folder(folder, name="folder")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -132,7 +132,11 @@ def search_pictures(
             if not str(error).startswith("features: "):
                 raise ValueError(find_options.name_option(error)) from error
             for page, picture in batch.items():
-                yield page, None, too_small(page, picture.shape, templates, scales)
+                if "in the region" in str(error):
+                    reason = f"{page.label} {size_text(picture.shape)}: no template fits with its center in --region"
+                else:
+                    reason = too_small(page, picture.shape, templates, scales)
+                yield page, None, reason
             continue
         for (page, picture), matches in zip(batch.items(), results, strict=True):
             yield page, picture, match_records(matches, templates.names, page.number)

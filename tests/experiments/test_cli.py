@@ -11,6 +11,7 @@ import pytest
 
 from cnn_jax.data.pixels import to_uint8
 from experiments._lib import cli
+from experiments._lib.find_options import Find
 from tests.helpers.cli import run, run_each
 
 NAMES = (
@@ -200,6 +201,21 @@ def test_output_folders_are_made_and_left_empty(tmp_path):
     folder = cli.make_output_dir(tmp_path / "a/b")
     assert folder.is_dir()
     assert list(folder.iterdir()) == []
+
+
+def test_paths_may_be_in_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    options = cli.parse_options(Find, "find", "", ["page.png", "--template", "~/x.png", "o.png", "--out", "~/run"])
+    assert options.pictures == (Path("page.png"),)
+    assert options.template == (Path("/home/me/x.png"), Path("o.png"))
+    assert options.out == Path("/home/me/run")
+
+
+def test_urls_in_place_of_paths_are_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.parse_options(Find, "find", "", ["--out", "gs://bucket/run"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("error: out: expected a path on this machine, got the URL 'gs:/bucket")
 
 
 def test_json_files_hold_arrays_as_lists(tmp_path):

@@ -123,6 +123,7 @@ def answers(pictures):
         "pages": (["pages.tif", *TEMPLATE, "--out", "paged"], 2),
         "best": (["two.png", *TEMPLATE, "--top-k", 1], 0),
         "one color": (["square.png", "--template", "white.png", *DIFFERENCE, "--json"], 0),
+        "outside": (["square.png", "--template", "one/t.png", "--region", 0, 0, 3, 3, "--out", "wrong"], 2),
         "same names": (["square.png", "--template", "one/t.png", "two/t.png", "--json"], 0),
     }
     lines |= {f"wrong {i}": ([*words, "--out", "wrong"], 2) for i, (words, _) in enumerate(WRONG)}
@@ -177,6 +178,11 @@ def test_a_template_larger_than_the_picture_is_named_with_both_sizes(answers):
     (i,) = (i for i, (words, _) in enumerate(WRONG) if "shots/c.png" in words)
     expected = "shots/a.png (70 x 60 pixels): smaller than the template c.png (80 x 64 pixels)"
     assert answers[f"wrong {i}"][1].splitlines()[-2] == expected
+
+
+def test_a_region_that_no_template_reaches_is_named(answers):
+    size = "square.png (50 x 40 pixels)"
+    assert f"{size}: no template fits with its center in --region" in answers["outside"][1]
 
 
 def test_every_page_is_searched_although_one_is_broken(pictures, answers):

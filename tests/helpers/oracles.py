@@ -89,6 +89,30 @@ def conv_gradients(
     return by_image, by_kernel
 
 
+def conv_transpose(image: Any, kernel: Any, *, stride: Any = 1, padding: Any = "VALID") -> np.ndarray:
+    """`cnn_jax.conv_transpose`, product by product: what each pixel adds to the output."""
+    image, kernel = np.asarray(image, np.float64), np.asarray(kernel, np.float64)
+    strides = np.broadcast_to(stride, 2).tolist()
+    pads = [padding] * 2 if isinstance(padding, str) else padding
+    places = [places_of_pixels(*axis) for axis in zip(image.shape, kernel.shape, strides, pads, strict=False)]
+    (top, height), (left, width) = places
+    out = np.zeros((height, width, kernel.shape[3]))
+    for y, x, i, j in itertools.product(*map(range, (*image.shape[:2], *kernel.shape[:2]))):
+        row = strides[0] * y + i - top
+        column = strides[1] * x + j - left
+        if 0 <= row < height and 0 <= column < width:
+            out[row, column] += image[y, x] @ kernel[i, j]
+    return out
+
+
+def places_of_pixels(size: int, length: int, stride: int, padding: str | tuple[int, int]) -> tuple[int, int]:
+    """For one axis of a transposed convolution: how much is cut off before, and the size of the output."""
+    if padding == "SAME":
+        return max(length - stride, 0) // 2, size * stride
+    before, after = (0, 0) if isinstance(padding, str) else padding
+    return before, (size - 1) * stride + length - before - after
+
+
 def padded_windows(
     image: Any, window: Sequence[int], *, stride: Any = 1, padding: Any = "VALID", fill: Any = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -47,4 +47,5 @@ def sample_network(name: str) -> SampleNetwork:
     params = net.init(jax.random.key(1), shape)
     if name in ("small", "linear"):
         params = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(3), leaf.shape), params)
-    return SampleNetwork(net, params, jax.random.uniform(jax.random.key(2), (3, *shape), minval=-1, maxval=1))
+    images = jax.random.uniform(jax.random.key(2), (3, *shape), minval=-1, maxval=1)
+    return SampleNetwork(net, cnn.calibrate(net, params, images), images)
