@@ -49,7 +49,7 @@ class Chain(Layer, init=False):
         for i, (name, layer) in enumerate(_named(self.layers).items()):
             layer_params = layer.init(jax.random.fold_in(key, i), output.shape)
             output = jax.eval_shape(layer.apply, layer_params, output)
-            if layer_params:
+            if not isinstance(layer_params, dict) or layer_params:
                 params[name] = layer_params
         return params
 

@@ -8,10 +8,10 @@ import dataclasses
 import functools
 import itertools
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
-from ._geometry import correlation_extents
-from ._typing import Pads, Pair, Shape
+from ._geometry import Spacing, correlation_extents
+from ._typing import Pair, Shape
 from ._xla import CONVOLUTION_ON_ONE_CORE
 
 
@@ -124,35 +124,44 @@ def best_methods(
     image: Shape,
     kernel: Shape,
     *,
-    stride: Pair,
-    padding: Pads,
-    dilation: Pair,
-    lhs_dilation: Pair,
     channels_first: bool,
     cpu_costs: CpuCosts = CPU_COSTS,
     fft_costs: FftCosts = FFT_COSTS,
     accelerator_costs: AcceleratorCosts = ACCELERATOR_COSTS,
+    **spacing: Unpack[Spacing],
 ) -> BestMethods:
     """The fastest methods for images (N, H, W, C) and kernels (h, w, C, K) of these shapes."""
-    n, *image_size, channels = image
-    *kernel_size, _, kernels = kernel
-    padded_size, effective_kernel_size, output_size = correlation_extents(
-        image_size, kernel_size, stride=stride, padding=padding, dilation=dilation, lhs_dilation=lhs_dilation
+    cpu = cpu_times_ns(
+        image, kernel, channels_first=channels_first, cpu_costs=cpu_costs, fft_costs=fft_costs, **spacing
     )
-    fft = fft_plan((n, *padded_size, channels), (*effective_kernel_size, channels, kernels), fft_costs).cost_ns
-    work = _Work(n, padded_size, channels, math.prod(kernel_size), kernels, output_size)
-    conv = _conv_ns(work, lhs_dilation, cpu_costs)
-
-    cpu = {"conv": conv, "fft": fft}
-    if work.taps * channels <= cpu_costs.shift_max_products:
-        cpu["shift"] = _shift_ns(work, channels_first, cpu_costs)
-    if _im2col_fits(work, cpu_costs):
-        cpu["im2col"] = _im2col_ns(work, cpu_costs)
     accelerator = {
-        "conv": conv * accelerator_costs.conv_factor,
-        "fft": fft * accelerator_costs.fft_factor,
+        "conv": cpu["conv"] * accelerator_costs.conv_factor,
+        "fft": cpu["fft"] * accelerator_costs.fft_factor,
     }
     return BestMethods(min(cpu, key=cpu.__getitem__), min(accelerator, key=accelerator.__getitem__))
+
+
+def cpu_times_ns(
+    image: Shape,
+    kernel: Shape,
+    *,
+    channels_first: bool,
+    cpu_costs: CpuCosts = CPU_COSTS,
+    fft_costs: FftCosts = FFT_COSTS,
+    **spacing: Unpack[Spacing],
+) -> dict[str, float]:
+    """The times on the CPU of the methods that are considered."""
+    n, *image_size, channels = image
+    *kernel_size, _, kernels = kernel
+    padded_size, effective_kernel_size, output_size = correlation_extents(image_size, kernel_size, **spacing)
+    fft = fft_plan((n, *padded_size, channels), (*effective_kernel_size, channels, kernels), fft_costs).cost_ns
+    work = _Work(n, padded_size, channels, math.prod(kernel_size), kernels, output_size)
+    times = {"conv": _conv_ns(work, spacing["lhs_dilation"], cpu_costs), "fft": fft}
+    if work.taps * channels <= cpu_costs.shift_max_products:
+        times["shift"] = _shift_ns(work, channels_first, cpu_costs)
+    if _im2col_fits(work, cpu_costs):
+        times["im2col"] = _im2col_ns(work, cpu_costs)
+    return times
 
 
 class _Work(NamedTuple):

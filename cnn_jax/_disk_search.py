@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from ._correlate import correlate_image
 from ._padding import NO_PADDING
-from ._peaks import is_local_maximum, top_block_maxima
+from ._peaks import top_local_maxima
 from ._pose_refinement import Poses, sample_patch
 from ._programs import map_steps
 
@@ -129,7 +129,8 @@ def _scale_candidates(
 
         def of_map(best: Array, angles: Array) -> tuple[Array, Array]:
             is_inside = _lies_inside(best.shape, angles, disk.log_scale, search)
-            return _top_maxima(best, is_inside if allowed is None else is_inside & allowed, search.candidates)
+            is_allowed = is_inside if allowed is None else is_inside & allowed
+            return top_local_maxima(best, (1, 1), search.candidates, is_allowed)
 
         index, rank = jax.vmap(of_map, in_axes=(-1, 0))(best, angles)
         row, column = jnp.divmod(index, inverse_norm.shape[1])
@@ -153,12 +154,6 @@ def _turned_kernel(template: Array, angle: Array, disk: _Disk, center: tuple[flo
     energy = (kernel**2).sum()
     is_flat = energy <= ROUNDING_ULPS * jnp.finfo(energy.dtype).eps * squares
     return jnp.where(is_flat, 0, kernel / jnp.sqrt(jnp.where(is_flat, 1, energy)))
-
-
-def _top_maxima(best: Array, is_allowed: Array, count: int) -> tuple[Array, Array]:
-    """Flat indices and values of the highest local maxima where they are allowed; -inf after the last one."""
-    is_candidate = is_local_maximum(best, (1, 1)) & is_allowed
-    return top_block_maxima(jnp.where(is_candidate, best, -jnp.inf), (2, 2), count)
 
 
 def _lies_inside(size: tuple[int, ...], angles: Array, log_scale: Array, search: DiskSearch) -> Array:

@@ -52,5 +52,6 @@ def export(net: Layer, params: Params, shape: tuple[int, ...]) -> bytes:
     sizes = as_positive_shape(shape)
     (batch_size,) = jax.export.symbolic_shape("N")
     images = jax.ShapeDtypeStruct((batch_size, *sizes), np.float32)
-    program = jax.jit(lambda images: jax.vmap(net.apply, (None, 0))(params, images))
+    constants = jax.tree.map(np.asarray, params)  # on no mesh: the program runs on one device
+    program = jax.jit(lambda images: jax.vmap(net.apply, (None, 0))(constants, images))
     return bytes(jax.export.export(program, platforms=PLATFORMS)(images).serialize())

@@ -1,7 +1,7 @@
 """Sizes of sliding windows, and the zeros around and between pixels."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import jax.numpy as jnp
 from jax import lax
@@ -9,6 +9,25 @@ from jaxtyping import Array
 
 from ._dtypes import accumulation_dtype
 from ._typing import Pads, Pair
+
+
+class Spacing(TypedDict):
+    """The steps and borders of a correlation."""
+
+    stride: Pair
+    padding: Pads
+    dilation: Pair
+    lhs_dilation: Pair
+
+
+def spacing_of(options: Spacing) -> Spacing:
+    """The spacing alone, of options that hold more."""
+    return Spacing(
+        stride=options["stride"],
+        padding=options["padding"],
+        dilation=options["dilation"],
+        lhs_dilation=options["lhs_dilation"],
+    )
 
 
 class Extents(NamedTuple):
@@ -32,21 +51,56 @@ def dilated_size(size: Sequence[int], dilation: Pair) -> Pair:
     return rows, columns
 
 
-def correlation_extents(
-    image_size: Sequence[int],
-    kernel_size: Sequence[int],
-    *,
-    stride: Pair,
-    padding: Pads,
-    dilation: Pair,
-    lhs_dilation: Pair,
-) -> Extents:
+def correlation_extents(image_size: Sequence[int], kernel_size: Sequence[int], **spacing: Unpack[Spacing]) -> Extents:
     """The sizes that follow from the options of a correlation."""
-    spread_size = dilated_size(image_size, lhs_dilation)
+    spread_size = dilated_size(image_size, spacing["lhs_dilation"])
+    padding = spacing["padding"]
     padded_size = spread_size[0] + sum(padding[0]), spread_size[1] + sum(padding[1])
-    effective_kernel_size = dilated_size(kernel_size, dilation)
-    rows, columns = ((n - k) // s + 1 for n, k, s in zip(padded_size, effective_kernel_size, stride, strict=True))
+    effective_kernel_size = dilated_size(kernel_size, spacing["dilation"])
+    rows, columns = (
+        (n - k) // s + 1 for n, k, s in zip(padded_size, effective_kernel_size, spacing["stride"], strict=True)
+    )
     return Extents(padded_size, effective_kernel_size, (rows, columns))
+
+
+def image_gradient_spacing(
+    image_size: Sequence[int], kernel_size: Sequence[int], **spacing: Unpack[Spacing]
+) -> Spacing:
+    """The spacing of the correlation of cotangents with rotated kernels that gives the cotangent of the images."""
+    output_size = correlation_extents(image_size, kernel_size, **spacing).output_size
+    spread_size = dilated_size(image_size, spacing["lhs_dilation"])
+    ct_size = dilated_size(output_size, spacing["stride"])
+    reaches = dilated_size(kernel_size, spacing["dilation"])
+    rows, columns = (
+        (reach - 1 - low, size + low - ct)
+        for size, reach, ct, (low, _) in zip(spread_size, reaches, ct_size, spacing["padding"], strict=True)
+    )
+    return Spacing(
+        stride=spacing["lhs_dilation"],
+        padding=(rows, columns),
+        dilation=spacing["dilation"],
+        lhs_dilation=spacing["stride"],
+    )
+
+
+def kernel_gradient_spacing(
+    image_size: Sequence[int], kernel_size: Sequence[int], **spacing: Unpack[Spacing]
+) -> Spacing:
+    """The spacing of the correlation of images with cotangents that gives the cotangent of the kernels."""
+    output_size = correlation_extents(image_size, kernel_size, **spacing).output_size
+    spread_size = dilated_size(image_size, spacing["lhs_dilation"])
+    ct_size = dilated_size(output_size, spacing["stride"])
+    reaches = dilated_size(kernel_size, spacing["dilation"])
+    rows, columns = (
+        (low, reach - 1 + ct - size - low)
+        for size, reach, ct, (low, _) in zip(spread_size, reaches, ct_size, spacing["padding"], strict=True)
+    )
+    return Spacing(
+        stride=spacing["dilation"],
+        padding=(rows, columns),
+        dilation=spacing["stride"],
+        lhs_dilation=spacing["lhs_dilation"],
+    )
 
 
 def pad_and_dilate(images: Array, padding: Pads, lhs_dilation: Pair) -> Array:

@@ -78,7 +78,7 @@ def im2col_batched(
     def multiply(images: Array) -> Array:
         return jnp.matmul(_concatenated(images, taps), weights, precision=precision)
 
-    out = lax.map(multiply, _in_chunks(image, chunk))
+    out = lax.map(multiply, in_chunks(image, chunk))
     return out.reshape(len(out) * chunk, *output_size, kernels)[:n]
 
 
@@ -109,7 +109,7 @@ def im2col_over_channels(
         first, second = (weights, patches) if fewer_kernels else (patches, weights)
         return total + jnp.matmul(first.T, second, precision=precision), None
 
-    chunks = _in_chunks(image, chunk), _in_chunks(kernel, chunk)
+    chunks = in_chunks(image, chunk), in_chunks(kernel, chunk)
     shape = (kernels, rows) if fewer_kernels else (rows, kernels)
     total, _ = lax.scan(add_product, vary_like(jnp.zeros(shape, image.dtype), chunks), chunks)
     total = total.T if fewer_kernels else total
@@ -136,7 +136,7 @@ def _concatenated(image: Array, slices: Slices) -> Array:
     return jnp.concatenate([image[:, rows, columns] for rows, columns in slices], axis=-1)
 
 
-def _in_chunks(array: Array, chunk: int) -> Array:
+def in_chunks(array: Array, chunk: int) -> Array:
     """(N, ...) as (N / chunk, chunk, ...), zeros at the end where N is not a multiple of the chunk."""
     missing = -len(array) % chunk
     if missing:

@@ -10,6 +10,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from jax.extend.core.primitives import cond_p, conv_general_dilated_p, dot_general_p, scan_p
 
 from ._correlate import correlate_p
+from ._geometry import Spacing, spacing_of
+from ._grouped import grouped_correlate_p
 
 LITERAL = 0  # the one value that stands for all constants written into a program
 
@@ -156,6 +158,8 @@ def _multiply_adds(equation: JaxprEqn) -> int:
         return _matrix_product_multiply_adds(equation)
     if equation.primitive is correlate_p:
         return _correlation_multiply_adds(equation)
+    if equation.primitive is grouped_correlate_p:
+        return _grouped_multiply_adds(equation)
     if equation.primitive is conv_general_dilated_p:
         return _convolution_multiply_adds(equation)
     inner = [total_work(closed).multiply_adds for closed in _inner_programs(equation)]
@@ -179,19 +183,22 @@ def _matrix_product_multiply_adds(equation: JaxprEqn) -> int:
 
 
 def _correlation_multiply_adds(equation: JaxprEqn) -> int:
-    params = equation.params
     images, *_, channels = _shape(equation.invars[0])
     *window, _, kernels = _shape(equation.invars[1])
     out = _shape(equation.outvars[0])
-    taps = _taps(
-        out[2:] if params["channels_first"] else out[1:3],
-        window,
-        stride=params["stride"],
-        dilation=params["dilation"],
-        lhs_dilation=params["lhs_dilation"],
-        padding=params["padding"],
-    )
-    return images * kernels * channels * taps
+    output_size = out[2:] if equation.params["channels_first"] else out[1:3]
+    return images * kernels * channels * _taps(output_size, window, **_spacing(equation))
+
+
+def _grouped_multiply_adds(equation: JaxprEqn) -> int:
+    images, *_, groups, channels = _shape(equation.invars[0])
+    *window, _, _, kernels = _shape(equation.invars[1])
+    output_size = _shape(equation.outvars[0])[1:3]
+    return images * groups * kernels * channels * _taps(output_size, window, **_spacing(equation))
+
+
+def _spacing(equation: JaxprEqn) -> Spacing:
+    return spacing_of(cast(Spacing, equation.params))
 
 
 def _convolution_multiply_adds(equation: JaxprEqn) -> int:

@@ -51,9 +51,13 @@ def lax_conv(
     dilation: Pair,
     lhs_dilation: Pair = (1, 1),
     groups: int = 1,
+    batch_groups: int = 1,
     precision: lax.PrecisionLike,
 ) -> Array:
-    """`lax.conv_general_dilated` of images (N, H, W, C) and kernels (h, w, C // groups, K), in the dtype of sums."""
+    """`lax.conv_general_dilated` of images (N, H, W, C) and kernels (h, w, C // groups, K), in the dtype of sums.
+
+    `batch_groups` splits the images instead of the channels, and the kernels, into groups.
+    """
     return lax.conv_general_dilated(
         image,
         kernel,
@@ -63,6 +67,7 @@ def lax_conv(
         rhs_dilation=dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
+        batch_group_count=batch_groups,
         precision=precision,
         preferred_element_type=accumulation_dtype(image.dtype),
     )

@@ -6,6 +6,7 @@ from typing import ParamSpec, TypeVar, cast
 
 import jax
 from jax import lax
+from jax.core import ShapedArray
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh
 from jaxtyping import Array, PyTree
 
@@ -35,6 +36,17 @@ def vary_like(tree: T, *others: PyTree) -> T:
 
 def _varying_axes(tree: PyTree) -> frozenset[str]:
     return frozenset().union(*(jax.typeof(leaf).manual_axis_type.varying for leaf in jax.tree.leaves(tree)))
+
+
+def check_summed(**operands: ShapedArray) -> None:
+    """Raises NotImplementedError for an array that is a sum over mesh axes that is not taken yet."""
+    for name, operand in operands.items():
+        axis_type = operand.manual_axis_type
+        if axis_type.unreduced or axis_type.reduced:
+            raise NotImplementedError(
+                f"{name}: expected an array that varies over mesh axes or not, got {axis_type}; cast it by "
+                "jax.lax.psum or jax.lax.pcast before, or use jax.shard_map with check_vma=False"
+            )
 
 
 def on_any_mesh(function: Callable[P, R]) -> Callable[P, R]:

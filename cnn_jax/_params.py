@@ -1,14 +1,15 @@
 """Parameters of layers: nested dicts of arrays, and their comparison with those that `init` makes."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from ._typing import Shape
 
-Params = dict[str, Any]  # Any: an array, or the Params of an inner layer
+Params = PyTree
+"""Nested dicts of arrays; of a layer that a user's functions make, any tree of arrays."""
 
 
 class ParamsError(ValueError):

@@ -88,13 +88,14 @@ def _peaks(score_map: Array, threshold: Array | float, top_k: int, distance: Pai
     )
 
 
-def top_local_maxima(scores: Array, distance: Pair, count: int) -> tuple[Array, Array]:
+def top_local_maxima(scores: Array, distance: Pair, count: int, is_allowed: Array | bool = True) -> tuple[Array, Array]:
     """Flat indices and heights of the highest local maxima of a map; height -inf after the last one.
 
-    Local maxima are the peaks of `peaks`. Pixels of NaN count as -inf.
+    Local maxima are the peaks of `peaks`. Pixels of NaN count as -inf. Where pixels are not allowed they are no maxima,
+    but neighbors still.
     """
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
-    heights = jnp.where(is_local_maximum(scores, distance), scores, -jnp.inf)
+    heights = jnp.where(is_local_maximum(scores, distance) & is_allowed, scores, -jnp.inf)
     # Two maxima are further apart than `distance`, so a block holds at most one.
     return top_block_maxima(heights, (distance[0] + 1, distance[1] + 1), count)
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from ._dtypes import accumulation_dtype
 from ._mesh_axes import vary_like
-from ._peaks import is_local_maximum, neighborhoods, subpixel_offset, top_block_maxima
+from ._peaks import is_local_maximum, neighborhoods, subpixel_offset, top_local_maxima
 from ._pose_scores import Bank, Scoring, pose_scores
 from ._poses import Canvas, PoseTable
 from ._programs import map_steps
@@ -203,10 +203,9 @@ def _map_candidates(
     best: PoseMaxima, k: Array, scores: Array, ranks: Array, first_pose: Array, scoring: Scoring, allowed: Array | None
 ) -> Candidates:
     """The highest local maxima of one template's map that belong to the poses of `ranks` (P, K, H, W)."""
-    is_candidate = is_local_maximum(best.rank, (1, 1)) & (best.pose >= first_pose)
-    if allowed is not None:
-        is_candidate = is_candidate & allowed
-    index, rank = top_block_maxima(jnp.where(is_candidate, best.rank, -jnp.inf), (2, 2), scoring.candidates)
+    is_new = best.pose >= first_pose
+    is_candidate = is_new if allowed is None else is_new & allowed
+    index, rank = top_local_maxima(best.rank, (1, 1), scoring.candidates, is_candidate)
     row, column = jnp.divmod(index, best.rank.shape[1])
     pose = best.pose[row, column]
     number = jnp.maximum(pose - first_pose, 0)

@@ -1,11 +1,11 @@
 """Refinement of poses: Gauss-Newton steps towards the place, the angle and the scale at which a template fits best."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 # Largest step of the template's center, and of its rim, in pixels of the level.
@@ -87,29 +87,24 @@ def make_template_level(
     )
     values = template[::step, ::step].reshape(-1, template.shape[2])
     weights = weights[::step, ::step].reshape(-1, template.shape[2])
-    down, right = (
-        offsets.reshape(-1).astype(values.dtype)
-        for offsets in np.meshgrid(
-            np.arange(0, template.shape[0], step) - center[0],
-            np.arange(0, template.shape[1], step) - center[1],
-            indexing="ij",
-        )
+    rows, columns = (
+        step * jnp.arange(math.ceil(size / step), dtype=values.dtype) - middle
+        for size, middle in zip(template.shape[:2], center, strict=True)
     )
+    down, right = (offsets.reshape(-1) for offsets in jnp.meshgrid(rows, columns, indexing="ij"))
     moves = [slope_y, slope_x]
     if freedom.angle:
-        moves.append(slope_x * jnp.asarray(down)[:, None] - slope_y * jnp.asarray(right)[:, None])
+        moves.append(slope_x * down[:, None] - slope_y * right[:, None])
     if freedom.scale:
-        moves.append(slope_y * jnp.asarray(down)[:, None] + slope_x * jnp.asarray(right)[:, None])
+        moves.append(slope_y * down[:, None] + slope_x * right[:, None])
     constants = jnp.broadcast_to(jnp.eye(values.shape[1], dtype=values.dtype), (len(values), *[values.shape[1]] * 2))
     centered = values - _weighted_mean(values, weights)
-    columns = jnp.concatenate([jnp.stack([*moves, centered], axis=-1), constants], axis=-1)
-    columns = jnp.where(weights[..., None] != 0, columns, 0)
-    squares = (weights[..., None] ** 2 * columns**2).sum(axis=(0, 1))
+    linear = jnp.concatenate([jnp.stack([*moves, centered], axis=-1), constants], axis=-1)
+    linear = jnp.where(weights[..., None] != 0, linear, 0)
+    squares = (weights[..., None] ** 2 * linear**2).sum(axis=(0, 1))
     norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 1)
-    reach = jnp.asarray(np.hypot(down, right).max(), values.dtype)
-    return TemplateLevel(
-        values, weights, jnp.asarray(down), jnp.asarray(right), columns / norms[None, None], norms, reach
-    )
+    reach = jnp.hypot(jnp.abs(rows).max(), jnp.abs(columns).max())
+    return TemplateLevel(values, weights, down, right, linear / norms[None, None], norms, reach)
 
 
 def _weighted_mean(values: Array, weights: Array) -> Array:

@@ -14,7 +14,7 @@ from ._matches import Matches
 from ._range_plan import Range, RangePlan, plan_ranges
 from ._search_inputs import Stack
 from ._search_options import MatchOptions
-from ._template_texture import has_texture_in_disk, omitted_levels
+from ._template_texture import measure_texture
 from ._typing import Pair
 from .matching import squared_difference
 
@@ -41,6 +41,7 @@ def make_range_groups(
     plans = []
     for members in _group_by_shape(stacks):
         shape = members[0].shape
+        textures = list(map(measure_texture, members))
         group_plans = plan_ranges(
             (shape[0], shape[1]),
             image_size,
@@ -48,8 +49,8 @@ def make_range_groups(
             scales=ranges.scales,
             angle_range=ranges.angle_range,
             scale_range=ranges.scale_range,
-            omitted_levels=max(map(omitted_levels, members)),
-            has_texture_in_disk=all(map(has_texture_in_disk, members)),
+            omitted_levels=max(texture.omitted_levels for texture in textures),
+            has_texture_in_disk=all(texture.is_in_disk for texture in textures),
         )
         if group_plans:
             groups.append(join_features(members, shape[:2]))

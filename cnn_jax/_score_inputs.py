@@ -8,7 +8,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Shaped
 
-from ._correlate import check_method
+from ._algorithms import check_method
 from ._dtypes import accumulation_dtype
 from ._padding import explicit_padding
 from ._patch_statistics import CorrelateOptions

@@ -38,11 +38,44 @@ def shift_correlate(
     # Registers are filled either with columns of whole maps or with kernels stored side by side.
     maps_first = channels_first or kernel.shape[3] < costs.register_lanes
     kernel_axis = 1 if maps_first else 3
-    # Channels are split here and not within every loop.
-    channels = [jnp.expand_dims(image[..., c], kernel_axis) for c in range(image.shape[3])]
-    ends = _ends(image.shape[1:3], kernel.shape[:2], dilation, stride)
-    taps = list(itertools.product(range(image.shape[3]), range(kernel.shape[0]), range(kernel.shape[1])))
-    loops = -(-len(taps) // costs.shift_fused_products)
+    out = add_shifted_products(
+        [jnp.expand_dims(image[..., c], kernel_axis) for c in range(image.shape[3])],
+        kernel,
+        kernel_axis=kernel_axis,
+        stride=stride,
+        dilation=dilation,
+        divisor=divisor,
+        fused_products=costs.shift_fused_products,
+    )
+    return jnp.moveaxis(out, 1, -1) if maps_first and not channels_first else out
+
+
+def add_shifted_products(
+    channels: list[Array],
+    kernel: Array,
+    *,
+    kernel_axis: int,
+    stride: Pair,
+    dilation: Pair,
+    divisor: int,
+    fused_products: int,
+) -> Array:
+    """The sums of shifted channels times the kernel's numbers, over the divisor.
+
+    Args:
+      channels: images, (N, 1, H, W) or (N, H, W, 1) or (N, H, W, K). Channels are split here, not within every loop.
+      kernel: kernels (h, w, C, K).
+      kernel_axis: the axis of `channels` that the kernels are side by side in, 1 or 3.
+      stride, dilation, divisor: as in `correlate`.
+      fused_products: the most products of one fused loop.
+
+    Returns:
+      The sums, (N, K, H', W') or (N, H', W', K).
+    """
+    image_size = channels[0].shape[2:4] if kernel_axis == 1 else channels[0].shape[1:3]
+    ends = _ends(image_size, kernel.shape[:2], dilation, stride)
+    taps = list(itertools.product(range(len(channels)), range(kernel.shape[0]), range(kernel.shape[1])))
+    loops = -(-len(taps) // fused_products)
 
     def add_products(loop: int, total: Array | None, channels: list[Array], kernel: Array) -> Array:
         for channel, i, j in _share(taps, loop, loops):
@@ -50,7 +83,7 @@ def shift_correlate(
                 slice(k * d, k * d + end + 1, s) for k, d, end, s in zip((i, j), dilation, ends, stride, strict=True)
             )
             shifted = channels[channel]
-            shifted = shifted[:, :, rows, columns] if maps_first else shifted[:, rows, columns]
+            shifted = shifted[:, :, rows, columns] if kernel_axis == 1 else shifted[:, rows, columns]
             product = shifted * _beside(kernel[i, j, channel], kernel_axis)
             total = product if total is None else total + product
         assert total is not None
@@ -60,7 +93,7 @@ def shift_correlate(
     for loop in range(loops):
         total = no_fusion(functools.partial(add_products, loop), total, channels, kernel)
     assert total is not None
-    return jnp.moveaxis(total, 1, -1) if maps_first and not channels_first else total
+    return total
 
 
 def _ends(image_size: tuple[int, ...], kernel_size: tuple[int, ...], dilation: Pair, stride: Pair) -> Pair:

@@ -3,6 +3,8 @@
 Only values that are known are looked at: under `jax.jit` templates count as having texture everywhere.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ._pyramid import plan_pyramid
@@ -17,22 +19,36 @@ MIN_CONTRAST_FRACTION = 1 / 64
 MIN_DISK_FRACTION = 0.1
 
 
-def omitted_levels(stack: Stack) -> int:
-    """Levels to leave out at the top, because the texture of some template vanishes there."""
-    if not has_values(stack.templates):
-        return 0
-    templates = _without_masked_pixels(stack)
-    halvings = plan_pyramid(min(stack.shape[:2]), TOP_SIDE).halvings
-    contrasts = _contrasts(templates, halvings)
-    is_enough = contrasts >= MIN_CONTRAST_FRACTION * contrasts[0]
-    return halvings - int(np.flatnonzero(is_enough.all(axis=1)).max(initial=0))
+class Texture(NamedTuple):
+    """Where all templates of a stack show enough of themselves."""
+
+    omitted_levels: int
+    """Levels to leave out at the top of the pyramid, because the texture of some template vanishes there."""
+    is_in_disk: bool
+    """Whether the inscribed disk, on the top level that is left, shows enough of each template."""
 
 
-def has_texture_in_disk(stack: Stack) -> bool:
-    """Whether the inscribed disk of each template shows enough of it."""
+def measure_texture(stack: Stack) -> Texture:
+    """Where the templates have texture: everywhere if their values are not known."""
     if not has_values(stack.templates):
-        return True
-    templates = _without_masked_pixels(stack)
+        return Texture(omitted_levels=0, is_in_disk=True)
+    levels = [_without_masked_pixels(stack)]
+    for _ in range(plan_pyramid(min(stack.shape[:2]), TOP_SIDE).halvings):
+        levels.append(_halve(levels[-1]))
+    contrasts = np.array([level.std(axis=(1, 2)).max(axis=1) for level in levels])
+    is_enough = (contrasts >= MIN_CONTRAST_FRACTION * contrasts[0]).all(axis=1)
+    top = int(np.flatnonzero(is_enough).max(initial=0))
+    return Texture(omitted_levels=len(levels) - 1 - top, is_in_disk=_is_in_disk(levels[top]))
+
+
+def _halve(templates: np.ndarray) -> np.ndarray:
+    """The means of squares of 2 x 2 pixels."""
+    rows, columns = (side // 2 * 2 for side in templates.shape[1:3])
+    pairs = templates[:, 0:rows:2] + templates[:, 1:rows:2]
+    return (pairs[:, :, 0:columns:2] + pairs[:, :, 1:columns:2]) / 4
+
+
+def _is_in_disk(templates: np.ndarray) -> bool:
     down, right = (np.arange(side) - (side - 1) / 2 for side in templates.shape[1:3])
     disk = down[:, None] ** 2 + right**2 <= (min(templates.shape[1:3]) / 2) ** 2
     pixels = templates.reshape(len(templates), -1, templates.shape[3])
@@ -53,15 +69,3 @@ def _without_masked_pixels(stack: Stack) -> np.ndarray:
     total = np.maximum(counts.sum(axis=(1, 2, 3), keepdims=True), 1)
     mean = np.where(counts, templates, 0).sum(axis=(1, 2, 3), keepdims=True) / total
     return np.where(counts, templates, mean)
-
-
-def _contrasts(templates: np.ndarray, halvings: int) -> np.ndarray:
-    """The standard deviation of the means of squares of 1, 2, 4, ... pixels: (halvings + 1, K)."""
-    contrasts = [templates.std(axis=(1, 2)).max(axis=1)]
-    for _ in range(halvings):
-        rows, columns = (side // 2 * 2 for side in templates.shape[1:3])
-        even, odd = templates[:, 0:rows:2], templates[:, 1:rows:2]
-        pairs = even + odd
-        templates = (pairs[:, :, 0:columns:2] + pairs[:, :, 1:columns:2]) / 4
-        contrasts.append(templates.std(axis=(1, 2)).max(axis=1))
-    return np.array(contrasts)

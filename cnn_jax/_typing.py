@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jax.core import ShapedArray
 from jaxtyping import Array, ArrayLike, Shaped
 
 Pair = tuple[int, int]  # (rows, columns)
@@ -20,3 +21,11 @@ class Score(Protocol):
     """A match score: compares a feature with every patch of an image, as the functions of `cnn_jax.matching` do."""
 
     def __call__(self, image: Array, feature: Array, /, *, mask: Array | None = None) -> Array: ...
+
+
+@runtime_checkable
+class Placeholder(Protocol):
+    """The operand whose cotangent a transposition computes; its class depends on JAX's version."""
+
+    @property
+    def aval(self) -> ShapedArray: ...

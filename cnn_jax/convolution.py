@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
-from ._correlate import check_method, correlate_image
+from ._algorithms import check_method
+from ._correlate import correlate_image
 from ._dtypes import accumulation_dtype
 from ._geometry import dilated_size
-from ._lax_conv import lax_conv
+from ._grouped import grouped_correlate
 from ._padding import explicit_padding
 from ._programs import compiled
 from ._reduce_windows import add, reduce_windows
@@ -62,7 +63,11 @@ def conv(
       TypeError: an array does not hold real numbers, or an option is not an int.
 
     Notes:
-      `jax.vmap` over images, over kernels, or over one inside of the other stays one dense convolution.
+      `jax.vmap` over images, over kernels, or over one inside of the other stays one dense convolution. Over pairs of
+      images and kernels it is one grouped convolution.
+
+      With `groups`, accelerators run XLA's grouped convolution. The CPU computes groups of few channels side by side,
+      and others one after another, because XLA's takes tens of times as long there.
 
       Both gradients are correlations again, by the same method ("auto" for those of "shift").
 
@@ -99,20 +104,14 @@ def _conv(
     precision: lax.PrecisionLike,
 ) -> Array:
     image, kernel = to_floats(image, kernel)
-    if groups > 1:
-        out = lax_conv(
-            image[None],
-            kernel,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            precision=precision,
-        )[0]
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "method": method, "precision": precision}
+    if groups == 1:
+        out = correlate_image(image, kernel, **options)
     else:
-        out = correlate_image(
-            image, kernel, stride=stride, padding=padding, dilation=dilation, method=method, precision=precision
-        )
+        images = image.reshape(1, *image.shape[:2], groups, -1)
+        weights = kernel.reshape(*kernel.shape[:3], groups, -1).swapaxes(2, 3)
+        out = grouped_correlate(images, weights, **options)[0]
+        out = out.reshape(*out.shape[:2], -1)
     return out.astype(image.dtype)
 
 

@@ -40,7 +40,7 @@ from ._typing import Pair, Scalar, Score
 from ._validation import as_floats, check_bool, check_int
 from .matching import zncc
 
-# Pixels by which a match of a range may reach over the border of the image, and rounding.
+# Pixels by which a match of a range may seem to reach over the border of the image: its tolerance, and rounding.
 RANGE_TOLERANCE = 2
 
 __all__ = ["Matches", "Peaks", "default_min_score", "find", "peaks"]
@@ -87,8 +87,8 @@ def find(
       mask: weights of the features' pixels as in `match`, one mask for each feature.
       scales, angles: factors, and radians counterclockwise as in `affine_matrix`; all combinations are compared. Python
         numbers, because they decide shapes. Poses in which a feature does not fit into the image are skipped.
-      scale_range, angle_range: (least, largest), in place of the list. (-pi, pi) is every angle. A match beyond an end,
-        by less than the search tells apart, is placed at the end.
+      scale_range, angle_range: (least, largest), in place of the list. (-pi, pi) is every angle. A match slightly
+        beyond an end is placed at the end.
       top_k: the number of matches to return.
       min_score: the lowest score of a match, by default 0.5. For `zncc` 0.88 with a range of angles, and 0.92 with one
         of scales: the best of so many poses scores higher by chance.
@@ -134,7 +134,7 @@ def find(
       Cost of ranges: a few percent of that. The top level shrinks as the feature grows, so large features are the
       fastest. `zncc` without a mask, of a feature at most twice as long as wide, is fastest: its top level is compared
       under a disk. A scale range is cut into parts whose ends differ by a factor of two; each has its own program. The
-      first call compiles for three to five seconds.
+      first call compiles for four to five seconds.
 
       Memory of lists: less than 0.1 GB for images of up to 2 megapixels, about twenty maps of the image's size for
       larger ones. It grows neither with the number of features nor with that of poses. Memory of ranges: about thirty
@@ -149,7 +149,8 @@ def find(
       resolution. Under `jax.jit` a feature's values are not known, so that one whose texture vanishes, or lies outside
       of its inscribed disk, may be missed. Straight edges leave a place along the edge undecided. 3 `top_k` candidates
       of each feature, at least 16, take part in the suppression, so `found` counts no more than these. Refinement
-      allows for one gain and an offset of each channel: strong tints, a gain of each channel, cost accuracy.
+      allows for one gain and an offset of each channel: a strong tint, another gain of each channel, costs
+      accuracy and score.
 
       Gradients flow through scores, and through places, angles and scales of ranges by one Gauss-Newton step.
 

@@ -155,8 +155,8 @@ def fit(
       function runs on the device and draws new examples in every step. A stream determines its own order.
 
       Steps per call. With more than one, the steps run in a loop on the device. XLA:CPU is tens of times slower in a
-      loop for gradients of `lax.conv_general_dilated`, which a layer of your own or a convolution with groups may use.
-      The gradients of `conv` and `match` are not affected.
+      loop for gradients of `lax.conv_general_dilated`, which a layer of your own may use. The gradients of `conv` and
+      `match` are not affected.
 
       Mixed precision. With `compute_dtype` the network is applied and differentiated in that dtype. The parameters, the
       loss and the optimizer keep their dtypes. Validation uses the parameters' dtypes.

@@ -29,7 +29,7 @@ from ._lib import (
     throughput_matching,
     throughput_training,
 )
-from ._lib.baselines_layers import LAYER_BENCHMARKS
+from ._lib.baselines_layers import GROUPED_BENCHMARKS, LAYER_BENCHMARKS
 from ._lib.baselines_training import BASELINES
 from ._lib.benchmark import BenchmarkCase, machine_peaks, pin_cpus, run_case
 from ._lib.throughput_report import results, summarize
@@ -77,6 +77,12 @@ TASKS: Mapping[str, Task] = {
     **{
         name: Task(throughput_training.layer_benchmark, throughput_training.STAGES, throughput_training.QUICK_CASES)
         for name in LAYER_BENCHMARKS
+    },
+    **{
+        name: Task(
+            throughput_training.layer_benchmark, throughput_training.GROUPED_STAGES, throughput_training.QUICK_CASES
+        )
+        for name in GROUPED_BENCHMARKS
     },
     "occlusion": Task(throughput_explain.occlusion_benchmark, throughput_explain.CASES, throughput_explain.QUICK_CASES),
 }

@@ -8,7 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.layers import Activation, Chain, Concatenate, Conv, Dense, Dropout, Flatten, Match, MaxPool, Residual
+from cnn_jax.layers import (
+    Activation,
+    Chain,
+    Concatenate,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    Match,
+    MaxPool,
+    Residual,
+)
 from cnn_jax.norms import BatchNorm
 
 KEY = jax.random.key(0)
@@ -169,3 +181,18 @@ def test_what_an_intercept_returns_goes_on(intercepted):
     np.testing.assert_array_equal(without("batch_norm1/normalized")["batch_norm1"], 0)
     np.testing.assert_array_equal(without("conv1")["conv1"], 0)
     assert float(jnp.abs(without("conv1")["batch_norm1"]).max()) == 0  # its mean is 0, too
+
+
+@pytest.mark.parametrize("own", [jnp.ones(3), (jnp.ones(3),), ()], ids=["array", "tuple", "empty tuple"])
+def test_parameters_of_a_users_layer_may_be_any_tree(own):
+    received = []
+
+    def apply(params, image, *, train=False, key=None):
+        received.append(params)
+        return image
+
+    net = Chain(Layer(lambda key, shape: own, apply, "own"), Flatten())
+    params = net.init(jax.random.key(0), (1, 1, 1))
+    chex.assert_trees_all_equal(params, {"own1": own})
+    net.apply(params, jnp.ones((1, 1, 1)))
+    assert jax.tree.structure(received[-1]) == jax.tree.structure(own)

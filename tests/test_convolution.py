@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 import cnn_jax as cnn
-from cnn_jax._correlate import METHODS
+from cnn_jax._algorithms import METHODS
 from tests.helpers import oracles
 from tests.helpers.oracles import LAYOUTS, assert_same, layout_id, layouts, noise, seeds, whole, windows_with
 

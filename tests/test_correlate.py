@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import cnn_jax as cnn
-from cnn_jax._correlate import ALGORITHMS, METHODS, check_method, correlate, correlate_image
+from cnn_jax._algorithms import ALGORITHMS, METHODS
+from cnn_jax._correlate import correlate, correlate_image
 from cnn_jax._padding import NO_PADDING
 from tests.helpers import oracles
 from tests.helpers.oracles import assert_same, noise, whole
@@ -142,12 +143,6 @@ def test_negative_padding_crops_and_lhs_dilation_spreads():
         options["method"] = method
         got = correlate(jnp.asarray(image)[None], jnp.asarray(kernel), **options)
         assert_same(got[0], expected, method)
-
-
-def test_methods_are_checked_by_name():
-    assert [check_method(method) for method in METHODS] == ["auto", *ALGORITHMS]
-    with pytest.raises(ValueError, match=r"method: expected one of \('auto', .*\), got 'magic'"):
-        check_method("magic")
 
 
 IMAGES, FEATURES = noise(0, 3, 8, 8), noise(1, 4, 3, 3)

@@ -10,7 +10,7 @@ import pytest
 
 import cnn_jax as cnn
 from cnn_jax import cost, nets
-from cnn_jax._correlate import METHODS
+from cnn_jax._algorithms import METHODS
 from tests.helpers.sample_networks import NESTED
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import BatchNorm, calibrate, export, nets
+from cnn_jax import BatchNorm, Chain, Dense, Flatten, calibrate, export, nets
 
 WITHOUT_THE_PACKAGE = """
 import sys
@@ -49,6 +49,16 @@ def check(program_bytes, images, logits):
 
 def test_any_number_of_images_on_any_device(xo_program, xo_logits):
     check(xo_program, *xo_logits)
+
+
+@pytest.mark.parametrize("axis_type", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit])
+def test_parameters_on_a_mesh_make_a_program_for_one_device(axis_type):
+    net = Chain(Flatten(), Dense(2))
+    params = net.init(jax.random.key(0), (2, 2, 1))
+    mesh = jax.make_mesh((jax.device_count(),), ("batch",), axis_types=(axis_type,))
+    on_mesh = jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    images = np.arange(12, dtype=np.float32).reshape(3, 2, 2, 1)
+    check(export(net, on_mesh, (2, 2, 1)), images, jax.vmap(net.apply, (None, 0))(params, images))
 
 
 @pytest.mark.slow

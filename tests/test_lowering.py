@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cnn_jax as cnn
-from cnn_jax._correlate import METHODS
+from cnn_jax._algorithms import METHODS
 from cnn_jax.warping import affine, elastic
 from tests.helpers.oracles import noise
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 import cnn_jax as cnn
-from cnn_jax._correlate import METHODS
+from cnn_jax._algorithms import METHODS
 from tests.helpers import article, oracles
 from tests.helpers.oracles import NAMES, assert_same, layouts, noise, seeds, whole
 

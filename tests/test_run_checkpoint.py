@@ -229,7 +229,7 @@ def test_parameters_of_any_tree_resume(tmp_path, kind):
     def apply(params, image, *, train=False, key=None):
         return image.reshape(-1) @ next(leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2)
 
-    net = Layer(lambda key, shape: {"own": TREES[kind]}, apply, "own")
+    net = Layer(lambda key, shape: TREES[kind], apply, "own")
     options = {"optimizer": optax.adam(0.1), "batch_size": 8, "key": jax.random.key(0), "progress": False}
     half, whole = (
         fit(net, (IMAGES, LABELS), steps=steps, checkpoint_dir=tmp_path / "run", **options) for steps in (2, 4)

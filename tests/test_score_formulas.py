@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from jax.test_util import check_grads
 
 import cnn_jax as cnn
-from cnn_jax._correlate import METHODS
+from cnn_jax._algorithms import METHODS
 from tests.helpers import oracles
 from tests.helpers.oracles import NAMES, noise, seeds
 from tests.helpers.score_programs import SCORES, all_scores, scores_and_definedness

@@ -193,7 +193,7 @@ def test_a_match_can_be_learned():
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_angles():
     def temporary_bytes(angle_count):
-        run = partial(cnn.find, angles=[0.1 * i for i in range(1, angle_count + 1)])
+        run = partial(cnn.find, angles=[0.05 * i for i in range(1, angle_count + 1)])
         program = jax.jit(run).lower(np.zeros((200, 200), np.float32), np.zeros((5, 5), np.float32)).compile()
         analysis = program.memory_analysis()
         assert analysis is not None

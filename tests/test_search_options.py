@@ -151,7 +151,12 @@ def test_degrees_are_refused(check, message):
 
 @pytest.mark.parametrize(
     "turn",
-    [(-math.pi, math.pi), (0, 2 * math.pi), (0.1, 0.1 + 2 * math.pi), tuple(np.radians([-180, 180], dtype="float32"))],
+    [
+        (-math.pi, math.pi),
+        (0, 2 * math.pi),
+        (0.1, 0.1 + 2 * math.pi),
+        tuple(np.radians([-180, 180], dtype="float32").tolist()),
+    ],
 )
 def test_a_full_turn_is_no_range_of_degrees(turn):
     assert check_angle_range(turn, (0.0,)) == turn

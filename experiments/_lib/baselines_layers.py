@@ -1,7 +1,7 @@
 """The parts of a training step that take most of its time, in cnn_jax and in plain JAX.
 
 All are functions of two arrays, and of one stage of a network: a 3x3 convolution that keeps the size, or 2x2
-max-pooling.
+max-pooling. Convolutions in groups are depthwise ones, and those of several networks with images of their own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 
 import cnn_jax
+
+NETWORKS = 8  # with kernels of their own
 
 Part = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -35,6 +37,29 @@ def plain_jax_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
+def depthwise(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    """cnn_jax's depthwise convolution of images (N, H, W, C) and a kernel (3, 3, 1, C)."""
+    groups = images.shape[3]
+    return jax.vmap(lambda image: cnn_jax.conv(image, kernel, padding="SAME", groups=groups))(images)
+
+
+def plain_jax_depthwise(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    """XLA's depthwise convolution of images (N, H, W, C) and a kernel (3, 3, 1, C)."""
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=images.shape[3],
+    )
+
+
+def in_turn(conv: Part) -> Part:
+    """A convolution of the images and the kernel of one network after another."""
+    return lambda images, kernels: jnp.stack([conv(*pair) for pair in zip(images, kernels, strict=True)])
+
+
 def plain_jax_pool(images: jax.Array) -> jax.Array:
     """XLA's 2x2 max-pooling of images (N, H, W, C)."""
     return lax.reduce_window(images, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
@@ -56,6 +81,16 @@ def image_gradient(conv: Part) -> Part:
     def gradient(maps: jax.Array, kernel: jax.Array) -> jax.Array:
         shape = (*maps.shape[:3], kernel.shape[2])
         return transpose(lambda images: conv(images, kernel), shape, maps)
+
+    return gradient
+
+
+def gradients(conv: Part) -> Part:
+    """(images, kernel) -> both gradients of half the sum of a convolution's squares, side by side."""
+
+    def gradient(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        both = jax.grad(lambda *arrays: jnp.sum(conv(*arrays) ** 2) / 2, (0, 1))(images, kernel)
+        return jnp.concatenate([array.reshape(-1) for array in both])
 
     return gradient
 
@@ -90,5 +125,28 @@ LAYER_BENCHMARKS: Mapping[str, LayerBenchmark] = {
         pool_gradient(jax.vmap(cnn_jax.max_pool)),
         pool_gradient(plain_jax_pool),
         lambda n, s, c, k: [(n, s, s, k), (n, s // 2, s // 2, k)],
+    ),
+}
+
+GROUPED_BENCHMARKS: Mapping[str, LayerBenchmark] = {
+    "depthwise conv": LayerBenchmark(
+        depthwise,
+        plain_jax_depthwise,
+        lambda n, s, c, k: [(n, s, s, c), (3, 3, 1, c)],
+    ),
+    "depthwise conv's gradients": LayerBenchmark(
+        gradients(depthwise),
+        gradients(plain_jax_depthwise),
+        lambda n, s, c, k: [(n, s, s, c), (3, 3, 1, c)],
+    ),
+    f"conv of {NETWORKS} networks": LayerBenchmark(
+        jax.vmap(conv),
+        in_turn(plain_jax_conv),
+        lambda n, s, c, k: [(NETWORKS, n, s, s, c), (NETWORKS, 3, 3, c, k)],
+    ),
+    f"its {NETWORKS} networks' gradients": LayerBenchmark(
+        gradients(jax.vmap(conv)),
+        gradients(in_turn(plain_jax_conv)),
+        lambda n, s, c, k: [(NETWORKS, n, s, s, c), (NETWORKS, 3, 3, c, k)],
     ),
 }

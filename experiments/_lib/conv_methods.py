@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import jax
 
-from cnn_jax import _correlate, _cost_model
+from cnn_jax import _algorithms, _cost_model
 
-METHODS = _correlate.METHODS
+METHODS = _algorithms.METHODS
 # Pixels in a window for which shifted sums compile in reasonable time.
 MAX_SHIFT_PRODUCTS = _cost_model.CPU_COSTS.shift_max_products
 MAX_IM2COL_NUMBERS = _cost_model.CPU_COSTS.im2col_max_numbers  # in the unfolded patches of an image

@@ -10,7 +10,7 @@ import numpy as np
 import cnn_jax
 
 from . import benchmark_network, cli
-from .baselines_layers import LAYER_BENCHMARKS
+from .baselines_layers import GROUPED_BENCHMARKS, LAYER_BENCHMARKS
 from .baselines_training import BASELINES
 from .benchmark import BenchmarkCase, Call, compiled_call
 
@@ -43,6 +43,7 @@ STAGES = (
     NetworkCase(256, 16, 32, (64,)),
     NetworkCase(256, 8, 64, (128,)),
 )
+GROUPED_STAGES = (NetworkCase(32, 32, 32, (32,)),)
 QUICK_CASES = (NetworkCase(16, 8, 1, (4,)),)
 
 
@@ -99,7 +100,7 @@ def build_baselines(
 
 def layer_benchmark(task: str, case: NetworkCase, modules: Mapping[str, Any], threads: int) -> BenchmarkCase:
     """A part of a training step, of one stage of a network, in cnn_jax and in plain JAX."""
-    layer = LAYER_BENCHMARKS[task]
+    layer = {**LAYER_BENCHMARKS, **GROUPED_BENCHMARKS}[task]
     generator = np.random.default_rng(0)
     arguments = [
         jax.device_put(generator.standard_normal(shape).astype(np.float32))

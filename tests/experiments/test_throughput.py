@@ -14,7 +14,7 @@ from experiments._lib import (
     throughput_matching,
     throughput_training,
 )
-from experiments._lib.baselines_layers import LAYER_BENCHMARKS
+from experiments._lib.baselines_layers import GROUPED_BENCHMARKS, LAYER_BENCHMARKS
 from tests.helpers import cli
 
 KEYS = {"task", "case", "ours_ms", "images_per_s", "first_call_s", "peers", "ratio", "methods"}
@@ -83,7 +83,18 @@ def test_a_run_with_what_is_installed(tmp_path):
     content = json.loads((tmp_path / "runs/throughput/throughput.json").read_text())
     check_content(content)
     searches = ["zncc call", "find call", "find", "find bank"]
-    tasks = ["match", "match", "zncc", "zncc", *searches, "train_step", "inference", *LAYER_BENCHMARKS, "occlusion"]
+    tasks = [
+        "match",
+        "match",
+        "zncc",
+        "zncc",
+        *searches,
+        "train_step",
+        "inference",
+        *LAYER_BENCHMARKS,
+        *GROUPED_BENCHMARKS,
+    ]
+    tasks.append("occlusion")
     assert [row["task"] for row in content["rows"]] == tasks
     for row in content["rows"][4:6]:
         assert row["methods"]["eager"] > 0

@@ -65,6 +65,30 @@ def conv(
     return out
 
 
+def conv_gradients(
+    image: Any,
+    kernel: Any,
+    cotangent: Any,
+    *,
+    stride: Any = 1,
+    padding: Any = "VALID",
+    dilation: Any = 1,
+    groups: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The gradients of the sum of `conv` times a cotangent, by image and by kernel, product by product."""
+    image, kernel, cotangent = (np.asarray(array, np.float64) for array in (image, kernel, cotangent))
+    *window, channels, kernels = kernel.shape
+    rows, columns = both_axes(image.shape, window, stride, padding, dilation)
+    by_image, by_kernel = np.zeros(image.shape), np.zeros(kernel.shape)
+    for k, (y, row), (x, column) in itertools.product(range(kernels), enumerate(rows), enumerate(columns)):
+        first = k // (kernels // groups) * channels
+        block = slice(first, first + channels)
+        for (i, r), (j, c) in itertools.product(row, column):
+            by_image[r, c, block] += cotangent[y, x, k] * kernel[i, j, :, k]
+            by_kernel[i, j, :, k] += cotangent[y, x, k] * image[r, c, block]
+    return by_image, by_kernel
+
+
 def conv_transpose(image: Any, kernel: Any, *, stride: Any = 1, padding: Any = "VALID") -> np.ndarray:
     """`cnn_jax.conv_transpose`, product by product: what each pixel adds to the output."""
     image, kernel = np.asarray(image, np.float64), np.asarray(kernel, np.float64)

@@ -48,7 +48,7 @@ net = cnn_jax.Chain(
 )
 images = np.random.default_rng(1).uniform(-1, 1, (8, 8, 8, 1)).astype(np.float32)
 labels = np.arange(8) % 2
-params = net.init(jax.random.key(0), (8, 8, 1))
+params = cnn_jax.calibrate(net, net.init(jax.random.key(0), (8, 8, 1)), images)
 logits: jax.Array = net.apply(params, images[0], train=False, key=None)
 stages: dict[str, jax.Array] = net.stages(params, images[0])
 multiply_adds: int = cnn_jax.cost(net, (8, 8, 1)).stages["conv1"].multiply_adds

@@ -1,0 +1,88 @@
+"""The algorithms of correlation by name, and the choice of the fastest of them on each platform."""
+
+import functools
+from collections.abc import Mapping
+from typing import Protocol, Unpack, runtime_checkable
+
+from jax import lax
+from jaxtyping import Array
+
+from ._cost_model import best_methods
+from ._fft import fft_correlate
+from ._geometry import Spacing, spacing_of
+from ._im2col import im2col_correlate
+from ._lax_conv import conv_correlate
+from ._shift import shift_correlate
+from ._typing import Pads, Pair
+from ._validation import check_choice
+
+METHODS = ("auto", "conv", "shift", "im2col", "fft")
+
+
+class AlgorithmOptions(Spacing):
+    """The keyword arguments of `Algorithm`."""
+
+    channels_first: bool
+    divisor: int
+    precision: lax.PrecisionLike
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """A way to compute `correlate`, with the same arguments and the same result."""
+
+    def __call__(
+        self,
+        image: Array,
+        kernel: Array,
+        *,
+        stride: Pair,
+        padding: Pads,
+        dilation: Pair,
+        lhs_dilation: Pair,
+        channels_first: bool,
+        divisor: int,
+        precision: lax.PrecisionLike,
+    ) -> Array: ...
+
+
+ALGORITHMS: Mapping[str, Algorithm] = {
+    "conv": conv_correlate,
+    "shift": shift_correlate,
+    "im2col": im2col_correlate,
+    "fft": fft_correlate,
+}
+
+
+def check_method(method: str) -> str:
+    """One of METHODS."""
+    return check_choice("method", method, METHODS)
+
+
+def transpose_method(method: str) -> str:
+    """The method of derivatives. "shift" may be slow at their shapes."""
+    return "auto" if method == "shift" else method
+
+
+def dispatch(
+    image: Array, kernel: Array, *, method: str, all_cores: bool = True, **options: Unpack[AlgorithmOptions]
+) -> Array:
+    """`correlate` in terms of JAX's own operations, by one of ALGORITHMS or the fastest of them on each platform.
+
+    `options` are those of `Algorithm`. `all_cores=False` keeps branches out of XLA's convolution: under an outer
+    `jax.vmap` both would run.
+    """
+    algorithms = ALGORITHMS
+    if not all_cores:
+        algorithms = {**ALGORITHMS, "conv": functools.partial(conv_correlate, all_cores=False)}
+    if not all(isinstance(size, int) for size in (*image.shape, *kernel.shape)):
+        method = "conv"  # the symbolic batch size of jax.export, which is a number of channels in derivatives
+    if method != "auto":
+        return algorithms[method](image, kernel, **options)
+    best = best_methods(image.shape, kernel.shape, channels_first=options["channels_first"], **spacing_of(options))
+    on_cpu = functools.partial(algorithms[best.cpu], **options)
+    if best.cpu == best.accelerator:
+        return on_cpu(image, kernel)
+    return lax.platform_dependent(
+        image, kernel, cpu=on_cpu, default=functools.partial(algorithms[best.accelerator], **options)
+    )
