@@ -86,7 +86,8 @@ def notes(peaks: Mapping[str, float]) -> list[str]:
         f"of {PLAIN_JAX_SCAN_STEPS}. jax loop: one covered image after the other.",
         "find: the template is at any angle. 72 angles and opencv loop compare steps of 5 degrees at every place; ours "
         "and opencv pyramid search coarse to fine. eager: called without jax.jit.",
-        "GFLOP/s are those of the direct algorithm; Fourier transforms need fewer. GB/s count inputs and outputs once. "
+        "GFLOP/s are those of the direct algorithm; a dash says that ours needed fewer, as Fourier transforms and "
+        "searches from coarse to fine do. GB/s count inputs and outputs once. "
         f"In brackets: share of this machine's peaks, {peaks['gflops']:.0f} GFLOP/s (matrix product) and "
         f"{peaks['gbytes_per_s']:.1f} GB/s (sum).",
     ]
@@ -108,10 +109,15 @@ def table(rows: Sequence[Row], peaks: Mapping[str, float]) -> report.Table:
             *(number(row["methods"].get(name)) for name in methods),
             row["auto"] or "",
             number(row["images_per_s"]),
-            *(f"{number(row[rate])} ({row[rate] / peaks[rate]:.0%})" for rate in ("gflops", "gbytes_per_s")),
+            *(rate_text(row[rate], peaks[rate]) for rate in ("gflops", "gbytes_per_s")),
         ]
         for row in rows
     ]
+
+
+def rate_text(rate: float, peak: float) -> str:
+    """A rate and its share of the peak; a dash for more than the peak."""
+    return "-" if rate > peak else f"{number(rate)} ({rate / peak:.0%})"
 
 
 def number(value: float | None) -> str:

@@ -46,6 +46,11 @@ def test_tables_have_a_column_for_every_library_and_method():
     assert first[-2:] == ["50 (50%)", "1 (10%)"]
 
 
+def test_more_operations_than_the_machine_can_do_were_not_done():
+    _, row = throughput_report.table([{**ROW, "gflops": 100.1}], PEAKS)
+    assert row[-2:] == ["-", "1 (10%)"]
+
+
 def test_results_explain_themselves():
     content = make_content(ROW, STEP)
     blocks = throughput_report.results(content, {"match": "scores", "train_step": "networks"})
