@@ -8,7 +8,8 @@ Every function takes one image; `jax.vmap` adds the batch. By topic:
   `normalized_squared_difference`, `sharpened_cosine`; `is_defined` says where a score compares something.
 - Search: `find`, `peaks`.
 - Layers and networks: `Chain`, `Residual`, `Concatenate`, `Conv`, `Dense`, ..., and the modules `nets`, `initializers`.
-- Training: `fit`, `calibrate`, and the modules `optimizers`, `augment`.
+- Training: `fit`, `TrainState`, `train_step`, `load_checkpoint`, `calibrate`, and the modules `optimizers`, `augment`.
+- Evaluation: `predict`, `evaluate`.
 - Model files: `save_params`, `load_params`, `export`.
 - Analysis: `summary`, `cost`, `receptive_field`, and the modules `explain` and `figures`.
 - Data: `cnn_jax.data`.
@@ -24,6 +25,7 @@ from ._malloc import keep_freed_memory
 from ._summary import summary
 from .convolution import conv, conv_transpose, window_sum
 from .costs import Cost, cost
+from .evaluation import evaluate, predict
 from .layers import (
     Activation,
     AvgPool,
@@ -58,7 +60,7 @@ from .pooling import avg_pool, global_avg_pool, max_abs_pool, max_pool, min_pool
 from .receptive_field import receptive_field
 from .search import Matches, find, peaks
 from .serialization import load_params, save_params
-from .training import fit
+from .training import TrainingInterrupted, TrainState, fit, load_checkpoint, train_step
 
 __version__ = "0.1.0"
 
@@ -86,6 +88,8 @@ __all__ = [
     "MaxPool",
     "Residual",
     "SeparableConv",
+    "TrainState",
+    "TrainingInterrupted",
     "Upsample",
     "augment",
     "avg_pool",
@@ -94,6 +98,7 @@ __all__ = [
     "conv_transpose",
     "cosine",
     "cost",
+    "evaluate",
     "explain",
     "export",
     "find",
@@ -102,6 +107,7 @@ __all__ = [
     "initializers",
     "is_defined",
     "keep_freed_memory",
+    "load_checkpoint",
     "load_params",
     "match",
     "max_abs_pool",
@@ -111,11 +117,13 @@ __all__ = [
     "normalized_squared_difference",
     "optimizers",
     "peaks",
+    "predict",
     "receptive_field",
     "save_params",
     "sharpened_cosine",
     "squared_difference",
     "summary",
+    "train_step",
     "window_sum",
     "zncc",
 ]

@@ -3,46 +3,23 @@
 import abc
 import contextlib
 from collections.abc import Generator, Iterator, Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jaxtyping import Array, ArrayLike, Int, PyTree, Shaped
+from jaxtyping import Array, ArrayLike, PyTree, Shaped
 
+from ._batch_loaders import UNKNOWN, ArrayLoader, Augment, Loader, Sample, SampleLoader, StreamLoader
 from ._checksums import array_checksum
-from ._fit_arguments import check_images_and_labels, check_pair
+from ._contents import Contents
+from ._fit_arguments import check_images_and_labels
+from ._processes import HALF_POSITION
 from ._sharding import Placement
 from ._train_state import DataState
 from .data.stream import StreamBatch
 
 FINGERPRINT_IMAGES = 1000  # images that the fingerprint of arrays covers, evenly spaced
-
-
-class Batch(NamedTuple):
-    """A batch as it is stored, which `fit(augment=...)` transforms."""
-
-    images: Shaped[Array, "N H W *C"]
-    labels: Shaped[Array, "N ..."]
-    indices: Int[Array, " N"]
-    """The position of each example in the data."""
-    epoch: Int[Array, ""]
-    """The number of complete passes over the data before this batch."""
-
-
-@runtime_checkable
-class Augment(Protocol):
-    """Transforms a stored batch into the images and labels of one step, on the device."""
-
-    def __call__(self, key: Array, batch: Batch, /) -> tuple[Array, Array]: ...
-
-
-@runtime_checkable
-class Sample(Protocol):
-    """Draws one example, an image (H, W) or (H, W, C) and its label, on the device."""
-
-    def __call__(self, key: Array, /) -> tuple[Array, ArrayLike]: ...
 
 
 @runtime_checkable
@@ -61,6 +38,8 @@ class BatchStream(Protocol):
 
 ArrayData = tuple[Shaped[ArrayLike, "N H W *C"], Shaped[ArrayLike, "N ..."]]
 """Images and labels."""
+ValidationData = tuple[Shaped[ArrayLike, "M ..."], Shaped[ArrayLike, "M ..."]]
+"""Images and labels of another number."""
 Data = ArrayData | Sample | BatchStream
 
 
@@ -71,8 +50,11 @@ class BatchSource(abc.ABC):
     batch of each step from them.
     """
 
+    load: Loader
     initial_data_state: DataState = None
-    """The state of `load` before the first step."""
+    """The data state of `load` before the first step of a call, whatever its number."""
+    can_draw_again: bool = True
+    """Whether `example_arrays` are the arrays of every call, from which the batch of any step can be loaded."""
     labels: np.ndarray | None = None
     """All labels, if they are known and `load` returns them unchanged."""
     max_steps_per_call: int | None = None
@@ -94,9 +76,17 @@ class BatchSource(abc.ABC):
     def next_arrays(self) -> PyTree:
         """The device arrays that the next call of the program reads."""
 
-    @abc.abstractmethod
-    def load(self, arrays: PyTree, data_state: DataState, step: Array) -> tuple[Array, Array, DataState]:
-        """The images (N, H, W, C), the labels and the next data state of the step after `step` steps; traced."""
+    def export_position(self) -> DataState:
+        """The position as an array, for a `TrainState`; None for a source without one."""
+        if self.position is None:
+            return None
+        return jnp.array(divmod(self.position, HALF_POSITION), jnp.int32)
+
+    def import_position(self, exported: DataState) -> None:
+        """Continues at a position that `export_position` returned; nothing to do for a source without one."""
+        if self.position is not None and exported is not None:
+            high, low = exported.tolist()
+            self.seek(high * HALF_POSITION + low)
 
     def seek(self, position: int) -> None:  # noqa: B027
         """Continues at an earlier `position`; nothing to do for a source without one."""
@@ -127,10 +117,9 @@ class ArrayBatches(BatchSource):
 
     def __init__(self, data: ArrayData, batch_size: int, key: Array, augment: Augment | None, placement: Placement):
         self._images, self._labels = _check_arrays(data, batch_size)
-        self._batch_size = batch_size
-        self._augment = augment
+        self.load = ArrayLoader(batch_size, Contents(augment))
         self._arrays = placement.replicate((self._images, self._labels, tuple(jax.random.split(key))))
-        self.initial_data_state = jnp.arange(len(self._images))
+        self.initial_data_state = jnp.full(len(self._images), UNKNOWN, int)
         self.labels = None if augment else np.asarray(self._labels)
 
     @property
@@ -145,26 +134,12 @@ class ArrayBatches(BatchSource):
     def next_arrays(self) -> PyTree:
         return self._arrays
 
-    def load(self, arrays: PyTree, data_state: DataState, step: Array) -> tuple[Array, Array, DataState]:
-        images, labels, (order_key, augment_key) = arrays
-        count = len(images)
-        epoch, index = jnp.divmod(step, count // self._batch_size)
-
-        def shuffle() -> Array:
-            return jax.random.permutation(jax.random.fold_in(order_key, epoch), count)
-
-        order = lax.cond(index == 0, shuffle, lambda: data_state)
-        indices = lax.dynamic_slice_in_dim(order, index * self._batch_size, self._batch_size)
-        batch = Batch(images=images[indices], labels=labels[indices], indices=indices, epoch=epoch)
-        return *_augmented(self._augment, augment_key, step, batch), order
-
 
 class SampledBatches(BatchSource):
     """Batches of examples that a function draws on the device, new ones in every step."""
 
     def __init__(self, sample: Sample, batch_size: int, key: Array, placement: Placement):
-        self._sample = sample
-        self._batch_size = batch_size
+        self.load = SampleLoader(Contents(sample), batch_size)
         self._key = placement.replicate(key)
 
     @property
@@ -174,21 +149,17 @@ class SampledBatches(BatchSource):
     def next_arrays(self) -> PyTree:
         return self._key
 
-    def load(self, arrays: PyTree, data_state: DataState, step: Array) -> tuple[Array, Array, DataState]:
-        keys = jax.random.split(jax.random.fold_in(arrays, step), self._batch_size)
-        images, labels = check_pair("data", jax.vmap(self._sample)(keys), "(image, label)")
-        return _with_channels(images), jnp.asarray(labels), data_state
-
 
 class StreamBatches(BatchSource):
     """Batches of a stream, one for each call; every process reads its share, and they are joined on the devices."""
 
+    can_draw_again = False
     max_steps_per_call = 1
 
     def __init__(self, stream: BatchStream, batch_size: int, key: Array, augment: Augment | None, placement: Placement):
         self._stream = stream
         self._local_batch_size = batch_size // jax.process_count()
-        self._augment = augment
+        self.load = StreamLoader(Contents(augment))
         self._placement = placement
         self._key = placement.replicate(key)
         self._batches = stream.batches(self._local_batch_size)
@@ -209,11 +180,6 @@ class StreamBatches(BatchSource):
         self.position, arrays = self._read_ahead or self._read()
         self._read_ahead = None
         return arrays
-
-    def load(self, arrays: PyTree, data_state: DataState, step: Array) -> tuple[Array, Array, DataState]:
-        images, labels, indices, epochs, key = arrays
-        batch = Batch(images=images, labels=labels, indices=indices, epoch=epochs[0])
-        return *_augmented(self._augment, key, step, batch), data_state
 
     def seek(self, position: int) -> None:
         if position == self.position:
@@ -240,18 +206,3 @@ def _check_arrays(data: ArrayData, batch_size: int) -> tuple[Array, Array]:
     if len(images) < batch_size:
         raise ValueError(f"batch_size: expected at most the number of images ({len(images)}), got {batch_size}")
     return jnp.asarray(images), jnp.asarray(labels)
-
-
-def _augmented(augment: Augment | None, key: Array, step: Array, batch: Batch) -> tuple[Array, Array]:
-    """The images (N, H, W, C) and labels to learn from."""
-    if augment is None:
-        return _with_channels(batch.images), batch.labels
-    augmented = augment(jax.random.fold_in(key, step), batch)
-    images, labels = check_pair("augment", augmented, "(images, labels)")
-    return _with_channels(jnp.asarray(images)), jnp.asarray(labels)
-
-
-def _with_channels(images: Array) -> Array:
-    if images.ndim not in (3, 4):
-        raise ValueError(f"data: expected images (H, W) or (H, W, C), got shape {images.shape[1:]}")
-    return images if images.ndim == 4 else images[..., None]

@@ -3,7 +3,7 @@
 import functools
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,20 @@ from jaxtyping import Array, ArrayLike, Shaped
 from ._layer import Layer, check_net
 from ._params import Params, ParamsError
 from ._programs import program_of
+from ._typing import AnyArray
 from ._validation import check_int, check_shape
 
 MISSING_VARIANCE = -1.0
 Path = tuple[str, ...]  # keys from the root of the parameters to those of one layer
+Statistics = tuple[AnyArray, AnyArray]  # the mean and the variance of every image
+ImageStatistics = dict[Path, tuple[Array, Array]]  # at every BatchNorm
+
+
+@runtime_checkable
+class Observe(Protocol):
+    """Yields the statistics of batches of images at the BatchNorms of the given paths."""
+
+    def __call__(self, params: Params, paths: tuple[Path, ...], /) -> Iterator[Mapping[Path, Statistics]]: ...
 
 
 def calibrate(
@@ -67,32 +77,42 @@ def calibrate(
     batch_size = check_int("batch_size", batch_size)
     if stored.ndim == 3:
         stored = stored[..., None]
-    paths = _batch_norm_paths(net, params, stored[0])
-    image_statistics = program_of(_image_statistics, net, paths=tuple(paths))
+
+    def observe(params: Params, paths: tuple[Path, ...]) -> Iterator[ImageStatistics]:
+        program = program_of(image_statistics, net, paths=paths)
+        for start in range(0, len(stored), batch_size):
+            yield program(params, stored[start : start + batch_size])
+
+    return set_statistics(params, batch_norm_paths(net, params, stored[0]), observe)
+
+
+def set_statistics(params: Params, paths: tuple[Path, ...], observe: Observe) -> Params:
+    """The parameters with the statistics that are observed at the BatchNorms of the given paths, in their order."""
     for path in paths:  # no BatchNorm may spoil the later ones, with NaN
         params = _replace_at(params, path, mean=np.zeros(1), variance=np.ones(1))
     for path in paths:
-        batches = (stored[start : start + batch_size] for start in range(0, len(stored), batch_size))
-        statistics = [image_statistics(params, batch)[path] for batch in batches]
+        statistics = [batch[path] for batch in observe(params, paths)]
         means = np.concatenate([mean for mean, _ in statistics]).astype(np.float64)
         variances = np.concatenate([variance for _, variance in statistics]).astype(np.float64)
         params = _replace_at(params, path, mean=means.mean(0), variance=variances.mean(0) + means.var(0))
     return params
 
 
-def _image_statistics(
-    net: Layer, params: Params, images: Array, *, paths: tuple[Path, ...]
-) -> dict[Path, tuple[Array, Array]]:
+def image_statistics(net: Layer, params: Params, images: Array, *, paths: tuple[Path, ...]) -> ImageStatistics:
     """The mean and the variance of every image at every BatchNorm."""
     stages = jax.vmap(net.stages, (None, 0))(params, images)
     return {path: (stages["/".join((*path, "mean"))], stages["/".join((*path, "variance"))]) for path in paths}
 
 
-def _batch_norm_paths(net: Layer, params: Params, image: Shaped[ArrayLike, "H W C"]) -> list[Path]:
+def batch_norm_paths(
+    net: Layer, params: Params, image: Shaped[ArrayLike, "H W C"] | jax.ShapeDtypeStruct
+) -> tuple[Path, ...]:
     """Paths to the parameters of every BatchNorm, in the order in which the image passes them."""
+    with_statistics = list(_paths_to_statistics(params))
+    if not with_statistics:
+        return ()
     stage_paths = [name.split("/") for name in jax.eval_shape(program_of(Layer.stages, net), params, image)]
     observed = [tuple(path[:-1]) for path in stage_paths if path[-1] == "mean"]
-    with_statistics = list(_paths_to_statistics(params))
     for path in with_statistics:
         if path not in observed:
             keys = "".join(f"[{key!r}]" for key in path)
@@ -100,7 +120,7 @@ def _batch_norm_paths(net: Layer, params: Params, image: Shaped[ArrayLike, "H W 
                 f"net: the BatchNorm at params{keys} is inside a Layer without `apply_with_intermediates`, so its "
                 "input cannot be observed"
             )
-    return [path for path in observed if path in with_statistics]
+    return tuple(path for path in observed if path in with_statistics)
 
 
 def _paths_to_statistics(params: Mapping[str, Any], path: Path = ()) -> Iterator[Path]:

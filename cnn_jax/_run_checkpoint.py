@@ -17,6 +17,7 @@ from jaxtyping import Array, PyTree
 
 from ._checksums import json_checksum, leaves_by_path, tree_checksums
 from ._errors import one_line
+from ._history import loss_to_compare
 from ._hyperparameters import changed_hyperparameters, injected_hyperparameters, take_leaves
 from ._orbax import import_orbax, make_manager, restore_numpy, silence_abandoned_tasks
 from ._processes import assert_same_step, gather_positions
@@ -101,7 +102,8 @@ class RunCheckpointer:
         Args:
           step: the number of steps done.
           state: any tree of arrays.
-          history: metrics of all steps; the mean "loss" since the last checkpoint decides which one is the best.
+          history: metrics of all steps. The loss of a validation after `step` decides which checkpoint is the best;
+            without validations, the mean "loss" since the last checkpoint.
           position: where this process continues to read its data; every process saves its own.
 
         Raises:
@@ -119,10 +121,10 @@ class RunCheckpointer:
         }
         record["record_checksum"] = json_checksum(record)
         items = args.Composite(**{STATE: args.PyTreeSave(arrays), RECORD: args.JsonSave(record)})
-        recent_loss = float(np.mean(history["loss"][self._last_step - step :]))
+        loss = loss_to_compare(history, step, self._last_step)
         self._last_step = step
         try:
-            self._manager.save(step, args=items, metrics={"loss": recent_loss}, force=True)
+            self._manager.save(step, args=items, metrics={"loss": loss}, force=True)
         except Exception as error:
             raise self._not_saved(error) from error
 

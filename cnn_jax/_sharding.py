@@ -28,9 +28,19 @@ class Placement:
         sharding = self.replicated
         return jax.tree.map(lambda array: put_on_sharding(array, sharding), tree)
 
+    def shard(self, tree: PyTree) -> PyTree:
+        """Divides arrays among the devices along their first axis. Every process must pass the same values."""
+        if self.sharded is None:
+            return jax.device_put(tree)
+        sharding = self.sharded
+        return jax.tree.map(lambda array: put_on_sharding(array, sharding), tree)
+
     def give_back(self, tree: PyTree) -> PyTree:
         """Replicated arrays on the mesh that the user gave."""
-        return tree if self.returned is None else jax.device_put(tree, self.returned)
+        if self.returned is None:
+            return tree
+        sharding = self.returned
+        return jax.tree.map(lambda array: put_on_sharding(array, sharding), tree)
 
     def shard_process_local(self, tree: PyTree) -> PyTree:
         """Assembles global sharded arrays from the rows that each process holds."""

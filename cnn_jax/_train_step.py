@@ -7,22 +7,19 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PyTree, Shaped
+from jaxtyping import Array, ArrayLike, PyTree, Shaped
 
+from ._batch_loaders import with_channels
+from ._contents import Contents
 from ._dtypes import accumulation_dtype
-from ._train_state import TrainState, strip_weak_types
+from ._mesh_axes import on_any_mesh
+from ._metrics import Loss, Metrics, batch_metrics, default_loss
+from ._programs import cached
+from ._train_state import TrainState, split_run_key, strip_weak_types
 from .layers import Layer, Params
 from .norms import BATCH_AXIS
 
-Metrics = dict[str, Array]
-"""Values by name: "loss", and "accuracy" where there is one integer label per image."""
-
-
-@runtime_checkable
-class Loss(Protocol):
-    """The loss of one example, from the network's logits and the example's label."""
-
-    def __call__(self, logits: Shaped[Array, "..."], label: Shaped[Array, "..."], /) -> Float[Array, ""]: ...
+MAX_PROGRAMS = 32  # of training that are kept; the one unused for the longest time is dropped first
 
 
 @runtime_checkable
@@ -30,54 +27,91 @@ class TrainStep(Protocol):
     """One update on a batch. Returns the next state, and metrics of the batch before the update."""
 
     def __call__(
-        self,
-        state: TrainState,
-        images: Shaped[Array, "N H W C"],
-        labels: Shaped[Array, "N ..."],
-        key: Array,
+        self, state: TrainState, images: Shaped[ArrayLike, "N H W *C"], labels: Shaped[ArrayLike, "N ..."], /
     ) -> tuple[TrainState, Metrics]: ...
 
 
-def make_train_step(
-    net: Layer, optimizer: optax.GradientTransformation, loss: Loss, compute_dtype: DTypeLike | None = None
+def train_step(
+    net: Layer,
+    optimizer: optax.GradientTransformation,
+    *,
+    loss: Loss = default_loss,
+    compute_dtype: DTypeLike | None = None,
 ) -> TrainStep:
-    """The training step of a network, as a pure function that can be compiled.
+    """The step that `fit` repeats, as a pure, compiled function for a training loop of your own.
+
+        state, metrics = step(state, images, labels)
 
     Args:
       net: the network.
       optimizer: an optax optimizer. `update` receives the gradients, the parameters and `value=loss`.
-      loss: the loss of one example; the batch's loss is the mean.
+      loss: `loss(logits, label)` of one example; the batch's loss is the mean.
       compute_dtype: the floating dtype of the forward and backward pass; None keeps the parameters' dtypes.
 
     Returns:
-      `train_step(state, images, labels, key)`. Step s draws its randomness (dropout) from `fold_in(key, s)`.
+      A function of a `TrainState`, images (N, H, W, C) or gray (N, H, W), and labels (N, ...). It returns the next
+      state and the metrics of the batch before the update: "loss", and "accuracy" where labels are integer classes.
 
-    >>> from cnn_jax._train_state import init_train_state
+    Raises:
+      TypeError: compute_dtype is not a floating dtype.
+      ValueError: from the function, images of a wrong rank.
+
+    Notes:
+      Equal arguments give the same function, so that it is compiled once for each shape of a batch. Optimizers and
+      losses made anew from equal numbers are equal. As for `jax.jit`, they must be pure functions. The step may be used
+      within `jax.jit`, `lax.scan` and on sharded batches. The given state stays valid; to reuse its memory, call
+      `jax.jit(step, donate_argnums=0)`.
+
+      Step s draws the randomness of the network, such as that of dropout, from the state's key and s.
+
+    Example:
+
     >>> from cnn_jax.layers import Chain, Dense, Flatten
     >>> net = Chain(Flatten(), Dense(2))
-    >>> train_step = make_train_step(net, optax.sgd(1.0), optax.softmax_cross_entropy_with_integer_labels)
+    >>> optimizer = optax.sgd(1.0)
     >>> images = jnp.array([-1.0, 1.0]).reshape(2, 1, 1, 1)
+    >>> labels = jnp.array([0, 1])
     >>> key = jax.random.key(0)
-    >>> state = init_train_state(net.init(key, images.shape[1:]), optax.sgd(1.0))
-    >>> state, metrics = jax.jit(train_step)(state, images, jnp.array([0, 1]), key)
-    >>> int(state.step), sorted(metrics)
-    (1, ['accuracy', 'loss'])
+    >>> state = TrainState.create(net.init(key, images.shape[1:]), optimizer, key)
+    >>> step = train_step(net, optimizer)
+    >>> for _ in range(20):
+    ...     state, metrics = step(state, images, labels)
+    >>> int(state.step), float(metrics["accuracy"])
+    (20, 1.0)
     """
-    optimizer = optax.with_extra_args_support(optimizer)
-    objective = functools.partial(_batch_loss, net=net, loss=loss, compute_dtype=compute_dtype)
+    check_compute_dtype(compute_dtype)
+    return _compiled_step(net, Contents(optimizer), Contents(loss), compute_dtype)
 
-    def train_step(state: TrainState, images: Array, labels: Array, key: Array) -> tuple[TrainState, Metrics]:
-        step = state.step + 1
-        keys = jax.random.split(jax.random.fold_in(key, step), len(images))
-        gradients, metrics = jax.grad(objective, has_aux=True)(state.params, images, labels, keys)
+
+@cached(MAX_PROGRAMS)
+def _compiled_step(
+    net: Layer,
+    optimizer: Contents[optax.GradientTransformation],
+    loss: Contents[Loss],
+    compute_dtype: DTypeLike | None,
+) -> TrainStep:
+    update = optax.with_extra_args_support(optimizer.value).update
+    objective = functools.partial(_batch_loss, net=net, loss=loss.value, compute_dtype=compute_dtype)
+
+    @jax.jit
+    @on_any_mesh
+    def step(
+        state: TrainState, images: Shaped[ArrayLike, "N H W *C"], labels: Shaped[ArrayLike, "N ..."]
+    ) -> tuple[TrainState, Metrics]:
+        batch = with_channels("images", jnp.asarray(images))
+        number = state.step + 1
+        keys = jax.random.split(jax.random.fold_in(split_run_key(state.key).step, number), len(batch))
+        gradients, metrics = jax.grad(objective, has_aux=True)(state.params, batch, jnp.asarray(labels), keys)
         # optax mixes dtypes and ranks, which JAX's strict modes forbid.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, value=metrics["loss"])
+            updates, opt_state = update(gradients, state.opt_state, state.params, value=metrics["loss"])
         params = cast(Params, optax.apply_updates(state.params, updates))
-        new_state = TrainState(params=params, opt_state=opt_state, data_state=state.data_state, step=step)
+        new_state = TrainState(
+            params=params, opt_state=opt_state, step=number, key=state.key, data_state=state.data_state
+        )
         return strip_weak_types(new_state), metrics
 
-    return train_step
+    return step
 
 
 def _batch_loss(
@@ -101,12 +135,8 @@ def _batch_loss(
     logits = jax.vmap(logits_of, axis_name=BATCH_AXIS)(images, keys)
     if compute_dtype is not None:
         logits = jax.tree.map(lambda leaf: leaf.astype(accumulation_dtype(leaf.dtype)), logits)
-    mean_loss = jnp.mean(jax.vmap(loss)(logits, labels))
-    metrics = {"loss": mean_loss}
-    if jnp.issubdtype(labels.dtype, jnp.integer) and labels.shape == logits.shape[:-1]:
-        is_right = jnp.argmax(logits, -1) == labels.astype(jnp.int32)
-        metrics["accuracy"] = jnp.mean(is_right, dtype=mean_loss.dtype)
-    return mean_loss, metrics
+    metrics = batch_metrics(loss, logits, labels)
+    return metrics["loss"], metrics
 
 
 def _cast_floats(tree: PyTree, dtype: DTypeLike) -> PyTree:

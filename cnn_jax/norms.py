@@ -51,11 +51,12 @@ class BatchNorm(_Norm):
     In training the mean and variance are those of the batch: images must be mapped by
     `jax.vmap(..., axis_name="batch")`, as `fit` does. Sharding the batch over devices changes nothing.
 
-    No running averages are kept, so `apply` has no state. After training, `calibrate` computes the population mean and
-    variance from images with the trained parameters ("precise BN"; `update_bn` in PyTorch's SWA utilities). They are
-    parameters that get no gradient in training. Weight decay changes them without effect: training does not use them,
-    and `calibrate` replaces them. Until then the variance is negative, and outside of training `apply` refuses it, or
-    returns NaN inside a compiled program, where values are not known. `save_params` and `export` refuse it too.
+    No running averages are kept, so `apply` has no state. After training, `calibrate`, which `fit` calls at its end,
+    computes the population mean and variance from images with the trained parameters ("precise BN"; `update_bn` in
+    PyTorch's SWA utilities). They are parameters that get no gradient in training. Weight decay changes them without
+    effect: training does not use them, and `calibrate` replaces them. Until then the variance is negative, and outside
+    of training `apply` refuses it, or returns NaN inside a compiled program, where values are not known. `save_params`
+    and `export` refuse it too.
 
     Intermediate activations are "mean" and "variance" (of the batch in training, of the single image otherwise) and
     "normalized", the output. The variance is the biased one: the mean square.

@@ -59,7 +59,8 @@ def with_ema(
       steps: the number of updates, that of the whole training.
 
     Returns:
-      An optax optimizer. With BatchNorm, pass the trained parameters to `calibrate`.
+      An optax optimizer. `fit` calibrates BatchNorm for the averaged parameters. After a training loop of your own,
+      pass them to `calibrate`.
 
     Raises:
       ValueError: decay is not in [0, 1), or steps is below 1.

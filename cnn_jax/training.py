@@ -1,43 +1,65 @@
-"""Training of a network: `fit`, and the types of what it takes."""
+"""Training of a network: `fit`, the state and the step that it is made of, and the types of what it takes."""
 
 import contextlib
 import os
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from ._batches import Augment, Batch, BatchSource, BatchStream, Data, Sample, open_source
-from ._fit_arguments import (
-    check_callable,
-    check_classes,
-    check_key,
-    check_optimizer,
-    check_trainable,
-)
+from . import _run_setup
+from ._batch_loaders import Augment, Batch, Sample
+from ._batches import BatchStream, Data, ValidationData, open_source
+from ._fit_arguments import check_optimizer
+from ._history import History
 from ._layer import check_net
-from ._orbax import import_orbax
-from ._run_checkpoint import RunCheckpointer
+from ._load_checkpoint import Checkpoint, load_checkpoint
+from ._metrics import Loss, default_loss
 from ._run_steps import compile_steps
 from ._sharding import make_placement
-from ._train_loop import TrainLoop, resume, run_loop
-from ._train_state import init_train_state
-from ._train_step import Loss, check_compute_dtype, make_train_step
+from ._signals import stop_on_signal
+from ._train_loop import Callback, TrainingInterrupted, TrainLoop, resume, skips_nonfinite
+from ._train_state import TrainState, shapes_of, split_run_key
+from ._train_step import TrainStep, check_compute_dtype, train_step
 from ._validation import check_bool, check_int
 from .layers import Layer, Params
 from .progress import Progress
 
-__all__ = ["Augment", "Batch", "BatchStream", "Data", "Loss", "Sample", "fit"]
+__all__ = [
+    "Augment",
+    "Batch",
+    "BatchStream",
+    "Callback",
+    "Checkpoint",
+    "Data",
+    "Loss",
+    "Sample",
+    "TrainState",
+    "TrainStep",
+    "Trained",
+    "TrainingInterrupted",
+    "fit",
+    "load_checkpoint",
+    "train_step",
+]
 
-MAX_STEPS = 2**31 - 1  # the step is counted in 32 bits
-# Measured on two CPU cores: a call costs 0.15 ms, but the gradients of XLA's own convolution are tens of times slower
-# within a loop. On accelerators steps are shorter; 50 is a guess.
-CPU_STEPS_PER_CALL = 1
-ACCELERATOR_STEPS_PER_CALL = 50
+
+class _ParamsAndHistory(NamedTuple):
+    params: Params
+    history: History
+
+
+class Trained(_ParamsAndHistory):
+    """What `fit` returns: the pair `params, history`, with the attribute `state`.
+
+    params, history = fit(net, data, ...)
+    state = fit(net, data, ...).state
+    """
+
+    state: TrainState
+    """The state after the last step, with which `fit(state=...)` continues. Its parameters are not calibrated."""
 
 
 def fit(
@@ -46,33 +68,48 @@ def fit(
     *,
     optimizer: optax.GradientTransformation,
     steps: int,
-    key: Array,
+    key: Array | None = None,
     batch_size: int = 256,
     params: Params | None = None,
+    state: TrainState | None = None,
     augment: Augment | None = None,
-    loss: Loss = optax.softmax_cross_entropy_with_integer_labels,
+    loss: Loss = default_loss,
+    validation: ValidationData | None = None,
+    validate_every: int = 1000,
+    callback: Callback | None = None,
+    callback_every: int = 100,
+    calibrate: bool = True,
     steps_per_call: int | None = None,
     compute_dtype: DTypeLike | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     save_every: int = 1000,
     mesh: Mesh | None = None,
     progress: bool = True,
-) -> tuple[Params, dict[str, np.ndarray]]:
-    """Runs `steps` optimizer updates on the mean loss of a batch.
+) -> Trained:
+    """Runs optimizer updates on the mean loss of a batch until there were `steps`.
 
     Args:
       net: the network.
       data: `(images, labels)`, arrays of shapes (N, H, W) or (N, H, W, C) and (N, ...); or a function
         `sample(key) -> (image, label)` that draws one example; or a stream, such as `cnn_jax.data.stream.Stream`.
       optimizer: an optax optimizer. Its `update` receives the gradients, the parameters and `value=loss`.
-      steps: the number of updates.
-      key: a `jax.random.key`. The same key gives the same run.
+      steps: the number of updates, including those of `state` or of a checkpoint.
+      key: a `jax.random.key`. The same key gives the same run. With `state` it may be left out.
       batch_size: examples in a batch.
       params: the initial parameters, which are not modified. By default `net.init` makes them.
+      state: continues from the `state` of an earlier call, which is not modified.
       augment: `augment(key, batch) -> (images, labels)` transforms each `Batch` of stored images on the device, for
         example with the functions of `cnn_jax.augment`. It may replace the labels, for example by mixtures, if `loss`
         accepts them.
       loss: `loss(logits, label)` of one example. By default it is the softmax cross-entropy of integer labels.
+      validation: `(images, labels)` as the network and `loss` see them, any number of them. `augment` is not applied.
+      validate_every: the number of steps between evaluations on the validation data; the last step has one too.
+      callback: `callback(step, state, metrics)` is called after every `callback_every` steps, after every validation,
+        and after the last step. The run stops if it returns True. The metrics are those of the step's batch before the
+        update, "loss" and "accuracy", and "validation_loss" and "validation_accuracy" after a validation.
+      callback_every: the number of steps between calls of `callback`.
+      calibrate: whether to set the statistics of BatchNorm at the end, from batches that the run learned from. Only
+        stored images and sampling functions can be drawn again for this.
       steps_per_call: steps that run as one program, without returning to Python. The default is 1 on CPU and 50
         elsewhere.
       compute_dtype: a floating dtype for the forward and backward pass, such as `jnp.bfloat16`.
@@ -82,26 +119,38 @@ def fit(
       progress: whether to show a progress bar on stderr, or plain lines if stderr is not a terminal.
 
     Returns:
-      The trained parameters and the history of metrics. With BatchNorm, pass the parameters to `calibrate` before use.
-      The history is {"loss": (steps,)} and, for one integer label per image, {"accuracy": (steps,)} in [0, 1]. Each
-      value is that of the step's batch before the update.
+      The pair of the trained parameters and the history, with the attribute `state`. The history is {"loss": (steps,)}
+      and, where labels are integer classes of at least two logits, {"accuracy": (steps,)} in [0, 1], of images or of
+      pixels. Each value is that of the step's batch before the update. Of a run that `state` continues it holds the
+      steps of this call. With validation it also has "validation_step", "validation_loss" and, as above,
+      "validation_accuracy", with one value for each validation.
 
     Raises:
+      TrainingInterrupted: Ctrl-C or SIGTERM stopped the run after a step. The exception, a KeyboardInterrupt, has the
+        `state` and the `history`. A checkpoint was saved, if there is a directory for it.
       FloatingPointError: a loss is not finite (the message names the first such step), or the parameters are not
-        finite at the end or at a checkpoint.
-      KeyboardInterrupt: a signal asked the run to stop, and a checkpoint was saved; the message names its directory.
+        finite at the end, at a validation or at a checkpoint.
       OSError: checkpoint_dir or a checkpoint cannot be written.
       ImportError: Orbax, which checkpoint_dir needs, is not installed.
       ValueError: images have a wrong rank, or differ in number from the labels; labels are no classes of the network,
-        or it has one logit, with the default loss; data have less than a batch; steps,
-        batch_size, steps_per_call or save_every is below 1; checkpoint_dir holds checkpoints of another run (another
-        key, batch_size, data or arrays of other shapes) or of more steps, or only damaged ones.
-      TypeError: net is not a Layer, optimizer not an optax optimizer, key not a random key, loss or augment not a
-        function; params are not floats; data are of another kind or are not numbers; labels do not suit the default
-        loss; a count is not an int; compute_dtype is not a floating dtype; augment is given with a function that draws
-        examples.
+        or it has one logit, with the default loss; data have less than a batch; steps, batch_size, steps_per_call or a
+        period is below 1; steps are not more than those of state; key is another one
+        than that of state, or params are given beside it; checkpoint_dir holds checkpoints of another run (another key,
+        batch_size, data or arrays of other shapes), of more steps or of less than state has, or only damaged ones;
+        a BatchNorm cannot be calibrated.
+      TypeError: net is not a Layer, optimizer not an optax optimizer, key not a random key, state not a TrainState,
+        loss, augment or callback not a function; params are not floats; data are of another kind or are not numbers;
+        labels do not suit the default loss; a count is not an int; compute_dtype is not a floating dtype; augment is
+        given with a function that draws examples.
 
     Notes:
+      Parts of a run. Two calls, the second with the state of the first, give the parameters of a single one bit for
+      bit. Pass `calibrate=False` to all calls but the last one to save time.
+
+      Compilation. Calls with equal networks, optimizers, functions and shapes are compiled once, even if
+      `optax.adam(1e-3)` or a lambda was made anew. As for `jax.jit`, functions must be pure: a change of a list, an
+      array of NumPy or an object that a function reads beside its arguments is not noticed.
+
       Order of the data. Arrays are shuffled every epoch; the last partial batch of an epoch is left out. A sampling
       function runs on the device and draws new examples in every step. A stream determines its own order.
 
@@ -110,16 +159,22 @@ def fit(
       `match` are not affected.
 
       Mixed precision. With `compute_dtype` the network is applied and differentiated in that dtype. The parameters, the
-      loss and the optimizer keep their dtypes.
+      loss and the optimizer keep their dtypes. Validation uses the parameters' dtypes.
+
+      BatchNorm. Its statistics are taken from 1024 images or more, the first of the run with their augmentation, for
+      every validation and at the end. The parameters in a state and in a checkpoint are not calibrated.
+
+      Losses that are not finite end the run, unless the optimizer leaves out such updates
+      (`optax.apply_if_finite`, or `optax.skip_not_finite` in `optax.MultiSteps`).
 
       Checkpoints. The directory is tried before the first step. A checkpoint holds the parameters, the optimizer's
       state, the position in the data and the history, so a resumed run ends with the same result as an uninterrupted
-      one, bit for bit. The two newest checkpoints are
-      kept, and the one with the lowest mean loss since the checkpoint before it. SIGTERM or SIGINT stops the run after
-      a step and saves a checkpoint. The code of `net`, `optimizer`, `loss` and `augment` is not compared when a run
-      resumes: pass the same. Of hyperparameters injected by `optax.inject_hyperparams`, those that differ from the
-      saved run's are taken from the new optimizer and named in a warning. Checkpoints are written by Orbax, which the
-      extra `train` installs.
+      one, bit for bit. The two newest checkpoints are kept, and the one with the lowest loss: on the validation data,
+      where every validation with a new lowest loss saves one, or otherwise in training, as the mean since the
+      checkpoint before it. `load_checkpoint` reads them. The code of `net`, `optimizer`, `loss` and `augment` is not
+      compared when a run resumes: pass the same. Of hyperparameters injected by `optax.inject_hyperparams`, those that
+      differ from the saved run's are taken from the new optimizer and named in a warning. Checkpoints are written by
+      Orbax, which the extra `train` installs.
 
       Several devices. Batches are sharded over all axes of `mesh`. The parameters are replicated, and so are those
       returned, on `mesh` itself. BatchNorm normalizes over the whole batch. The mesh may have devices of several
@@ -127,87 +182,94 @@ def fit(
 
     Example:
 
+    >>> import jax
     >>> from cnn_jax.layers import Chain, Dense, Flatten
-    >>> data = jnp.array([[[-1.0]], [[1.0]]]), jnp.array([0, 1])
+    >>> data = [[[-1.0]], [[1.0]]], [0, 1]
     >>> net = Chain(Flatten(), Dense(2))
-    >>> options = {"steps": 20, "batch_size": 2, "progress": False}
-    >>> params, history = fit(net, data, optimizer=optax.sgd(1.0), key=jax.random.key(0), **options)
+    >>> options = {"optimizer": optax.sgd(1.0), "batch_size": 2, "progress": False}
+    >>> params, history = fit(net, data, steps=20, key=jax.random.key(0), **options)
     >>> float(history["accuracy"][-1])
     1.0
+
+    Ten steps, and ten more:
+
+    >>> half = fit(net, data, steps=10, key=jax.random.key(0), **options)
+    >>> whole = fit(net, data, steps=20, state=half.state, **options)
+    >>> bool((whole.params["dense1"]["kernel"] == params["dense1"]["kernel"]).all())
+    True
+
+    Early stopping, after three validations without a lower loss:
+
+    >>> losses = []
+    >>> def stop_early(step, state, metrics):
+    ...     losses.append(metrics["validation_loss"])
+    ...     return len(losses) > 3 and min(losses[-3:]) >= min(losses[:-3])
+    >>> options |= {"validation": data, "validate_every": 5, "callback": stop_early, "callback_every": 5}
+    >>> trained = fit(net, data, steps=20, key=jax.random.key(0), **options)
+    >>> trained.history["validation_step"].tolist()
+    [5, 10, 15, 20]
+
+    Logs are callbacks too. A row of a CSV file:
+
+        def log_csv(step, state, metrics):
+            csv.DictWriter(file, ["step", *metrics]).writerow({"step": step} | metrics)
+
+    TensorBoard, by `tensorboardX` or `torch.utils.tensorboard`:
+
+        def log_tensorboard(step, state, metrics):
+            for name, value in metrics.items():
+                writer.add_scalar(name, value, step)
+
+    Weights & Biases:
+
+        def log_wandb(step, state, metrics):
+            wandb.log(metrics, step=step)
     """
     check_net(net)
     check_optimizer(optimizer)
-    check_key(key)
-    check_callable("loss", loss, "loss(logits, label)")
-    if augment is not None:
-        check_callable("augment", augment, "augment(key, batch)")
-    check_bool("progress", progress)
-    steps = _check_steps(steps)
+    _run_setup.check_functions(loss, augment, callback)
+    steps = _run_setup.check_steps(steps)
     batch_size = check_int("batch_size", batch_size)
+    validate_every = check_int("validate_every", validate_every)
+    callback_every = check_int("callback_every", callback_every)
     save_every = check_int("save_every", save_every)
-    steps_per_call = min(steps, _check_steps_per_call(steps_per_call))
+    check_bool("calibrate", calibrate)
+    check_bool("progress", progress)
+    steps_per_call = _run_setup.check_steps_per_call(steps_per_call)
     check_compute_dtype(compute_dtype)
-    if checkpoint_dir is not None:
-        import_orbax()
+    _run_setup.check_checkpoint_dir(checkpoint_dir)
+    key = _run_setup.run_key(key, state, params, steps)
     placement = make_placement(mesh, batch_size)
-    init_key, data_key, step_key = jax.random.split(key, 3)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(data, batch_size, data_key, augment, placement))
+        stop_signal = stack.enter_context(stop_on_signal(several_processes=checkpoint_dir is not None))
+        source = stack.enter_context(open_source(data, batch_size, split_run_key(key).data, augment, placement))
+        start = _run_setup.initial_state(net, optimizer, params, state, key, source)
+        setup = _run_setup.Setup(net, shapes_of(start.params), source, placement, batch_size, loss)
+        setup.check_labels()
         steps_per_call = min(steps_per_call, source.max_steps_per_call or steps_per_call)
-        params = _initial_params(net, params, init_key, source, loss)
-        state = placement.replicate(init_train_state(params, optimizer, source.initial_data_state))
-        train_step = make_train_step(net, optimizer, loss, compute_dtype)
-        checkpointer = None
-        if checkpoint_dir is not None:
-            run = _describe_run(key, batch_size, source)
-            checkpointer = stack.enter_context(RunCheckpointer(checkpoint_dir, run))
+        checkpointer = stack.enter_context(_run_setup.open_checkpoints(checkpoint_dir, key, batch_size, source))
+        calibration = setup.make_calibration() if calibrate or validation is not None else None
+        step = train_step(net, optimizer, loss=loss, compute_dtype=compute_dtype)
         loop = TrainLoop(
-            run_steps=compile_steps(train_step, source, placement, steps_per_call),
+            run_steps=compile_steps(step, source.load, placement, steps_per_call),
             source=source,
             placement=placement,
-            key=placement.replicate(step_key),
             steps=steps,
             steps_per_call=steps_per_call,
+            stop_signal=stop_signal,
             checkpointer=checkpointer,
             save_every=save_every,
+            validate=None if validation is None else setup.make_validation(validation, calibration),
+            validate_every=validate_every,
+            callback=callback,
+            callback_every=callback_every,
         )
         bar = stack.enter_context(Progress("training", steps, show=progress))
-        state, metrics = resume(loop, state, bar)
-        state = run_loop(loop, state, metrics)
-    return placement.give_back(state.params), metrics.history()
-
-
-def _check_steps(steps: int) -> int:
-    steps = check_int("steps", steps)
-    if steps > MAX_STEPS:
-        raise ValueError(f"steps: expected at most {MAX_STEPS}, got {steps}")
-    return steps
-
-
-def _check_steps_per_call(steps_per_call: int | None) -> int:
-    if steps_per_call is not None:
-        return check_int("steps_per_call", steps_per_call)
-    return CPU_STEPS_PER_CALL if jax.default_backend() == "cpu" else ACCELERATOR_STEPS_PER_CALL
-
-
-def _initial_params(net: Layer, params: Params | None, key: Array, source: BatchSource, loss: Loss) -> Params:
-    """The given parameters, or new ones, once the labels are known to fit the network's outputs."""
-    images, labels, _ = jax.eval_shape(source.load, source.example_arrays, source.initial_data_state, jnp.int32(0))
-    image = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
-    if params is None:
-        params = net.init(key, image.shape)
-    check_trainable(params)
-    if loss is optax.softmax_cross_entropy_with_integer_labels:
-        logits = jax.eval_shape(net.apply, params, image)
-        known = labels if source.labels is None else source.labels
-        check_classes("data", known, logits.shape, "pass loss= for other labels")
-    return params
-
-
-def _describe_run(key: Array, batch_size: int, source: BatchSource) -> dict[str, object]:
-    """JSON-serializable identification of a run, compared on resume."""
-    return {
-        "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "batch_size": batch_size,
-        "data": source.fingerprint,
-    }
+        run = resume(loop, placement.replicate(start), bar, allow_nonfinite=skips_nonfinite(start.opt_state))
+        run.run()
+        learned = run.state.params
+        calibrated = calibration(learned) if calibration and calibrate else learned
+        trained = Trained(placement.give_back(calibrated), run.metrics.history())
+        trained.state = run.state
+        run.raise_if_asked()
+    return trained

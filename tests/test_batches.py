@@ -194,5 +194,5 @@ def test_a_source_without_its_methods_cannot_be_made():
         def next_arrays(self):
             return ()
 
-    with pytest.raises(TypeError, match=r"example_arrays.*load"):
+    with pytest.raises(TypeError, match="example_arrays"):
         Unfinished()  # pyright: ignore[reportAbstractUsage]

@@ -19,8 +19,8 @@ HEAVY = ("matplotlib", "PIL", "pooch", "safetensors", "rich", "scipy.ndimage", "
 # A module imports only from modules before it.
 LEVELS = {
     0: (
-        "_typing _dtypes _errors _reprs _optional files progress _malloc _mesh_axes _programs _validation _padding "
-        "_reduce_windows _geometry _xla"
+        "_typing _dtypes _errors _reprs _optional files progress _malloc _mesh_axes _programs _contents _validation "
+        "_padding _reduce_windows _geometry _xla"
     ),
     1: "_cost_model _shift _im2col _fft _lax_conv _group_costs _group_sums warping",
     2: "_algorithms _grouped _correlate",
@@ -38,7 +38,8 @@ LEVELS = {
     ),
     7: (
         "_checksums _fit_arguments optimizers _hyperparameters _processes _orbax _sharding _train_state _signals "
-        "_batches _train_step _run_steps _run_checkpoint _train_loop training serialization _export"
+        "_batch_loaders _batches _metrics evaluation _train_step _run_steps _history _run_checkpoint _load_checkpoint "
+        "_train_loop _run_calibration _run_setup training serialization _export"
     ),
 }
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT.parent)}

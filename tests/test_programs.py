@@ -86,9 +86,21 @@ SLOW = {"augment.cutmix", "augment.mixup", "xo.draw"}
 # Functions that cannot run under `jax.jit`.
 CALLS_ON_THE_HOST = {
     "calibrate": (functools.partial(cnn.calibrate, NORM_NET), (NORM_PARAMS, SAMPLE[None])),
+    "evaluate": (functools.partial(cnn.evaluate, NET), (PARAMS, (SAMPLE[None], jnp.zeros(1, int)))),
+    "predict": (functools.partial(cnn.predict, NET), (PARAMS, SAMPLE[None])),
     "receptive_field": (lambda: cnn.receptive_field(NET, (7, 8, 1)), ()),
 }
-NO_FUNCTIONS_OF_ARRAYS = {"cost", "export", "fit", "keep_freed_memory", "load_params", "save_params", "summary"}
+NO_FUNCTIONS_OF_ARRAYS = {
+    "cost",
+    "export",
+    "fit",
+    "keep_freed_memory",
+    "load_checkpoint",
+    "load_params",
+    "save_params",
+    "summary",
+    "train_step",
+}
 
 compilations: list[str] = []
 

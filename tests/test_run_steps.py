@@ -10,8 +10,8 @@ import pytest
 from cnn_jax._batches import ArrayBatches
 from cnn_jax._run_steps import compile_steps
 from cnn_jax._sharding import Placement
-from cnn_jax._train_state import init_train_state
-from cnn_jax._train_step import make_train_step
+from cnn_jax._train_state import TrainState
+from cnn_jax._train_step import train_step
 from cnn_jax.layers import Chain, Dense, Dropout, Flatten
 
 KEY = jax.random.key(0)
@@ -24,17 +24,17 @@ def run(steps_per_call, stop_at):
     """The state and the metrics after step `stop_at`, and the number of calls."""
     source = ArrayBatches((IMAGES, LABELS), 4, KEY, None, Placement())
     optimizer = optax.adam(0.1)
-    train_step = make_train_step(NET, optimizer, optax.softmax_cross_entropy_with_integer_labels)
-    run_steps = compile_steps(train_step, source, Placement(), steps_per_call)
-    state = init_train_state(NET.init(KEY, (2, 2, 1)), optimizer, source.initial_data_state)
+    run_steps = compile_steps(train_step(NET, optimizer), source.load, Placement(), steps_per_call)
+    state = TrainState.create(NET.init(KEY, (2, 2, 1)), optimizer, jax.random.key(0))
+    state = state._replace(data_state=source.initial_data_state)
     rows = []
     calls = 0
     while int(state.step) < stop_at:
         count = min(steps_per_call, stop_at - int(state.step))
-        state, metrics = run_steps(state, jnp.int32(stop_at), source.next_arrays(), KEY)
+        state, metrics = run_steps(state, jnp.int32(stop_at), source.next_arrays())
         rows.append(metrics["loss"][:count])
         calls += 1
-    return state, np.concatenate(rows), calls
+    return state._replace(key=None), np.concatenate(rows), calls
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +53,12 @@ def test_several_steps_in_a_call_change_nothing(one_by_one, steps_per_call, call
     assert calls_made == calls
     np.testing.assert_array_equal(losses, one_by_one[1])
     chex.assert_trees_all_equal(state, one_by_one[0])
+
+
+def test_equal_parts_give_the_same_program():
+    optimizer = optax.sgd(0.1)
+    programs = {
+        compile_steps(train_step(NET, optimizer), ArrayBatches(data, 4, KEY, None, Placement()).load, Placement(), 1)
+        for data in ((IMAGES, LABELS), (IMAGES + 1, LABELS))
+    }
+    assert len(programs) == 1

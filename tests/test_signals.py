@@ -1,8 +1,13 @@
 """Graceful stops: the first signal is recorded, a second one has its usual effect, handlers are restored."""
 
+import os
 import signal
+import sys
 import threading
+import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from cnn_jax._signals import stop_on_signal
@@ -67,6 +72,36 @@ def test_another_thread_changes_no_handler():
     assert seen == [(before, None)]
 
 
+def test_a_signal_is_announced_while_the_main_thread_is_in_compiled_code(monkeypatch):
+    happened = []
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=happened.append, flush=lambda: None))
+    numbers = np.random.default_rng(0).random(3_000_000)
+    with stop_on_signal() as stop_signal:
+        threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT)).start()
+        np.sort(numbers)  # returns to Python, and to its handlers of signals, only at the end
+        happened.append("sorted")
+        while not stop_signal(1):
+            time.sleep(0.01)
+    assert happened == ["SIGINT: stopping after the current step; a second one stops at once", "\n", "sorted"]
+
+
+def test_only_the_first_signal_is_announced_and_other_wake_ups_pass(capfd):
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    before = signal.set_wakeup_fd(write_end)
+    try:
+        with stop_on_signal():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.set_wakeup_fd(before) == write_end
+    finally:
+        signal.set_wakeup_fd(before)
+    assert os.read(read_end, 3) == bytes([signal.SIGTERM] * 2)
+    assert capfd.readouterr().err.count("SIGTERM: stopping") == 1
+    os.close(read_end)
+    os.close(write_end)
+
+
 def test_several_processes_stop_after_the_step_that_jax_chooses(monkeypatch):
     asked = []
 
@@ -81,6 +116,8 @@ def test_several_processes_stop_after_the_step_that_jax_chooses(monkeypatch):
         assert handlers() == before
         assert [stop_signal(step) for step in (1, 2, 2, 3)] == [None, None, None, signal.SIGTERM]
     assert asked == [1, 2, 3]  # once a step, because every question is a step of the protocol
+    with stop_on_signal(several_processes=False) as stop_signal:
+        assert stop_signal(4) is None
 
 
 def test_handlers_are_restored_if_a_signal_interrupts_their_installation(monkeypatch):

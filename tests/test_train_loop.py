@@ -6,13 +6,16 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from cnn_jax import _train_loop
+from cnn_jax import _history
 from cnn_jax._batches import BatchSource
+from cnn_jax._history import MetricsReader
 from cnn_jax._run_checkpoint import RunCheckpointer, SavedRun
 from cnn_jax._sharding import Placement
-from cnn_jax._train_loop import MetricsReader, TrainLoop, resume, run_loop
+from cnn_jax._signals import stop_on_signal
+from cnn_jax._train_loop import TrainingInterrupted, TrainLoop, resume, skips_nonfinite
 from cnn_jax._train_state import TrainState
 from cnn_jax.progress import Progress
 
@@ -31,9 +34,6 @@ class Counter(BatchSource):
     def next_arrays(self):
         self.seek(self.calls + 1)
         return ()
-
-    def load(self, arrays, data_state, step):
-        raise AssertionError("the loop does not load batches")
 
     def seek(self, position):
         self.calls = position
@@ -75,36 +75,41 @@ class Bar(Progress):
 
 
 def state_at(step):
-    return TrainState(params={"a": jnp.zeros(1)}, opt_state=(), data_state=None, step=jnp.int32(step))
+    return TrainState(params={"a": jnp.zeros(1)}, opt_state=(), step=jnp.int32(step), key=jax.random.key(0))
 
 
-def loop_of(steps, *, steps_per_call=1, checkpointer=None, save_every=100, losses=None):
+def loop_of(steps, *, steps_per_call=1, losses=None, **options):
     """A loop whose step counts, and whose loss is the step or that of `losses`."""
 
-    def run_steps(state, stop_at, arrays, key):
+    def run_steps(state, stop_at, arrays):
         step = int(state.step)
         indices = range(step, step + steps_per_call)
         rows = [i + 1 if losses is None else losses[min(i, len(losses) - 1)] for i in indices]
         done = min(steps_per_call, int(stop_at) - step)
         return state._replace(step=jnp.int32(step + done)), {"loss": jnp.array(rows, jnp.float32)}
 
-    return TrainLoop(
+    loop = TrainLoop(
         run_steps=run_steps,
         source=Counter(),
         placement=Placement(),
-        key=jax.random.key(0),
         steps=steps,
         steps_per_call=steps_per_call,
-        checkpointer=checkpointer,
-        save_every=save_every,
+        stop_signal=lambda step: None,
+        save_every=100,
     )
+    return loop._replace(**options)
 
 
-def run(loop):
+def run(loop, start=0):
     bar = Bar()
-    state, metrics = resume(loop, state_at(0), bar)
-    state = run_loop(loop, state, metrics)
-    return state, metrics.history(), bar.updates
+    training = resume(loop, state_at(start), bar)
+    training.run()
+    return training.state, training.metrics.history(), bar.updates
+
+
+def run_with_signals(loop):
+    with stop_on_signal() as stop_signal:
+        run(loop._replace(stop_signal=stop_signal))
 
 
 @pytest.mark.parametrize("steps_per_call", [1, 4, 50])
@@ -121,7 +126,7 @@ def test_metrics_are_read_at_the_start_then_now_and_then_and_at_the_end():
 
 def test_no_more_than_two_calls_are_in_flight(monkeypatch):
     waited = []
-    monkeypatch.setattr(_train_loop.jax, "block_until_ready", lambda metrics: waited.append(int(metrics["loss"][0])))
+    monkeypatch.setattr(_history.jax, "block_until_ready", lambda metrics: waited.append(int(metrics["loss"][0])))
     metrics = MetricsReader(Bar())
     for step in range(1, 7):
         metrics.add(1, {"loss": jnp.array([float(step)])})
@@ -170,32 +175,145 @@ def test_a_signal_stops_after_the_step_and_saves():
     checkpointer = Checkpointer()
     loop = loop_of(10, checkpointer=checkpointer)
 
-    def run_steps(state, stop_at, arrays, key):
+    def run_steps(state, stop_at, arrays):
         if int(state.step) == 2:
             signal.raise_signal(signal.SIGTERM)
-        return loop.run_steps(state, stop_at, arrays, key)
+        return loop.run_steps(state, stop_at, arrays)
 
     with pytest.raises(KeyboardInterrupt, match="stopped by SIGTERM after step 3, saved in DIR"):
-        run(loop._replace(run_steps=run_steps))
+        run_with_signals(loop._replace(run_steps=run_steps))
     assert [step for step, *_ in checkpointer.saves] == [3]
     assert checkpointer.waited
 
 
-def test_without_a_checkpointer_a_signal_has_its_usual_effect():
+def test_without_a_checkpointer_the_exception_has_what_was_learned():
     loop = loop_of(10)
-    handler = signal.getsignal(signal.SIGINT)  # a shell may have made background processes ignore it
 
-    def run_steps(state, stop_at, arrays, key):
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
+    def run_steps(state, stop_at, arrays):
+        if int(state.step) == 2:
             signal.raise_signal(signal.SIGINT)
-        finally:
-            signal.signal(signal.SIGINT, handler)
-        return loop.run_steps(state, stop_at, arrays, key)
+        return loop.run_steps(state, stop_at, arrays)
 
-    with pytest.raises(KeyboardInterrupt) as error:
+    with pytest.raises(TrainingInterrupted, match="stopped by SIGINT after step 3, the exception has") as caught:
+        run_with_signals(loop._replace(run_steps=run_steps))
+    assert int(caught.value.state.step) == 3
+    np.testing.assert_array_equal(caught.value.history["loss"], [1, 2, 3])
+
+
+def test_a_second_ctrl_c_stops_at_once_with_what_was_learned():
+    loop = loop_of(10)
+
+    def run_steps(state, stop_at, arrays):
+        if int(state.step) == 2:
+            raise KeyboardInterrupt
+        return loop.run_steps(state, stop_at, arrays)
+
+    with pytest.raises(TrainingInterrupted, match="stopped after step 2, the exception has its state") as caught:
         run(loop._replace(run_steps=run_steps))
-    assert str(error.value) == ""
+    assert int(caught.value.state.step) == 2
+
+
+def test_a_state_whose_memory_was_taken_is_not_given_back():
+    def run_steps(state, stop_at, arrays):
+        state.params["a"].delete()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(loop_of(10)._replace(run_steps=run_steps))
+    assert not isinstance(caught.value, TrainingInterrupted)
+
+
+def test_a_run_continues_at_the_step_of_its_state():
+    state, history, _ = run(loop_of(7), start=4)
+    assert int(state.step) == 7
+    np.testing.assert_array_equal(history["loss"], [5, 6, 7])
+
+
+def test_a_checkpoint_of_fewer_steps_than_the_state_is_refused():
+    saved = SavedRun(3, state_at(3), {"loss": np.ones(3, np.float32)}, position=None)
+    with pytest.raises(ValueError, match="state: expected at most the 3 steps saved in DIR, got 4"):
+        run(loop_of(7, checkpointer=Checkpointer(saved)), start=4)
+
+
+def test_validations_are_at_multiples_and_at_the_end():
+    seen = []
+
+    def validate(params):
+        seen.append(params)
+        return {"loss": 1 / len(seen), "accuracy": 0.5}
+
+    _, history, updates = run(loop_of(10, validate=validate, validate_every=4))
+    np.testing.assert_array_equal(history["validation_step"], [4, 8, 10])
+    np.testing.assert_allclose(history["validation_loss"], [1, 1 / 2, 1 / 3])
+    np.testing.assert_array_equal(history["validation_accuracy"], [0.5] * 3)
+    np.testing.assert_array_equal(history["loss"], range(1, 11))
+    assert updates == [1, 4, 4, 8, 8, 10, 10]
+
+
+def test_the_callback_is_called_at_multiples_after_validations_and_at_the_end():
+    calls = []
+
+    def callback(step, state, metrics):
+        assert int(state.step) == step
+        calls.append((step, metrics))
+
+    validation = {"validate": lambda params: {"loss": 0.5}, "validate_every": 3}
+    run(loop_of(8, callback=callback, callback_every=4, **validation))
+    assert calls == [
+        (3, {"loss": 3.0, "validation_loss": 0.5}),
+        (4, {"loss": 4.0}),
+        (6, {"loss": 6.0, "validation_loss": 0.5}),
+        (8, {"loss": 8.0, "validation_loss": 0.5}),
+    ]
+
+
+def test_the_callback_stops_the_run_and_the_state_is_saved():
+    checkpointer = Checkpointer()
+    options = {"callback": lambda step, state, metrics: step == 6, "callback_every": 3}
+    state, history, _ = run(loop_of(100, checkpointer=checkpointer, **options))
+    assert (int(state.step), len(history["loss"])) == (6, 6)
+    assert [step for step, *_ in checkpointer.saves] == [6]
+
+
+def test_the_state_of_a_callback_is_the_callbacks():
+    kept = []
+
+    def callback(step, state, metrics):
+        kept.append(state)
+
+    loop = loop_of(3, callback=callback, callback_every=1)
+
+    def run_steps(state, stop_at, arrays):
+        new_state, metrics = loop.run_steps(state, stop_at, arrays)
+        state.step.delete()  # as a program does that takes the memory of its state
+        return new_state, metrics
+
+    run(loop._replace(run_steps=run_steps))
+    assert [int(state.step) for state in kept] == [1, 2, 3]
+
+
+def test_every_validation_with_a_new_lowest_loss_is_saved():
+    losses = iter([3.0, 4.0, np.nan, 2.0, 2.0])
+    checkpointer = Checkpointer()
+    validation = {"validate": lambda params: {"loss": next(losses)}, "validate_every": 2}
+    run(loop_of(10, checkpointer=checkpointer, **validation))
+    assert [step for step, *_ in checkpointer.saves] == [2, 8, 10]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (optax.chain(optax.clip(1.0), optax.apply_if_finite(optax.sgd(0.1), 3)), True),
+        (
+            optax.MultiSteps(optax.sgd(0.1), 2, should_skip_update_fn=optax.skip_not_finite).gradient_transformation(),
+            True,
+        ),
+        (optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation(), False),
+        (optax.adam(0.1), False),
+    ],
+)
+def test_optimizers_that_leave_out_updates_are_known(optimizer, expected):
+    assert skips_nonfinite(optimizer.init({"a": jnp.zeros(1)})) is expected
 
 
 @pytest.mark.parametrize("fault", [np.nan, np.inf])
@@ -205,10 +323,16 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(fault):
         run(loop_of(70, losses=losses))
 
 
+def test_a_loss_that_is_not_finite_may_be_allowed():
+    training = resume(loop_of(3, losses=[1.0, np.nan, 2.0]), state_at(0), Bar(), allow_nonfinite=True)
+    training.run()
+    np.testing.assert_array_equal(training.metrics.history()["loss"], [1, np.nan, 2])
+
+
 def test_parameters_that_are_not_finite_are_neither_returned_nor_saved():
     checkpointer = Checkpointer()
     for loop in (loop_of(2), loop_of(2, checkpointer=checkpointer)):
         state = state_at(0)._replace(params={"a": jnp.array([np.nan])})
         with pytest.raises(FloatingPointError, match="parameters are not finite after step 2"):
-            run_loop(loop, state, MetricsReader(Bar()))
+            resume(loop, state, Bar()).run()
     assert checkpointer.saves == []

@@ -82,7 +82,8 @@ def label_smoothing_loss(classes: int, smoothing: float) -> ClassLoss:
 
 def train(run: runner.Run, name: str, net: cnn_jax.Layer, data: LabeledImages, **options: Any) -> runner.TrainingResult:
     """Trains a network by `runner.fit_with_checkpoints`, then calibrates its BatchNorm layers on all classes."""
-    trained = runner.fit_with_checkpoints(run, name, net, (data.images, data.labels), **options)
+    # `fit` would calibrate on augmented images.
+    trained = runner.fit_with_checkpoints(run, name, net, (data.images, data.labels), calibrate=False, **options)
     stride = max(len(data.images) // CALIBRATION_IMAGES, 1)  # evenly spaced, since images may be sorted by class
     pixels = to_pixels(data.images[::stride])
     return trained._replace(params=cnn_jax.calibrate(net, trained.params, pixels))

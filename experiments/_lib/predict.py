@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import ArrayLike, Float, Shaped
 
 import cnn_jax
 from cnn_jax import nets
@@ -31,19 +31,15 @@ def predictor(
     views: Sequence[tta.View] = (tta.identity_view,),
     weights: Sequence[float] | None = None,
 ) -> Predict:
-    """The function that predicts by `tta.tta_log_probs`, in batches of one size, so that one program is compiled."""
+    """The function that predicts by `tta.tta_log_probs`, with one compiled program on all devices."""
 
-    @jax.jit
-    def predict_batch(params: Any, images: jax.Array) -> jax.Array:
-        return tta.tta_log_probs(net, params, to_pixels(images), views, weights)
+    def apply(
+        params: Any, image: Shaped[ArrayLike, "H W C"], *, train: bool = False, key: jax.Array | None = None
+    ) -> jax.Array:
+        return tta.tta_log_probs(net, params, to_pixels(jnp.asarray(image)[None]), views, weights)[0]
 
-    def predict(images: np.ndarray) -> Float[np.ndarray, "N K"]:
-        padding = np.zeros((-len(images) % BATCH_SIZE, *images.shape[1:]), images.dtype)
-        padded = np.concatenate([images, padding])
-        batches = [predict_batch(params, padded[i : i + BATCH_SIZE]) for i in range(0, len(padded), BATCH_SIZE)]
-        return np.concatenate(batches)[: len(images)]
-
-    return predict
+    log_probs_net = cnn_jax.Layer(net.init, apply, "tta")
+    return lambda images: cnn_jax.predict(log_probs_net, params, images, batch_size=BATCH_SIZE)
 
 
 def load_classifier(path: Path, name: str, shape: tuple[int, int, int], classes: int) -> tuple[cnn_jax.Layer, Any]:

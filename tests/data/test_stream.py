@@ -190,4 +190,4 @@ def test_a_training_resumes_in_the_stream(source, tmp_path):
     params, history = run(None, 12)
     assert history["loss"].shape == history["accuracy"].shape == (12,)
     run(tmp_path, 5)
-    chex.assert_trees_all_equal(run(tmp_path, 12), (params, history))
+    chex.assert_trees_all_equal(tuple(run(tmp_path, 12)), (params, history))

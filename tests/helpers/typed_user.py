@@ -77,7 +77,30 @@ params, history = cnn_jax.fit(
 )
 last_loss: float = float(history["loss"][-1])
 params = cnn_jax.calibrate(net, params, images)
-cnn_jax.fit(net, draw, optimizer=optax.sgd(0.1), steps=1, key=jax.random.key(1), batch_size=4, progress=False)
+
+
+def stop_early(step: int, state: cnn_jax.TrainState, metrics: dict[str, float]) -> bool:
+    return metrics["loss"] < 0.01
+
+
+trained = cnn_jax.fit(
+    net,
+    draw,
+    optimizer=optax.sgd(0.1),
+    steps=1,
+    key=jax.random.key(1),
+    batch_size=4,
+    validation=(images, labels),
+    callback=stop_early,
+    progress=False,
+)
+state: cnn_jax.TrainState = trained.state
+step = cnn_jax.train_step(net, optax.sgd(0.1), loss=loss)
+state, metrics = step(state, images, labels)
+step_loss: float = float(metrics["loss"])
+accuracy: float = cnn_jax.evaluate(net, params, (images, labels), metrics={"loss": loss})["loss"]
+outputs: np.ndarray = cnn_jax.predict(net, params, images)
+
 
 # Explanations.
 explain.saliency(net, params, images[0], label=1)
