@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Shaped
 
-from ._layer import Intercept, Layer, Shape, Stages, identity, output_of
+from ._layer import Layer, output_of
+from ._layer_functions import Intercept, Stages, identity
 from ._params import Params, ParamsError, check_is_dict
+from ._typing import Shape
 from ._validation import as_shape
 
 

@@ -9,10 +9,10 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from ._chain import Chain
 from ._kernel_layers import Conv, check_image_shape, he_normal, init_bias
-from ._layer import Layer, Shape
+from ._layer import Layer
 from ._layer_options import check_window
 from ._params import Params
-from ._typing import Padding
+from ._typing import Padding, Shape
 from ._validation import as_pair, check_int
 from .convolution import conv_transpose
 

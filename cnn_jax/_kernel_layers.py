@@ -15,10 +15,10 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from . import matching
 from ._dtypes import accumulation_dtype
-from ._layer import Layer, Shape
+from ._layer import Layer
 from ._layer_options import check_window
 from ._params import Params
-from ._typing import Padding, Pair
+from ._typing import Padding, Pair, Shape
 from ._validation import as_floats, as_pair, as_shape, check_int, check_number
 from .convolution import conv
 

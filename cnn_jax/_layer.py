@@ -1,67 +1,20 @@
 """A layer: its options, and pure functions that make its parameters and compute its output."""
 
-import collections
 import dataclasses
 import functools
 import inspect
-from typing import Never, Protocol, dataclass_transform, runtime_checkable
+from typing import Never, dataclass_transform
 
 import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Shaped
 
 from ._errors import describe
+from ._layer_functions import Apply, ApplyWithIntermediates, Init, Intercept, Stages, identity
 from ._layer_options import from_pickle, text_of, to_pickle
 from ._params import Params, check_is_dict, check_params
 from ._programs import MEMORY, shared_memory, shared_method
 from ._typing import Shape
-
-# An ordered dict keeps its order through jit and vmap, which sort the keys of a plain one.
-Stages = collections.OrderedDict[str, Array]
-
-
-@runtime_checkable
-class Init(Protocol):
-    """Makes the parameters of a layer for inputs of one shape."""
-
-    def __call__(self, key: Array, shape: Shape) -> Params: ...
-
-
-@runtime_checkable
-class Apply(Protocol):
-    """Computes the output of a layer for one input."""
-
-    def __call__(
-        self, params: Params, image: Shaped[ArrayLike, "..."], /, *, train: bool = False, key: Array | None = None
-    ) -> Array: ...
-
-
-@runtime_checkable
-class Intercept(Protocol):
-    """Receives an intermediate activation and its name; returns its replacement."""
-
-    def __call__(self, name: str, value: Array, /) -> Array: ...
-
-
-def identity(name: str, value: Array) -> Array:
-    """The `Intercept` that returns every intermediate activation unchanged."""
-    return value
-
-
-@runtime_checkable
-class ApplyWithIntermediates(Protocol):
-    """Computes the intermediate activations of a layer for one input, the output last."""
-
-    def __call__(
-        self,
-        params: Params,
-        image: Shaped[ArrayLike, "..."],
-        /,
-        *,
-        train: bool = False,
-        key: Array | None = None,
-        intercept: Intercept = identity,
-    ) -> Stages: ...
 
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(dataclasses.field,))

@@ -18,19 +18,11 @@ from . import pooling
 from ._chain import Chain, Concatenate, Residual
 from ._conv_variants import ConvTranspose, DepthwiseConv, SeparableConv
 from ._kernel_layers import Conv, Dense, LayerScore, Match
-from ._layer import (
-    Apply,
-    ApplyWithIntermediates,
-    Init,
-    Intercept,
-    Layer,
-    Shape,
-    Stages,
-    identity,
-)
+from ._layer import Layer
+from ._layer_functions import Apply, ApplyWithIntermediates, Init, Intercept, Stages, identity
 from ._layer_options import check_window
 from ._params import Params
-from ._typing import Padding
+from ._typing import Padding, Shape
 from ._upsampling import UPSAMPLING
 from ._validation import as_pair, check_choice, check_image, check_number, to_floats
 

@@ -11,8 +11,10 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from ._calibration import calibrate, check_calibrated, missing_statistics
 from ._dtypes import accumulation_dtype
-from ._layer import Intercept, Layer, Shape, Stages, identity
+from ._layer import Layer
+from ._layer_functions import Intercept, Stages, identity
 from ._params import Params
+from ._typing import Shape
 from ._validation import as_floats, as_shape, check_int, check_number
 
 __all__ = ["BATCH_AXIS", "BatchNorm", "GroupNorm", "LayerNorm", "LocalResponseNorm", "calibrate"]

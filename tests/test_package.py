@@ -27,10 +27,10 @@ LEVELS = {
     3: "convolution _upsampling pooling _patch_statistics _score_inputs",
     4: "_score_formulas matching _visible_scores _mixup augment data",
     5: (
-        "_layer_options initializers _params _layer _chain _kernel_layers _conv_variants layers _calibration norms "
-        "_search_inputs _region _feature_groups _poses _peaks _pose_scores _pose_maxima _pyramid _aligned_scores "
-        "_pose_refinement _disk_search _range_plan _range_pyramids _template_texture _search_options _top_candidates "
-        "_coarse_to_fine _rectangles _matches _range_groups _non_max_suppression _candidates search"
+        "_layer_options initializers _params _layer_functions _layer _chain _kernel_layers _conv_variants layers "
+        "_calibration norms _search_inputs _region _feature_groups _poses _peaks _pose_scores _pose_maxima _pyramid "
+        "_aligned_scores _pose_refinement _disk_search _range_plan _range_pyramids _template_texture _search_options "
+        "_top_candidates _coarse_to_fine _rectangles _matches _range_groups _non_max_suppression _candidates search"
     ),
     6: (
         "nets _function_or_net receptive_field _jaxpr_work costs _summary _figure_style _image_figures _chart_figures "
