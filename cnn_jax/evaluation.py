@@ -111,7 +111,7 @@ def evaluate(
 
     Notes:
       One program is compiled for a network, its metrics, a batch size and shapes of images and labels.
-      `metrics={"loss": loss}` of another loss gives no accuracy; add `accuracy`.
+      `metrics={"loss": loss}` of another loss gives no accuracy; add `evaluation.accuracy`.
 
     >>> from cnn_jax.layers import Flatten
     >>> images = np.array([[[2.0, 0.0]], [[0.0, 2.0]], [[0.0, 2.0]]])

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from cnn_jax import conv, conv_transpose, fit
+from cnn_jax import conv, conv_transpose, evaluate, fit
 from cnn_jax.layers import (
     Activation,
     Chain,
@@ -105,6 +105,7 @@ def squared_error(output, image):
     return jnp.mean((output - image) ** 2)
 
 
+@pytest.mark.slow
 def test_an_autoencoder_learns_to_copy_bars():
     """Every image has one white row or column; the code has half as many numbers as the image."""
     bars = -np.ones((16, 8, 8, 1), np.float32)
@@ -134,6 +135,7 @@ def pixel_loss(logits, labels):
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
+@pytest.mark.slow
 def test_a_u_net_segments_squares():
     """The squares are as bright as the noise around them is on average; only their evenness tells them."""
     generator = np.random.default_rng(0)
@@ -149,3 +151,31 @@ def test_a_u_net_segments_squares():
     params, _ = fit(net, (images, labels), key=KEY, loss=pixel_loss, **options)
     predicted = jax.jit(jax.vmap(net.apply, (None, 0)))(params, images).argmax(-1)
     assert np.mean(predicted == labels) > 0.99
+
+
+def draw_shapes(key):
+    """An image of a square (class 1), a disk (2) and a diamond (3), any of which may cover others, in noise."""
+    place_key, size_key, gray_key, noise_key = jax.random.split(key, 4)
+    y, x = jnp.mgrid[:64, :64]
+    centers = jax.random.uniform(place_key, (3, 2), minval=8, maxval=56)
+    radii = jax.random.uniform(size_key, (3,), minval=6, maxval=14)
+    grays = jax.random.uniform(gray_key, (3,), minval=0.4, maxval=1)
+    image = jnp.full((64, 64), -0.5)
+    labels = jnp.zeros((64, 64), jnp.int32)
+    for i in range(3):
+        down = jnp.abs(y - centers[i, 0])
+        right = jnp.abs(x - centers[i, 1])
+        distance = (jnp.maximum(down, right), jnp.hypot(down, right), down + right)[i]
+        image = jnp.where(distance < radii[i], grays[i], image)
+        labels = jnp.where(distance < radii[i], i + 1, labels)
+    return (image + 0.1 * jax.random.normal(noise_key, image.shape))[..., None], labels
+
+
+@pytest.mark.slow
+def test_a_u_net_of_four_levels_tells_shapes_apart():
+    net = u_net((8, 16, 32, 64), classes=4)
+    images, labels = jax.vmap(draw_shapes)(jax.random.split(jax.random.key(1), 256))
+    steps = 1500
+    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+    params, _ = fit(net, draw_shapes, optimizer=optimizer, steps=steps, batch_size=16, key=KEY, loss=pixel_loss, progress=False)
+    assert evaluate(net, params, (images, labels))["accuracy"] >= 0.99
