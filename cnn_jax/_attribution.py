@@ -12,7 +12,7 @@ from ._activations import find_stage
 from ._logits import Label, explain_logit, logit_function, select_logit
 from ._mesh_axes import vary_like
 from ._typing import Pair, Scalar
-from ._validation import as_pair, check_image, check_int, check_number, check_numbers, to_floats
+from ._validation import as_pair, check_image, check_int, check_key, check_number, check_numbers, to_floats
 from .layers import Layer, Params
 
 
@@ -81,7 +81,7 @@ def smooth_grad(
       A map (H, W), at least 0.
 
     Raises:
-      TypeError, ValueError: as `saliency`; `samples` is not a positive int, or `noise` is negative.
+      TypeError, ValueError: as `saliency`; `key` is not a random key, `samples` not a positive int, `noise` negative.
 
     Source: Smilkov, Thorat, Kim, Viégas and Wattenberg, "SmoothGrad: removing noise by adding noise" (2017),
       https://arxiv.org/abs/1706.03825.
@@ -93,6 +93,7 @@ def smooth_grad(
       >>> smooth_grad(jax.random.key(0), net, params, jnp.array([[[0.0], [1.0]]]), samples=4)
       Array([[2., 3.]], dtype=float32)
     """
+    check_key(key)
     samples = check_int("samples", samples)
     noise = check_number("noise", noise, "a number of at least 0", lambda noise: noise >= 0)
     return explain_logit(_smooth_grad, net, params, image, label, key, noise, samples=samples)

@@ -29,23 +29,6 @@ def check_optimizer(optimizer: object) -> None:
         raise TypeError(f"optimizer: expected an optax optimizer, such as optax.adam(1e-3), got {describe(optimizer)}")
 
 
-def check_key(key: object) -> None:
-    """Raises a TypeError unless `key` is one `jax.random.key`, or the raw data of one.
-
-    >>> check_key(0)
-    Traceback (most recent call last):
-    TypeError: key: expected a random key, such as jax.random.key(0), got 0
-    """
-    expected = "key: expected a random key, such as jax.random.key(0)"
-    if not isinstance(key, jax.Array | np.ndarray):
-        raise TypeError(f"{expected}, got {describe(key)}")
-    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not is_typed and key.dtype != np.uint32:
-        raise TypeError(f"{expected}, got an array of {key.dtype}")
-    if key.ndim != (0 if is_typed else 1):
-        raise TypeError(f"{expected}, got keys of shape {key.shape}")
-
-
 def check_callable(name: str, function: object, expected: str) -> None:
     """Raises a TypeError unless an argument is a function.
 

@@ -15,6 +15,7 @@ from ._layer_options import from_pickle, text_of, to_pickle
 from ._params import Params, check_is_dict, check_params
 from ._programs import MEMORY, shared_memory, shared_method
 from ._typing import Shape
+from ._validation import check_key
 
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(dataclasses.field,))
@@ -70,10 +71,14 @@ class Layer:
     def init(self, key: Array, shape: Shape) -> Params:
         """The initial parameters for inputs of one shape, drawn with a key.
 
+        Raises:
+          TypeError: the key is not one random key.
+
         >>> from cnn_jax.layers import Dense
         >>> Dense(2).init(jax.random.key(0), (3,))["bias"]
         Array([0., 0.], dtype=float32)
         """
+        check_key(key)
         return self._init(key, shape)
 
     @shared_method

@@ -7,7 +7,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 from ._dtypes import accumulation_dtype
 from ._programs import compiled
 from ._typing import AnyArray
-from ._validation import check_arrays, check_number, check_shape, to_floats
+from ._validation import check_arrays, check_key, check_number, check_shape, to_floats
 
 # An image and the probability of each class.
 Example = tuple[Shaped[ArrayLike, "H W *C"], Shaped[ArrayLike, " K"]]
@@ -19,7 +19,7 @@ def mixup(key: Array, first: Example, second: Example, *, alpha: float | Shaped[
     """Mixup: the weighted mean of two images and of their class probabilities.
 
     Args:
-      key: one draw.
+      key: a random key, of one draw.
       first, second: two examples, each an image and its class probabilities, of the same shapes.
       alpha: above 0. The weight of the first example is drawn from Beta(alpha, alpha).
 
@@ -28,7 +28,8 @@ def mixup(key: Array, first: Example, second: Example, *, alpha: float | Shaped[
 
     Raises:
       ValueError: images or labels of different shapes or of a wrong rank, alpha that is not finite and above 0.
-      TypeError: images or labels that are not of real numbers, alpha that is not a number.
+      TypeError: a key that is not a random key, images or labels that are not of real numbers, alpha that is not a
+        number.
 
     Source: Zhang, Cisse, Dauphin and Lopez-Paz, "mixup: Beyond Empirical Risk Minimization" (2018),
     https://arxiv.org/abs/1710.09412
@@ -39,6 +40,7 @@ def mixup(key: Array, first: Example, second: Example, *, alpha: float | Shaped[
     >>> bool(jnp.allclose(image, label[0] - label[1]))
     True
     """
+    check_key(key)
     examples = _check_examples(first, second)
     return _mixup(key, *examples, _check_alpha(alpha))
 
@@ -47,7 +49,7 @@ def cutmix(key: Array, first: Example, second: Example, *, alpha: float | Shaped
     """CutMix: an image with a rectangle of another one, and class probabilities weighted by area.
 
     Args:
-      key: one draw.
+      key: a random key, of one draw.
       first, second: two examples, each an image and its class probabilities, of the same shapes.
       alpha: above 0. The first image's share of the area is drawn from Beta(alpha, alpha). The rectangle is clipped at
         the image border; the weights are those of the areas after clipping.
@@ -57,7 +59,8 @@ def cutmix(key: Array, first: Example, second: Example, *, alpha: float | Shaped
 
     Raises:
       ValueError: images or labels of different shapes or of a wrong rank, alpha that is not finite and above 0.
-      TypeError: images or labels that are not of real numbers, alpha that is not a number.
+      TypeError: a key that is not a random key, images or labels that are not of real numbers, alpha that is not a
+        number.
 
     Source: Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features" (2019),
     https://arxiv.org/abs/1905.04899
@@ -68,6 +71,7 @@ def cutmix(key: Array, first: Example, second: Example, *, alpha: float | Shaped
     >>> bool(jnp.allclose(image.mean(), label[0] - label[1]))
     True
     """
+    check_key(key)
     examples = _check_examples(first, second)
     return _cutmix(key, *examples, _check_alpha(alpha))
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, PyTree
 
 from ._batch_loaders import Augment, Loader
 from ._batches import BatchSource, ValidationData
-from ._fit_arguments import check_callable, check_classes, check_key, check_trainable
+from ._fit_arguments import check_callable, check_classes, check_trainable
 from ._metrics import Loss, Metric, default_loss
 from ._orbax import import_orbax
 from ._programs import program_of
@@ -24,7 +24,7 @@ from ._sharding import Placement
 from ._train_loop import Callback, Validate
 from ._train_state import DataState, TrainState, copy_tree, split_run_key, strip_weak_types
 from ._typing import AnyArray
-from ._validation import check_int
+from ._validation import check_int, check_key
 from .evaluation import check_labeled, mean_metrics, metrics_for_data, output_shape
 from .files import local_path
 from .layers import Layer, Params

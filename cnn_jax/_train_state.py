@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
+from ._fit_arguments import check_optimizer
+from ._validation import check_key
 from .layers import Params
 
 DataState = Int[Array, " N"] | None
@@ -38,7 +40,12 @@ class TrainState(NamedTuple):
           params: the initial parameters.
           optimizer: the optax optimizer that will update them.
           key: a `jax.random.key`.
+
+        Raises:
+          TypeError: the optimizer is not an optax optimizer, or the key not one random key.
         """
+        check_optimizer(optimizer)
+        check_key(key)
         state = cls(params=params, opt_state=optimizer.init(params), step=jnp.int32(0), key=key)
         return strip_weak_types(state)
 

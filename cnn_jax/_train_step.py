@@ -12,6 +12,8 @@ from jaxtyping import Array, ArrayLike, PyTree, Shaped
 from ._batch_loaders import with_channels
 from ._contents import Contents
 from ._dtypes import accumulation_dtype
+from ._fit_arguments import check_callable, check_optimizer
+from ._layer import check_net
 from ._mesh_axes import on_any_mesh
 from ._metrics import Loss, Metrics, batch_metrics, default_loss
 from ._programs import cached
@@ -53,7 +55,8 @@ def train_step(
       state and the metrics of the batch before the update: "loss", and "accuracy" where labels are integer classes.
 
     Raises:
-      TypeError: compute_dtype is not a floating dtype.
+      TypeError: net is not a Layer, optimizer not an optax optimizer, loss not a function, or compute_dtype not a
+        floating dtype.
       ValueError: from the function, images of a wrong rank.
 
     Notes:
@@ -79,6 +82,9 @@ def train_step(
     >>> int(state.step), float(metrics["accuracy"])
     (20, 1.0)
     """
+    check_net(net)
+    check_optimizer(optimizer)
+    check_callable("loss", loss, "loss(logits, label)")
     check_compute_dtype(compute_dtype)
     return _compiled_step(net, Contents(optimizer), Contents(loss), compute_dtype)
 

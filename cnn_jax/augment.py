@@ -18,7 +18,7 @@ from . import warping
 from ._dtypes import accumulation_dtype
 from ._mixup import cutmix, mixup, random_box
 from ._programs import compiled
-from ._validation import check_image, check_int, check_number, to_floats
+from ._validation import check_image, check_int, check_key, check_number, to_floats
 
 __all__ = ["affine", "alternating_flip", "crop", "cutmix", "cutout", "elastic", "flip", "mixup", "shift"]
 
@@ -27,7 +27,7 @@ def flip(key: Array, image: Shaped[ArrayLike, "H W *C"]) -> Float[Array, "H W *C
     """Random horizontal flip: mirrors left and right with probability 1/2.
 
     Args:
-      key: one draw.
+      key: a random key, of one draw.
       image: the image.
 
     Returns:
@@ -35,7 +35,7 @@ def flip(key: Array, image: Shaped[ArrayLike, "H W *C"]) -> Float[Array, "H W *C
 
     Raises:
       ValueError: an image of another rank or an empty one.
-      TypeError: an image that is not of real numbers.
+      TypeError: no random key, an image that is not of real numbers.
 
     >>> image = jnp.array([[0.0, 1.0]])
     >>> jax.vmap(flip, (0, None))(jax.random.split(jax.random.key(0), 3), image)[:, 0]
@@ -43,8 +43,8 @@ def flip(key: Array, image: Shaped[ArrayLike, "H W *C"]) -> Float[Array, "H W *C
            [1., 0.],
            [0., 1.]], dtype=float32)
     """
-    image = check_image(image)
-    return _random_flip(key, image)
+    check_key(key)
+    return _flip(key, check_image(image), 0)
 
 
 def alternating_flip(
@@ -62,7 +62,7 @@ def alternating_flip(
 
     Raises:
       ValueError: an image of another rank or an empty one.
-      TypeError: an image that is not of real numbers.
+      TypeError: no random key, an image that is not of real numbers.
 
     Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024), https://arxiv.org/abs/2404.00498
 
@@ -73,15 +73,15 @@ def alternating_flip(
            [1., 0.],
            [0., 1.]], dtype=float32)
     """
-    image = check_image(image)
-    return _alternating_flip(key, image, epoch)
+    check_key(key)
+    return _flip(key, check_image(image), epoch)
 
 
 def crop(key: Array, image: Shaped[ArrayLike, "H W *C"], *, border: int = 4) -> Float[Array, "H W *C"]:
     """Random crop: pads the image by reflection and cuts a window of the original size out of it.
 
     Args:
-      key: one draw.
+      key: a random key, of one draw.
       image: the image.
       border: width of the padding in pixels, less than the height and the width of the image.
 
@@ -90,12 +90,13 @@ def crop(key: Array, image: Shaped[ArrayLike, "H W *C"], *, border: int = 4) -> 
 
     Raises:
       ValueError: an image of another rank or an empty one; a border below 1 or not less than the image.
-      TypeError: an image that is not of real numbers, or a border that is not an int.
+      TypeError: no random key, an image that is not of real numbers, or a border that is not an int.
 
     >>> crop(jax.random.key(1), jnp.arange(4.0)[None].repeat(2, 0), border=1)
     Array([[1., 2., 3., 2.],
            [1., 2., 3., 2.]], dtype=float32)
     """
+    check_key(key)
     image = check_image(image)
     border = check_int("border", border)
     if border >= min(image.shape[:2]):
@@ -109,7 +110,7 @@ def shift(
     """Random shift by whole pixels along each axis.
 
     Args:
-      key: one draw.
+      key: a random key, of one draw.
       image: the image.
       max_shift: largest shift in pixels, up, down, left and right.
       fill: value of the pixels that enter from outside; black by default.
@@ -119,15 +120,14 @@ def shift(
 
     Raises:
       ValueError: an image of another rank or an empty one; `max_shift` below 1.
-      TypeError: an image that is not of real numbers, or `max_shift` that is not an int.
+      TypeError: no random key, an image that is not of real numbers, or `max_shift` that is not an int.
 
     >>> shift(jax.random.key(1), jnp.ones((2, 3)), max_shift=1)
     Array([[ 1.,  1., -1.],
            [ 1.,  1., -1.]], dtype=float32)
     """
-    image = check_image(image)
-    max_shift = check_int("max_shift", max_shift)
-    return _shift(key, image, max_shift, fill)
+    check_key(key)
+    return _shift(key, check_image(image), check_int("max_shift", max_shift), fill)
 
 
 def affine(
@@ -143,7 +143,7 @@ def affine(
     """Random affine map about the center: rotation, scaling, shear and shift, drawn uniformly (scales log-uniformly).
 
     Args:
-      key: one draw.
+      key: a random key, of one draw.
       image: the image.
       angle: largest rotation in radians, in both directions.
       scale: at least 0. Rows and columns are scaled independently by factors from 1 / (1 + scale) to 1 + scale.
@@ -156,11 +156,12 @@ def affine(
 
     Raises:
       ValueError: an image of another rank or an empty one; limits not finite, an angle above 2 pi, a negative scale.
-      TypeError: an image that is not of real numbers, or limits that are not numbers.
+      TypeError: no random key, an image that is not of real numbers, or limits that are not numbers.
 
     >>> affine(jax.random.key(0), jnp.ones((4, 4)), angle=0.5).shape
     (4, 4)
     """
+    check_key(key)
     image = check_image(image)
     max_angle = check_number("angle", angle, "a finite number up to 2 pi", lambda angle: abs(angle) <= 2 * jnp.pi)
     max_scale = check_number("scale", scale, "a finite number of at least 0", lambda scale: scale >= 0)
@@ -180,7 +181,7 @@ def elastic(
     """Elastic deformation: normal displacements of a coarse grid of points, interpolated cubically to all pixels.
 
     Args:
-      key: one draw.
+      key: a random key, of one draw.
       image: the image.
       strength: standard deviation of the displacements of grid points, in pixels. After interpolation, the
         displacements of pixels have a standard deviation of 0.6 x strength (halfway between points) to 1.3 x strength
@@ -193,7 +194,7 @@ def elastic(
 
     Raises:
       ValueError: an image of another rank or an empty one; a strength that is not finite, a grid below 1 or too fine.
-      TypeError: an image that is not of real numbers, or a strength that is not a number.
+      TypeError: no random key, an image that is not of real numbers, or a strength that is not a number.
 
     Source: after Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural Networks Applied to Visual
     Document Analysis" (2003), https://doi.org/10.1109/ICDAR.2003.1227801
@@ -201,6 +202,7 @@ def elastic(
     >>> elastic(jax.random.key(0), jnp.ones((8, 8))).shape
     (8, 8)
     """
+    check_key(key)
     image = check_image(image)
     grid = check_int("grid", grid)
     if 2 * grid > min(image.shape[:2]):
@@ -212,7 +214,7 @@ def cutout(key: Array, image: Shaped[ArrayLike, "H W *C"], *, size: int, fill: f
     """Cutout: covers a square at a random position, clipped at the image border.
 
     Args:
-      key: one draw.
+      key: a random key, of one draw.
       image: the image.
       size: side of the square in pixels. Its center may be any pixel of the image.
       fill: value of the covered pixels; gray by default.
@@ -222,7 +224,7 @@ def cutout(key: Array, image: Shaped[ArrayLike, "H W *C"], *, size: int, fill: f
 
     Raises:
       ValueError: an image of another rank or an empty one; `size` below 1.
-      TypeError: an image that is not of real numbers, or `size` that is not an int.
+      TypeError: no random key, an image that is not of real numbers, or `size` that is not an int.
 
     Source: DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout" (2017),
     https://arxiv.org/abs/1708.04552
@@ -232,19 +234,12 @@ def cutout(key: Array, image: Shaped[ArrayLike, "H W *C"], *, size: int, fill: f
            [1., 0., 0., 1.],
            [1., 1., 1., 1.]], dtype=float32)
     """
-    image = check_image(image)
-    size = check_int("size", size)
-    return _cutout(key, image, size, fill)
+    check_key(key)
+    return _cutout(key, check_image(image), check_int("size", size), fill)
 
 
 @compiled()
-def _random_flip(key: Array, image: Array) -> Array:
-    (image,) = to_floats(image)
-    return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
-
-
-@compiled()
-def _alternating_flip(key: Array, image: Array, epoch: int | Int[ArrayLike, ""]) -> Array:
+def _flip(key: Array, image: Array, epoch: int | Int[ArrayLike, ""]) -> Array:
     (image,) = to_floats(image)
     is_mirrored = jax.random.bernoulli(key) ^ (jnp.asarray(epoch) % 2 == 1)
     return jnp.where(is_mirrored, image[:, ::-1], image)

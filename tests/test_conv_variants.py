@@ -177,5 +177,7 @@ def test_a_u_net_of_four_levels_tells_shapes_apart():
     images, labels = jax.vmap(draw_shapes)(jax.random.split(jax.random.key(1), 256))
     steps = 1500
     optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
-    params, _ = fit(net, draw_shapes, optimizer=optimizer, steps=steps, batch_size=16, key=KEY, loss=pixel_loss, progress=False)
+    params, _ = fit(
+        net, draw_shapes, optimizer=optimizer, steps=steps, batch_size=16, key=KEY, loss=pixel_loss, progress=False
+    )
     assert evaluate(net, params, (images, labels))["accuracy"] >= 0.99

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from cnn_jax import augment
-from cnn_jax._fit_arguments import check_classes, check_images_and_labels, check_key, check_optimizer, check_trainable
+from cnn_jax._fit_arguments import check_classes, check_images_and_labels, check_optimizer, check_trainable
 from cnn_jax.data.dataset import LabeledImages
 from cnn_jax.layers import Chain, Dense, Flatten
 from cnn_jax.training import fit
@@ -128,11 +128,6 @@ def test_a_wrong_argument_is_named_with_what_it_should_be(case):
 def test_functions_of_one_image_are_no_augment():
     with pytest.raises(TypeError, match=r"image: expected a real array .* got Batch"):
         run(augment=augment.flip)
-
-
-@pytest.mark.parametrize("key", [KEY, jax.random.PRNGKey(0), np.array([0, 0], np.uint32)])
-def test_keys_of_both_kinds_are_accepted(key):
-    check_key(key)
 
 
 def test_whatever_can_init_and_update_is_an_optimizer():

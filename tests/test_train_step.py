@@ -111,6 +111,23 @@ def test_a_compute_dtype_that_is_not_floating_is_refused(dtype):
         check_compute_dtype(dtype)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (({}, optax.sgd(0.1)), "net: expected a Layer"),
+        ((NET, optax.sgd), "optimizer: expected an optax optimizer, .* got sgd, which is to be called"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        train_step(*arguments)
+
+
+def test_a_state_of_an_optimizer_that_is_to_be_called_is_refused():
+    with pytest.raises(TypeError, match="optimizer: expected an optax optimizer"):
+        TrainState.create({}, optax.adam, KEY)  # pyright: ignore[reportArgumentType]
+
+
 def test_the_same_arguments_give_the_same_function_compiled_once():
     optimizer = optax.sgd(0.1)
     traced = []

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 
 from .._programs import compiled
-from .._validation import check_int
+from .._validation import check_int, check_key
 
 __all__ = ["CLASSES", "CLEAN", "Strength", "draw"]
 
@@ -73,7 +73,7 @@ def draw(
 
     Raises:
       ValueError: the size is below 1, or the label is an int other than 0 and 1.
-      TypeError: the size is not an int.
+      TypeError: the key is not a random key, or the size is not an int.
 
     Notes:
       Gradients are not useful: distances have kinks, and the label selects a branch.
@@ -86,6 +86,7 @@ def draw(
            [-1., -1.,  1., -1., -1., -1.,  1., -1., -1.],
            [-1., -1., -1.,  1., -1.,  1., -1., -1., -1.]], dtype=float32)
     """
+    check_key(key)
     size = check_int("size", size)
     if isinstance(label, int) and label not in (0, 1):
         raise ValueError(f"label: expected 0 or 1, got {label}")
