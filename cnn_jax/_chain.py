@@ -14,7 +14,6 @@ from ._layer import Layer, output_of
 from ._layer_functions import Intercept, Stages, identity
 from ._params import Params, ParamsError, check_is_dict
 from ._typing import Shape
-from ._validation import as_shape
 
 
 class Chain(Layer, init=False):
@@ -47,7 +46,7 @@ class Chain(Layer, init=False):
 
     def _init(self, key: Array, shape: Shape) -> Params:
         params = {}
-        output = jax.ShapeDtypeStruct(as_shape(shape), jnp.float32)
+        output = jax.ShapeDtypeStruct(shape, jnp.float32)
         for i, (name, layer) in enumerate(_named(self.layers).items()):
             layer_params = layer.init(jax.random.fold_in(key, i), output.shape)
             output = jax.eval_shape(layer.apply, layer_params, output)

@@ -7,7 +7,7 @@ of `optax.adam(1e-3)`, is compiled again, and a function whose global variables 
 import dis
 import functools
 from collections.abc import Hashable, Iterator
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -18,26 +18,26 @@ T_co = TypeVar("T_co", covariant=True)
 # Packages whose functions, classes and hashable objects do not change while a program runs.
 CONSTANT_PACKAGES = frozenset({"cnn_jax", "jax", "jaxlib", "optax", "builtins", "math", "functools", "inspect"})
 CONSTANT_MODULES = CONSTANT_PACKAGES | {"numpy"}
-NUMBERS_AND_TEXT = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
-CONSTANTS = (BuiltinFunctionType, jax.Array, np.generic, np.dtype, np.ufunc)
+NUMBERS_AND_TEXT = frozenset({bool, int, float, complex, str, bytes, type(None), type(Ellipsis)})
+CONSTANTS = (jax.Array, np.dtype, np.ufunc)
 ASSIGNMENTS = frozenset({"STORE_GLOBAL", "STORE_DEREF", "DELETE_GLOBAL", "DELETE_DEREF"})
 
 
 class Contents(Generic[T_co]):
-    """A function, or a tuple of them, that is equal to others of the same code and of equal variables.
+    """A function, or a tuple of them, that is equal to others that compute the same.
 
-    Variables are arguments with defaults, variables of enclosing functions, and global ones. Where their values may
-    change unnoticed, as those of a list may, the function is equal to itself only.
+    Functions that JAX, optax or this package made are equal to others of the same code and of equal variables, partial
+    functions to others of equal functions and arguments. Any other function is equal to itself only, while its
+    variables keep their values: arguments with defaults, variables of enclosing functions, and global ones.
 
-    >>> def scaled_by(factor):
-    ...     return lambda x: factor * x
-    >>> Contents(scaled_by(2)) == Contents(scaled_by(2)), Contents(scaled_by(2)) == Contents(scaled_by(3))
+    >>> import optax
+    >>> Contents(optax.sgd(0.1)) == Contents(optax.sgd(0.1)), Contents(optax.sgd(0.1)) == Contents(optax.sgd(0.2))
     (True, False)
     """
 
     def __init__(self, value: T_co) -> None:
         self.value = value
-        self._key = _find_key(value)
+        self._key = find_key(value)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Contents) and self._key == other._key and self._is_unchanged(other)
@@ -47,7 +47,11 @@ class Contents(Generic[T_co]):
 
     def _is_unchanged(self, other: "Contents[Any]") -> bool:
         """Whether the variables of both have their values still: a program may be traced again for other shapes."""
-        return self.value is other.value or _find_key(self.value) == _find_key(other.value)
+        return self.value is other.value or find_key(self.value) == find_key(other.value)
+
+
+class ComparedByContents:
+    """A base class of objects whose `==` compares all that they compute with."""
 
 
 class _UnknownContentsError(Exception):
@@ -67,9 +71,18 @@ class _Identity:
         return id(self._value)
 
 
-def _find_key(value: object) -> Hashable:
+def find_key(value: object) -> Hashable:
+    """What equal contents have in common; a value's identity, if it may change unnoticed.
+
+    >>> find_key((2, "a")) == find_key((2, "a")), find_key(2) == find_key(2.0), find_key({2}) == find_key({2})
+    (True, False, False)
+    """
+    return _key_or_identity(value, ())
+
+
+def _key_or_identity(value: object, inside: tuple[int, ...]) -> Hashable:
     try:
-        return _key(value, ())
+        return _key(value, inside)
     except _UnknownContentsError:
         return _Identity(value)
 
@@ -79,43 +92,51 @@ def _key(value: Any, inside: tuple[int, ...]) -> Hashable:
     if id(value) in inside:
         return "cycle", inside.index(id(value))
     inside = (*inside, id(value))
-    if isinstance(value, NUMBERS_AND_TEXT):
-        return type(value), repr(value)  # 0.0 and -0.0 are equal, but not the same
-    if isinstance(value, tuple):
-        return type(value), tuple(_key(item, inside) for item in value)
-    if isinstance(value, dict):
-        return type(value), tuple((_key(name, inside), _key(item, inside)) for name, item in value.items())
-    if isinstance(value, functools.partial):
-        return type(value), _key((value.func, value.args, value.keywords), inside)
-    if isinstance(value, FunctionType):
+    kind = type(value)
+    if kind in NUMBERS_AND_TEXT:
+        return kind, repr(value)  # 0.0 and -0.0 are equal, but not the same
+    if isinstance(value, np.generic):
+        return kind, value.dtype.str, value.tobytes()
+    if kind in (tuple, list) or (isinstance(value, tuple) and _package(kind.__module__) in CONSTANT_PACKAGES):
+        return kind, tuple(_key(item, inside) for item in value)
+    if kind is dict:
+        return kind, tuple((_key(name, inside), _key(item, inside)) for name, item in value.items())
+    if kind is functools.partial and not vars(value):
+        return kind, _key((value.func, value.args, value.keywords), inside)
+    if kind is MethodType:
+        return kind, _Identity(value.__self__), _key(value.__func__, inside)
+    if kind is FunctionType:
         return _function_key(value, inside)
     if _is_constant(value):
-        return value if type(value).__eq__ is not object.__eq__ and isinstance(value, Hashable) else _Identity(value)
+        return value if kind.__eq__ is not object.__eq__ and isinstance(value, Hashable) else _Identity(value)
     raise _UnknownContentsError
 
 
 def _function_key(function: FunctionType, inside: tuple[int, ...]) -> Hashable:
-    is_of_constant_package = _package(function.__module__) in CONSTANT_PACKAGES
-    if is_of_constant_package and "<" not in function.__qualname__:  # neither <locals> nor <lambda>
+    is_constant = _package(function.__globals__.get("__name__")) in CONSTANT_PACKAGES
+    is_inner = "<" in function.__qualname__  # <locals> or <lambda>
+    if is_constant and (not is_inner or vars(function).keys() - {"__wrapped__"}):
+        return _Identity(function)
+    if not is_constant and _assigns(function.__code__):
         return _Identity(function)
     try:
-        variables = tuple(cell.cell_contents for cell in function.__closure__ or ())
-    except ValueError as error:  # a variable that has no value yet
-        raise _UnknownContentsError from error
-    used: dict[str, Any] = {}
-    if not is_of_constant_package:
-        _check_assigns_nothing(function.__code__)
-        names = sorted(set(_global_names(function.__code__)) & function.__globals__.keys())
-        used = {name: function.__globals__[name] for name in names}
-    contents = (function.__defaults__, function.__kwdefaults__, variables, used)
-    return _Identity(function.__code__), _key(contents, inside)
+        cells = tuple(cell.cell_contents for cell in function.__closure__ or ())
+    except ValueError:  # a variable that has no value yet
+        return _Identity(function)
+    if is_constant:
+        return _Identity(function.__code__), _key((function.__defaults__, function.__kwdefaults__, cells), inside)
+    names = sorted(set(_global_names(function.__code__)) & function.__globals__.keys())
+    variables = *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *cells
+    variables = *variables, *(function.__globals__[name] for name in names)
+    return _Identity(function), tuple(_key_or_identity(variable, inside) for variable in variables)
 
 
-def _check_assigns_nothing(code: CodeType) -> None:
-    """Raises an error for a function that assigns to variables outside of it, for example to count its calls."""
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ASSIGNMENTS and instruction.argval not in code.co_cellvars:
-            raise _UnknownContentsError
+def _assigns(code: CodeType) -> bool:
+    """Whether a function assigns to variables outside of it, for example to count its calls."""
+    return any(
+        instruction.opname in ASSIGNMENTS and instruction.argval not in code.co_cellvars
+        for instruction in dis.get_instructions(code)
+    )
 
 
 def _global_names(code: CodeType) -> Iterator[str]:
@@ -132,8 +153,11 @@ def _is_constant(value: object) -> bool:
         return _package(value.__name__) in CONSTANT_MODULES
     if isinstance(value, type):
         return _package(value.__module__) in CONSTANT_MODULES
-    is_of_constant_package = _package(type(value).__module__) in CONSTANT_PACKAGES - {"builtins"}
-    return isinstance(value, CONSTANTS) or (is_of_constant_package and isinstance(value, Hashable))
+    if isinstance(value, BuiltinFunctionType):
+        return value.__self__ is None or isinstance(value.__self__, ModuleType)
+    if isinstance(value, (*CONSTANTS, ComparedByContents)):
+        return True
+    return _package(type(value).__module__) in CONSTANT_PACKAGES - {"builtins"} and isinstance(value, Hashable)
 
 
 def _package(module: str | None) -> str:

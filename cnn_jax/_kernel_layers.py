@@ -19,7 +19,7 @@ from ._layer import Layer
 from ._layer_options import check_window
 from ._params import Params
 from ._typing import Padding, Pair, Shape
-from ._validation import as_floats, as_pair, as_shape, check_int, check_number
+from ._validation import as_floats, as_pair, check_int, check_number
 from .convolution import conv
 
 MIN_KERNEL_VARIANCE = 1e-12  # keeps the standardization of constant kernels finite
@@ -229,7 +229,6 @@ class Dense(Layer):
         self._set(features=check_int("features", self.features))
 
     def _init(self, key: Array, shape: Shape) -> Params:
-        shape = as_shape(shape)
         if len(shape) != 1:
             raise ValueError(f"Dense: expected a vector, got shape {shape}; put Flatten or GlobalAvgPool before it")
         kernel = self.kernel_init(key, (*shape, self.features), jnp.float32)
@@ -246,7 +245,6 @@ class Dense(Layer):
 
 
 def check_image_shape(layer: str, shape: Shape) -> Shape:
-    shape = as_shape(shape)
     if len(shape) != 3 or math.prod(shape) == 0:
         raise ValueError(f"{layer}: expected an image shape (H, W, C), got {shape}")
     return shape

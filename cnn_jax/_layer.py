@@ -3,23 +3,25 @@
 import dataclasses
 import functools
 import inspect
+from collections.abc import Hashable
 from typing import Never, dataclass_transform
 
 import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Shaped
 
+from ._contents import ComparedByContents, find_key
 from ._errors import describe
 from ._layer_functions import Apply, ApplyWithIntermediates, Init, Intercept, Stages, identity
 from ._layer_options import from_pickle, text_of, to_pickle
 from ._params import Params, check_is_dict, check_params
 from ._programs import MEMORY, shared_memory, shared_method
 from ._typing import Shape
-from ._validation import check_key
+from ._validation import as_shape, check_key
 
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(dataclasses.field,))
-class Layer:
+class Layer(ComparedByContents):
     """A layer or a whole network: the pure functions `init`, `apply` and `stages`, and its kind.
 
     The layers of this package are subclasses: frozen dataclasses of their options. A layer of your own is made of two
@@ -78,6 +80,7 @@ class Layer:
         >>> Dense(2).init(jax.random.key(0), (3,))["bias"]
         Array([0., 0.], dtype=float32)
         """
+        shape = as_shape(shape)
         check_key(key)
         return self._init(key, shape)
 
@@ -186,16 +189,14 @@ class Layer:
         raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (
-            isinstance(other, Layer) and type(self) is type(other) and _state(self) == _state(other)
-        )
+        return self is other or (isinstance(other, Layer) and _key_of(self) == _key_of(other))
 
     def __hash__(self) -> int:
         return self._hash
 
     @functools.cached_property
     def _hash(self) -> int:
-        return hash((type(self), *map(_hash_or_none, _state(self).values())))
+        return hash(_key_of(self))
 
     def __copy__(self) -> "Layer":
         return self
@@ -248,12 +249,9 @@ def _state(layer: Layer) -> dict[str, object]:
     return {name: value for name, value in vars(layer).items() if name not in ("_hash", MEMORY)}
 
 
-def _hash_or_none(value: object) -> int | None:
-    """The hash of an option. Options that have none, such as dicts, only tell layers apart by ==."""
-    try:
-        return hash(value)
-    except TypeError:
-        return None
+def _key_of(layer: Layer) -> Hashable:
+    """What equal layers have in common. Options that may change, such as a list or an array, count by identity."""
+    return type(layer), tuple((name, find_key(value)) for name, value in _state(layer).items())
 
 
 def check_net(net: object) -> None:

@@ -44,7 +44,7 @@ def flip(key: Array, image: Shaped[ArrayLike, "H W *C"]) -> Float[Array, "H W *C
            [0., 1.]], dtype=float32)
     """
     check_key(key)
-    return _flip(key, check_image(image), 0)
+    return _random_flip(key, check_image(image), 0)
 
 
 def alternating_flip(
@@ -74,7 +74,7 @@ def alternating_flip(
            [0., 1.]], dtype=float32)
     """
     check_key(key)
-    return _flip(key, check_image(image), epoch)
+    return _random_flip(key, check_image(image), epoch)
 
 
 def crop(key: Array, image: Shaped[ArrayLike, "H W *C"], *, border: int = 4) -> Float[Array, "H W *C"]:
@@ -239,7 +239,7 @@ def cutout(key: Array, image: Shaped[ArrayLike, "H W *C"], *, size: int, fill: f
 
 
 @compiled()
-def _flip(key: Array, image: Array, epoch: int | Int[ArrayLike, ""]) -> Array:
+def _random_flip(key: Array, image: Array, epoch: int | Int[ArrayLike, ""]) -> Array:
     (image,) = to_floats(image)
     is_mirrored = jax.random.bernoulli(key) ^ (jnp.asarray(epoch) % 2 == 1)
     return jnp.where(is_mirrored, image[:, ::-1], image)

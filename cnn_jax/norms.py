@@ -15,7 +15,7 @@ from ._layer import Layer
 from ._layer_functions import Intercept, Stages, identity
 from ._params import Params
 from ._typing import Shape
-from ._validation import as_floats, as_shape, check_int, check_number
+from ._validation import as_floats, check_int, check_number
 
 __all__ = ["BATCH_AXIS", "BatchNorm", "GroupNorm", "LayerNorm", "LocalResponseNorm", "calibrate"]
 
@@ -254,7 +254,6 @@ def _pmean_over_batch(value: Array) -> Array:
 
 
 def _channels(shape: Shape) -> int:
-    shape = as_shape(shape)
     if not shape:
         raise ValueError(f"shape: expected that of an image or a vector, got {shape}")
     return shape[-1]
