@@ -17,6 +17,7 @@ from ._typing import Pads, Pair
 from ._validation import check_choice
 
 METHODS = ("auto", "conv", "shift", "im2col", "fft")
+GROUPED_METHODS = ("auto", "conv")
 
 
 class AlgorithmOptions(Spacing):

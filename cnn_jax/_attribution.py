@@ -11,8 +11,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Key, Shaped
 from ._activations import find_stage
 from ._logits import Label, explain_logit, logit_function, select_logit
 from ._mesh_axes import vary_like
+from ._object_checks import check_key
 from ._typing import Pair, Scalar
-from ._validation import as_pair, check_image, check_int, check_key, check_number, check_numbers, to_floats
+from ._validation import as_pair, check_image, check_int, check_number, check_numbers, to_floats
 from .layers import Layer, Params
 
 

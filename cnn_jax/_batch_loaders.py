@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Int, PyTree, Shaped
 
 from ._contents import Contents
-from ._fit_arguments import check_pair
+from ._object_checks import check_pair
 from ._train_state import DataState
 from ._typing import AnyArray
 

@@ -39,7 +39,7 @@ class BatchStream(Protocol):
 ArrayData = tuple[Shaped[ArrayLike, "N H W *C"], Shaped[ArrayLike, "N ..."]]
 """Images and labels."""
 ValidationData = tuple[Shaped[ArrayLike, "M ..."], Shaped[ArrayLike, "M ..."]]
-"""Images and labels of another number."""
+"""Images and labels, as many of each, which may be more or less than those of the data."""
 Data = ArrayData | Sample | BatchStream
 
 
@@ -58,7 +58,7 @@ class BatchSource(abc.ABC):
     labels: np.ndarray | None = None
     """All labels, if they are known and `load` returns them unchanged."""
     max_steps_per_call: int | None = None
-    """The number of steps that the arrays of one call suffice for; None if there is no limit."""
+    """The largest number of steps in a call of the program; None if there is no limit."""
     position: int | None = None
     """Where this process continues to read, for sources with a position on the host."""
 

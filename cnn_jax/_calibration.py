@@ -15,7 +15,7 @@ from ._layer import Layer, check_net
 from ._params import Params, ParamsError
 from ._programs import program_of
 from ._typing import AnyArray
-from ._validation import check_int, check_shape
+from ._validation import check_int, check_shape, refuse_masked_array
 
 MISSING_VARIANCE = -1.0
 Path = tuple[str, ...]  # keys from the root of the parameters to those of one layer
@@ -54,7 +54,7 @@ def calibrate(
     Raises:
       ValueError: images of a wrong rank or none, a batch_size below 1, a BatchNorm inside a layer without
         `apply_with_intermediates`, whose input cannot be observed.
-      TypeError: a net that is not a Layer, a batch_size that is not an int.
+      TypeError: a net that is not a Layer, images in a masked array, a batch_size that is not an int.
 
     Notes:
       Layers are calibrated in order, each with the statistics of those before it in place, so that the statistics are
@@ -71,6 +71,7 @@ def calibrate(
     (Array([2.], dtype=float32), Array([1.], dtype=float32))
     """
     check_net(net)
+    refuse_masked_array("images", images)
     # Any: a NumPy array stays on the host, which may hold more images than a device.
     stored: Any = images if isinstance(images, jax.Array) else np.asarray(images)
     check_shape("images", stored, "N H W", "N H W C")
@@ -114,7 +115,7 @@ def batch_norm_paths(
     stage_paths = [name.split("/") for name in jax.eval_shape(program_of(Layer.stages, net), params, image)]
     observed = [tuple(path[:-1]) for path in stage_paths if path[-1] == "mean"]
     for path in with_statistics:
-        if path not in observed:
+        if path not in observed and _is_missing(_statistics_at(params, path)["variance"]):
             keys = "".join(f"[{key!r}]" for key in path)
             raise ValueError(
                 f"net: the BatchNorm at params{keys} is inside a Layer without `apply_with_intermediates`, so its "
@@ -127,11 +128,15 @@ def _paths_to_statistics(params: Mapping[str, Any], path: Path = ()) -> Iterator
     """Paths to all dicts that hold a mean and a variance."""
     if not isinstance(params, Mapping):
         return
-    if {"mean", "variance"} <= params.keys():
+    if {"mean", "variance"} <= params.keys() and np.ndim(params["mean"]) == np.ndim(params["variance"]) == 1:
         yield path
     for name, value in params.items():
         if isinstance(value, Mapping):
             yield from _paths_to_statistics(value, (*path, name))
+
+
+def _statistics_at(params: Params, path: Path) -> Params:
+    return functools.reduce(operator.getitem, path, params)
 
 
 def _replace_at(params: Params, path: Path, **values: np.ndarray) -> Params:
@@ -159,13 +164,13 @@ def check_calibrated(params: Params) -> None:
     taken; call calibrate after training
     """
     for path in _paths_to_statistics(params):
-        if _is_missing(functools.reduce(operator.getitem, path, params)["variance"]):
+        if _is_missing(_statistics_at(params, path)["variance"]):
             problem = "of at least 0, got statistics that were never taken; call calibrate after training"
             raise ParamsError("/".join((*path, "variance")), problem)
 
 
 def _is_missing(variance: object) -> bool:
     """Whether a variance is negative. Weight decay may have shrunk it, but keeps its sign."""
-    if isinstance(variance, Tracer) or not getattr(variance, "is_fully_addressable", True):
+    if isinstance(variance, Tracer | jax.ShapeDtypeStruct) or not getattr(variance, "is_fully_addressable", True):
         return False
     return bool(np.any(np.asarray(variance) < 0))

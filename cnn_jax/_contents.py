@@ -97,16 +97,18 @@ def _key(value: Any, inside: tuple[int, ...]) -> Hashable:
         return kind, repr(value)  # 0.0 and -0.0 are equal, but not the same
     if isinstance(value, np.generic):
         return kind, value.dtype.str, value.tobytes()
-    if kind in (tuple, list) or (isinstance(value, tuple) and _package(kind.__module__) in CONSTANT_PACKAGES):
+    if kind in (tuple, list) or (issubclass(kind, tuple) and _package(kind.__module__) in CONSTANT_PACKAGES):
         return kind, tuple(_key(item, inside) for item in value)
     if kind is dict:
         return kind, tuple((_key(name, inside), _key(item, inside)) for name, item in value.items())
     if kind is functools.partial and not vars(value):
         return kind, _key((value.func, value.args, value.keywords), inside)
     if kind is MethodType:
-        return kind, _Identity(value.__self__), _key(value.__func__, inside)
+        return kind, _key_or_identity(value.__self__, inside), _key(value.__func__, inside)
     if kind is FunctionType:
         return _function_key(value, inside)
+    if _package(kind.__module__) == "optax" and hasattr(value, "__dict__") and kind.__eq__ is object.__eq__:
+        return kind, _key(vars(value), inside)
     if _is_constant(value):
         return value if kind.__eq__ is not object.__eq__ and isinstance(value, Hashable) else _Identity(value)
     raise _UnknownContentsError
@@ -128,7 +130,12 @@ def _function_key(function: FunctionType, inside: tuple[int, ...]) -> Hashable:
     names = sorted(set(_global_names(function.__code__)) & function.__globals__.keys())
     variables = *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *cells
     variables = *variables, *(function.__globals__[name] for name in names)
-    return _Identity(function), tuple(_key_or_identity(variable, inside) for variable in variables)
+    return _Identity(function), tuple(_variable_key(variable, inside) for variable in variables)
+
+
+def _variable_key(value: object, inside: tuple[int, ...]) -> Hashable:
+    """The key of a variable of a user's function; the identity of a list, which may count the function's calls."""
+    return _Identity(value) if isinstance(value, list) else _key_or_identity(value, inside)
 
 
 def _assigns(code: CodeType) -> bool:

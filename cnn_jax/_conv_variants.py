@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
+from ._algorithms import check_method
 from ._chain import Chain
-from ._kernel_layers import Conv, check_image_shape, he_normal, init_bias
+from ._kernel_layers import Conv, check_image_shape, check_kernel_options, he_normal, init_bias
 from ._layer import Layer
 from ._layer_options import check_window
 from ._params import Params
@@ -32,7 +33,7 @@ class ConvTranspose(Layer):
 
     Raises:
       ValueError: an int below 1, an unknown padding; from `init`, a shape that is not (H, W, C).
-      TypeError: an option that is not an int.
+      TypeError: an option of another kind, such as a number of kernels that is not an int.
 
     Source: Zeiler et al., "Deconvolutional Networks" (2010), https://doi.org/10.1109/CVPR.2010.5539957
 
@@ -55,6 +56,8 @@ class ConvTranspose(Layer):
 
     def __post_init__(self) -> None:
         features = check_int("features", self.features)
+        check_kernel_options(self.kernel_init, self.use_bias)
+        check_method(self.method)
         kernel_size, stride, padding = check_window("kernel_size", self.kernel_size, self.stride, self.padding)
         self._set(features=features, kernel_size=kernel_size, stride=stride, padding=padding)
 
@@ -86,7 +89,7 @@ class DepthwiseConv(Layer):
 
     Raises:
       ValueError: an int below 1, an unknown padding; from `init`, a shape that is not (H, W, C).
-      TypeError: an option that is not an int.
+      TypeError: an option of another kind, such as a number of kernels that is not an int.
 
     Source: Howard et al., "MobileNets" (2017), https://arxiv.org/abs/1704.04861
 
@@ -109,6 +112,7 @@ class DepthwiseConv(Layer):
     def __post_init__(self) -> None:
         multiplier = check_int("multiplier", self.multiplier)
         dilation = as_pair("dilation", self.dilation)
+        check_kernel_options(self.kernel_init, self.use_bias)
         kernel_size, stride, padding = check_window("kernel_size", self.kernel_size, self.stride, self.padding)
         self._set(kernel_size=kernel_size, multiplier=multiplier, stride=stride, padding=padding, dilation=dilation)
 
@@ -150,7 +154,7 @@ class SeparableConv(Chain):
 
     Raises:
       ValueError: an int below 1, an unknown padding; from `init`, a shape that is not (H, W, C).
-      TypeError: an option that is not an int.
+      TypeError: an option of another kind, such as a number of kernels that is not an int.
 
     Source: Howard et al., "MobileNets" (2017), https://arxiv.org/abs/1704.04861
 

@@ -1,7 +1,5 @@
 """Checks of what training functions take: networks, optimizers, keys, functions, parameters, images and labels."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,31 +25,6 @@ def check_optimizer(optimizer: object) -> None:
     """
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
         raise TypeError(f"optimizer: expected an optax optimizer, such as optax.adam(1e-3), got {describe(optimizer)}")
-
-
-def check_callable(name: str, function: object, expected: str) -> None:
-    """Raises a TypeError unless an argument is a function.
-
-    >>> check_callable("loss", "mse", "loss(logits, label)")
-    Traceback (most recent call last):
-    TypeError: loss: expected a function loss(logits, label), got 'mse'
-    """
-    if not callable(function):
-        raise TypeError(f"{name}: expected a function {expected}, got {describe(function)}")
-
-
-def check_pair(name: str, value: object, expected: str) -> tuple[Any, Any]:
-    """The two values that a user's function returns; raises a TypeError for anything else.
-
-    >>> check_pair("augment", None, "(images, labels)")
-    Traceback (most recent call last):
-    TypeError: augment: expected a function that returns (images, labels), got one that returns None
-    """
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        got = f"a {type(value).__name__} of {len(value)}" if isinstance(value, tuple | list) else describe(value)
-        raise TypeError(f"{name}: expected a function that returns {expected}, got one that returns {got}")
-    first, second = value
-    return first, second
 
 
 def check_trainable(params: PyTree) -> None:
@@ -102,19 +75,23 @@ def check_images_and_labels(name: str, data: object, expected: str = "(images, l
     return images, labels
 
 
-def check_classes(name: str, labels: AnyArray | jax.ShapeDtypeStruct, logits_shape: Shape, hint: str) -> None:
-    """Raises an error unless labels suit the default loss: they are classes of logits of that shape, and in range.
+def check_classes(name: str, labels: AnyArray | jax.ShapeDtypeStruct, logits: PyTree, hint: str) -> None:
+    """Raises an error unless labels suit the default loss: they are classes of the logits, and in range.
 
     Args:
       name: the argument that the labels belong to.
       labels: the labels of several images, or their shape and dtype, if their values are unknown.
-      logits_shape: the shape of the network's output for one image.
+      logits: the network's output for one image, of which the shape counts.
       hint: the end of the error message.
 
-    >>> check_classes("data", np.array([0, 3]), (3,), "pass loss=")
+    >>> check_classes("data", np.array([0, 3]), np.zeros(3), "pass loss=")
     Traceback (most recent call last):
     ValueError: data: expected labels from 0 to 2, got 0 to 3; pass loss=
     """
+    logits_shape: Shape | None = getattr(logits, "shape", None)
+    if logits_shape is None:
+        got = f"a {type(logits).__name__}"
+        raise ValueError(f"net: expected one array of logits for the default loss, got {got}; {hint}")
     if not logits_shape or logits_shape[-1] < LEAST_CLASSES:
         got = f"the output shape {logits_shape}"
         raise ValueError(f"net: expected at least {LEAST_CLASSES} logits for the default loss, got {got}; {hint}")

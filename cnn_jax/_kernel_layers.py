@@ -14,12 +14,14 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from . import matching
+from ._algorithms import GROUPED_METHODS, check_method
 from ._dtypes import accumulation_dtype
 from ._layer import Layer
 from ._layer_options import check_window
+from ._object_checks import check_callable
 from ._params import Params
 from ._typing import Padding, Pair, Shape
-from ._validation import as_floats, as_pair, check_int, check_number
+from ._validation import as_floats, as_pair, check_bool, check_int, check_number
 from .convolution import conv
 
 MIN_KERNEL_VARIANCE = 1e-12  # keeps the standardization of constant kernels finite
@@ -53,14 +55,14 @@ class Conv(Layer):
       kernel_size: rows and columns of the kernels, an int or (h, w).
       stride, padding, dilation, groups, method: as in `conv`. Each kernel has C // groups channels.
       use_bias: adds a learned bias, initially 0, to each feature map.
-      standardize: standardizes each kernel over its h w C weights, to mean 0 and variance 1, before use (weight
-        standardization); a normalization layer should follow.
+      standardize: standardizes each kernel over its h w (C // groups) weights, to mean 0 and variance 1, before use
+        (weight standardization); a normalization layer should follow.
       kernel_init: initializer of the kernels (h, w, C // groups, features).
 
     Raises:
-      ValueError: an int below 1, an unknown padding, groups that do not divide features and channels, `standardize`
-        with kernels of one weight; from `init`, a shape that is not (H, W, C).
-      TypeError: an option that is not an int.
+      ValueError: an int below 1, an unknown padding or method, groups that do not divide features and channels,
+        `standardize` with kernels of one weight; from `init`, a shape that is not (H, W, C).
+      TypeError: an option of another kind, such as a number of kernels that is not an int.
 
     Source: He et al., "Delving Deep into Rectifiers" (2015), https://arxiv.org/abs/1502.01852, for the initial kernels.
     Qiao et al., "Weight Standardization" (2019), https://arxiv.org/abs/1903.10520
@@ -90,6 +92,11 @@ class Conv(Layer):
         groups = check_int("groups", self.groups)
         dilation = as_pair("dilation", self.dilation)
         kernel_size, stride, padding = check_window("kernel_size", self.kernel_size, self.stride, self.padding)
+        check_kernel_options(self.kernel_init, self.use_bias)
+        check_method(self.method)
+        check_bool("standardize", self.standardize)
+        if groups > 1 and self.method not in GROUPED_METHODS:
+            raise ValueError(f"groups: expected 1 with method={self.method!r}, got {groups}")
         if features % groups:
             raise ValueError(f"groups: expected a divisor of the {features} features, got {groups}")
         self._set(features=features, kernel_size=kernel_size, stride=stride, padding=padding)
@@ -226,6 +233,7 @@ class Dense(Layer):
     name = "dense"
 
     def __post_init__(self) -> None:
+        check_kernel_options(self.kernel_init, self.use_bias)
         self._set(features=check_int("features", self.features))
 
     def _init(self, key: Array, shape: Shape) -> Params:
@@ -242,6 +250,12 @@ class Dense(Layer):
             raise ValueError(f"vector: expected shape {kernel.shape[:1]}, got {vector.shape}")
         out = jnp.dot(vector, kernel, preferred_element_type=accumulation_dtype(kernel.dtype)).astype(kernel.dtype)
         return out + params["bias"] if self.use_bias else out
+
+
+def check_kernel_options(kernel_init: object, use_bias: object) -> None:
+    """Raises a TypeError for options of kernels and biases that are of another kind."""
+    check_callable("kernel_init", kernel_init, "initializer(key, shape, dtype)")
+    check_bool("use_bias", use_bias)
 
 
 def check_image_shape(layer: str, shape: Shape) -> Shape:

@@ -14,10 +14,11 @@ from ._contents import ComparedByContents, find_key
 from ._errors import describe
 from ._layer_functions import Apply, ApplyWithIntermediates, Init, Intercept, Stages, identity
 from ._layer_options import from_pickle, text_of, to_pickle
+from ._object_checks import check_key
 from ._params import Params, check_is_dict, check_params
 from ._programs import MEMORY, shared_memory, shared_method
 from ._typing import Shape
-from ._validation import as_shape, check_key
+from ._validation import as_shape
 
 
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(dataclasses.field,))
@@ -189,14 +190,19 @@ class Layer(ComparedByContents):
         raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Layer) and _key_of(self) == _key_of(other))
+        return self is other or (isinstance(other, Layer) and self._key == other._key)
 
     def __hash__(self) -> int:
         return self._hash
 
     @functools.cached_property
     def _hash(self) -> int:
-        return hash(_key_of(self))
+        return hash(self._key)
+
+    @functools.cached_property
+    def _key(self) -> Hashable:
+        """What equal layers have in common. Options that may change, such as an array, count by identity."""
+        return type(self), tuple((name, find_key(value)) for name, value in _state(self).items())
 
     def __copy__(self) -> "Layer":
         return self
@@ -246,12 +252,7 @@ def output_of(stages: Stages) -> Array:
 
 def _state(layer: Layer) -> dict[str, object]:
     """What makes a layer: all attributes but those that are computed from others."""
-    return {name: value for name, value in vars(layer).items() if name not in ("_hash", MEMORY)}
-
-
-def _key_of(layer: Layer) -> Hashable:
-    """What equal layers have in common. Options that may change, such as a list or an array, count by identity."""
-    return type(layer), tuple((name, find_key(value)) for name, value in _state(layer).items())
+    return {name: value for name, value in vars(layer).items() if name not in ("_hash", "_key", MEMORY)}
 
 
 def check_net(net: object) -> None:

@@ -1,6 +1,8 @@
 """Reading of a training run's checkpoint without the run."""
 
 import json
+import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,9 +10,10 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import tree_leaves_with_path
 from jaxtyping import PyTree
 
-from ._checksums import json_checksum, tree_checksums
+from ._checksums import json_checksum, path_name, tree_checksums
 from ._errors import one_line
 from ._history import History
 from ._orbax import import_orbax, restore_numpy
@@ -18,6 +21,8 @@ from ._run_checkpoint import RECORD, STATE
 from ._typing import AnyArray, JsonObject
 from ._validation import check_choice
 from .files import local_path
+
+log = logging.getLogger(__name__)
 
 PARAMS = "params"  # begins the paths of parameters in a state
 
@@ -28,7 +33,7 @@ class Checkpoint(NamedTuple):
     params: PyTree
     """The parameters. With BatchNorm, pass them to `calibrate` before use."""
     history: History
-    """The metrics of all steps until then."""
+    """The metrics of all steps until then, but for those before `fit(state=...)`."""
     step: int
     """The number of updates."""
 
@@ -44,7 +49,8 @@ def load_checkpoint(
     Args:
       directory: the run's `checkpoint_dir`.
       which: "latest" is the checkpoint of the most steps. "best" is that of the lowest loss: on the validation data, or
-        without them in training, as the mean since the checkpoint before it.
+        without them in training, as the mean since the checkpoint before it. Instead of a damaged checkpoint the next
+        one is taken, and a warning is logged.
       like: parameters of the same structure, such as `net.init` makes. They are needed only where parameters are not
         nested dicts with text keys.
 
@@ -54,8 +60,8 @@ def load_checkpoint(
 
     Raises:
       OSError: the directory cannot be read.
-      ValueError: the directory holds no checkpoint, the checkpoint is damaged, or its parameters have another structure
-        than `like`.
+      ValueError: the directory holds no checkpoint or only damaged ones, or the parameters have another structure than
+        `like`.
       ImportError: Orbax is not installed.
 
     Example:
@@ -66,17 +72,23 @@ def load_checkpoint(
     import_orbax()
     check_choice("which", which, ("latest", "best"))
     folder = local_path(directory, name="directory").absolute()
-    steps = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+    steps = sorted((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), reverse=True)
     if not steps:
         raise ValueError(f"directory: expected checkpoints of fit, got none in {folder}")
-    try:
-        step = max(steps) if which == "latest" else min(steps, key=lambda step: (_read_loss(folder / str(step)), step))
-        record, leaves, history = _read(folder / str(step))
-    except Exception as error:  # damaged files make Orbax and its dependencies raise errors of many kinds
-        raise ValueError(f"directory: the checkpoints in {folder} cannot be read ({one_line(error)})") from error
-    arrays = zip(record["state"], leaves, strict=True)
-    params = {path: jnp.asarray(array) for path, array in arrays if path.split("/")[0] == PARAMS}
-    return Checkpoint(_rebuild(params, like), history, step)
+    if which == "best":
+        steps.sort(key=lambda step: (_read_loss(folder / str(step)), step))
+    problems = []
+    for step in steps:
+        try:
+            record, leaves, history = _read(folder / str(step))
+        except Exception as error:  # damaged files make Orbax and its dependencies raise errors of many kinds
+            problems.append(f"{step}: {one_line(error)}")
+            log.warning("%s: the checkpoint of step %d cannot be read (%s)", folder, step, one_line(error))
+            continue
+        arrays = zip(record["state"], leaves, strict=True)
+        params = {path: jnp.asarray(array) for path, array in arrays if path.split("/")[0] == PARAMS}
+        return Checkpoint(_rebuild(params, like), history, step)
+    raise ValueError(f"directory: none of the checkpoints in {folder} can be read ({'; '.join(problems)})")
 
 
 def _read(folder: Path) -> tuple[JsonObject, list[AnyArray], History]:
@@ -92,16 +104,20 @@ def _read(folder: Path) -> tuple[JsonObject, list[AnyArray], History]:
 
 
 def _read_loss(folder: Path) -> float:
-    return float(json.loads((folder / "metrics" / "metrics").read_text())["loss"])
+    """The loss by which a checkpoint is chosen; infinite if it cannot be read."""
+    try:
+        return float(json.loads((folder / "metrics" / "metrics").read_text())["loss"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _rebuild(arrays: Mapping[str, jax.Array], like: PyTree | None) -> PyTree:
     """The parameters of which `arrays` has the leaves by path, in the structure of `like` or as nested dicts."""
     if like is not None:
-        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(like)]
-        saved = [array.shape for array in arrays.values()]
-        if saved != shapes:
-            raise ValueError(f"like: expected parameters with arrays of shapes {saved}, got {shapes}")
+        expected = {path_name(path): jnp.shape(leaf) for path, leaf in tree_leaves_with_path({PARAMS: like})}
+        saved = {path: array.shape for path, array in arrays.items()}
+        if list(saved.items()) != list(expected.items()):
+            raise ValueError(f"like: expected parameters with arrays {saved}, got {expected}")
         return jax.tree.structure(like).unflatten(arrays.values())
     tree: dict[str, Any] = {}
     for path, array in arrays.items():
@@ -110,4 +126,4 @@ def _rebuild(arrays: Mapping[str, jax.Array], like: PyTree | None) -> PyTree:
         for parent in parents:
             subtree = subtree.setdefault(parent, {})
         subtree[name] = array
-    return tree[PARAMS]
+    return tree.get(PARAMS, {})

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float, PyTree, Shaped
 
+from ._errors import describe
 from ._typing import AnyArray
 
 Metrics = dict[str, Array]
@@ -25,7 +26,7 @@ class Loss(Protocol):
 
 @runtime_checkable
 class Metric(Protocol):
-    """A number for one example, or an array whose mean counts, from the network's logits and the label."""
+    """A number for one example, or an array of which the mean is taken, from the network's logits and the label."""
 
     def __call__(self, logits: Shaped[Array, "..."], label: Shaped[Array, "..."], /) -> Shaped[Array, "..."]: ...
 
@@ -78,9 +79,11 @@ def metrics_for(loss: Loss, logits: PyTree, labels: AnyArray | jax.ShapeDtypeStr
 
 def example_values(metrics: Mapping[str, Metric], logits: PyTree, labels: Array) -> Metrics:
     """The values of all metrics for every example."""
-    return {name: _example_means(jax.vmap(metric)(logits, labels)) for name, metric in metrics.items()}
+    return {name: _example_means(name, jax.vmap(metric)(logits, labels)) for name, metric in metrics.items()}
 
 
-def _example_means(values: Array) -> Array:
+def _example_means(name: str, values: Array) -> Array:
+    if not isinstance(values, jax.Array):
+        raise TypeError(f"{name}: expected a function that returns an array, got one that returns {describe(values)}")
     values = values if jnp.issubdtype(values.dtype, jnp.inexact) else values.astype(jnp.float32)
     return jnp.mean(values, tuple(range(1, values.ndim)))

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 from ._dtypes import accumulation_dtype
+from ._object_checks import check_key
 from ._programs import compiled
 from ._typing import AnyArray
-from ._validation import check_arrays, check_key, check_number, check_shape, to_floats
+from ._validation import check_arrays, check_number, check_shape, to_floats
 
 # An image and the probability of each class.
 Example = tuple[Shaped[ArrayLike, "H W *C"], Shaped[ArrayLike, " K"]]

@@ -14,8 +14,9 @@ from jaxtyping import Array, PyTree
 
 from ._batch_loaders import Augment, Loader
 from ._batches import BatchSource, ValidationData
-from ._fit_arguments import check_callable, check_classes, check_trainable
+from ._fit_arguments import check_classes, check_trainable
 from ._metrics import Loss, Metric, default_loss
+from ._object_checks import check_callable, check_key
 from ._orbax import import_orbax
 from ._programs import program_of
 from ._run_calibration import RunCalibration, paths_to_calibrate
@@ -24,7 +25,7 @@ from ._sharding import Placement
 from ._train_loop import Callback, Validate
 from ._train_state import DataState, TrainState, copy_tree, split_run_key, strip_weak_types
 from ._typing import AnyArray
-from ._validation import check_int, check_key
+from ._validation import check_int
 from .evaluation import check_labeled, mean_metrics, metrics_for_data, output_shape
 from .files import local_path
 from .layers import Layer, Params
@@ -135,16 +136,28 @@ def initial_state(
             params = net.init(split_run_key(key).init, example_batch(source)[0].shape)
         check_trainable(params)
         state = TrainState.create(params, optimizer, key)
+    else:
+        _check_opt_state(optimizer, state)
     source.import_position(state.data_state)
     return strip_weak_types(copy_tree(state._replace(data_state=source.initial_data_state)))
+
+
+def _check_opt_state(optimizer: optax.GradientTransformation, state: TrainState) -> None:
+    """Raises a ValueError for a state of another optimizer."""
+    expected = jax.eval_shape(optimizer.init, state.params)
+    if jax.tree.structure(expected) != jax.tree.structure(state.opt_state) or any(
+        leaf.shape != jnp.shape(given)
+        for leaf, given in zip(jax.tree.leaves(expected), jax.tree.leaves(state.opt_state), strict=True)
+    ):
+        raise ValueError("state: expected a state of optimizer=, got that of another optimizer")
 
 
 class Setup(NamedTuple):
     """What the parts of a run are made from, beside its data."""
 
     net: Layer
-    params: PyTree
-    """The shapes and dtypes of the parameters."""
+    params: Params
+    """The parameters at the start."""
     source: BatchSource
     placement: Placement
     batch_size: int
@@ -155,7 +168,7 @@ class Setup(NamedTuple):
         if self.loss is default_loss:
             image, labels = example_batch(self.source)
             known = labels if self.source.labels is None else self.source.labels
-            check_classes("data", known, output_shape(self.net, self.params, image).shape, LABELS_HINT)
+            check_classes("data", known, output_shape(self.net, self.params, image), LABELS_HINT)
 
     def make_calibration(self) -> RunCalibration | None:
         """What sets the statistics of BatchNorm; None for a stream, whose batches cannot be drawn again.

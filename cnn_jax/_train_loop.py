@@ -143,7 +143,7 @@ class TrainRun:
         is_best = self._validate(loop.validate) if loop.validate and is_validated else False
         is_stopped = False
         if loop.callback and not received and (is_last or is_validated or step % loop.callback_every == 0):
-            is_stopped = bool(loop.callback(step, copy_tree(self.state), self.metrics.latest()))
+            is_stopped = _is_true(loop.callback(step, copy_tree(self.state), self.metrics.latest()))
         received = received or loop.stop_signal(step)
         is_over = is_last or is_stopped or received is not None
         if is_over or is_best or step % loop.save_every == 0:
@@ -224,6 +224,12 @@ def skips_nonfinite(opt_state: optax.OptState) -> bool:
         return isinstance(node, optax.ApplyIfFiniteState) or (is_multi_steps and bool(node.skip_state))
 
     return any(map(skips, jax.tree.leaves(opt_state, is_leaf=skips)))
+
+
+def _is_true(value: object) -> bool:
+    """Whether a value is True, of Python, NumPy or JAX. Other values, such as what a writer returns, are not."""
+    is_scalar = isinstance(value, bool | np.bool_ | np.ndarray | jax.Array) and np.shape(value) == ()
+    return is_scalar and np.asarray(value).dtype == bool and bool(value)
 
 
 @jax.jit

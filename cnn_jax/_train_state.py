@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from ._fit_arguments import check_optimizer
-from ._validation import check_key
+from ._object_checks import check_key
 from .layers import Params
 
 DataState = Int[Array, " N"] | None
@@ -74,15 +74,6 @@ def split_run_key(key: Array) -> RunKeys:
 def copy_tree(tree: PyTree) -> PyTree:
     """The same arrays in other memory, which a program may overwrite (donation)."""
     return jax.tree.map(jnp.copy, tree)
-
-
-def shapes_of(tree: PyTree) -> PyTree:
-    """The shapes and dtypes of arrays.
-
-    >>> shapes_of(jnp.zeros(2))
-    ShapeDtypeStruct(shape=(2,), dtype=float32)
-    """
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
 def strip_weak_types(tree: PyTree) -> PyTree:

@@ -12,10 +12,11 @@ from jaxtyping import Array, ArrayLike, PyTree, Shaped
 from ._batch_loaders import with_channels
 from ._contents import Contents
 from ._dtypes import accumulation_dtype
-from ._fit_arguments import check_callable, check_optimizer
+from ._fit_arguments import check_optimizer
 from ._layer import check_net
 from ._mesh_axes import on_any_mesh
 from ._metrics import Loss, Metrics, batch_metrics, default_loss
+from ._object_checks import check_callable
 from ._programs import cached
 from ._train_state import TrainState, split_run_key, strip_weak_types
 from .layers import Layer, Params
@@ -46,7 +47,8 @@ def train_step(
 
     Args:
       net: the network.
-      optimizer: an optax optimizer. `update` receives the gradients, the parameters and `value=loss`.
+      optimizer: an optax optimizer. Its `update` receives the gradients, the parameters and, for line searches,
+        `value=`, `grad=` and `value_fn=` of the batch's loss.
       loss: `loss(logits, label)` of one example; the batch's loss is the mean.
       compute_dtype: the floating dtype of the forward and backward pass; None keeps the parameters' dtypes.
 
@@ -60,8 +62,8 @@ def train_step(
       ValueError: from the function, images of a wrong rank.
 
     Notes:
-      Equal arguments give the same function, so that it is compiled once for each shape of a batch. Optimizers and
-      losses made anew from equal numbers are equal. As for `jax.jit`, they must be pure functions. The step may be used
+      Equal arguments give the same function, so that it is compiled once for each shape of a batch. Optimizers of optax
+      that were made from equal numbers are equal. As for `jax.jit`, functions must be pure. The step may be used
       within `jax.jit`, `lax.scan` and on sharded batches. The given state stays valid; to reuse its memory, call
       `jax.jit(step, donate_argnums=0)`.
 
@@ -108,9 +110,15 @@ def _compiled_step(
         number = state.step + 1
         keys = jax.random.split(jax.random.fold_in(split_run_key(state.key).step, number), len(batch))
         gradients, metrics = jax.grad(objective, has_aux=True)(state.params, batch, jnp.asarray(labels), keys)
+
+        def value_of(params: Params) -> Array:  # for line searches
+            return objective(params, batch, jnp.asarray(labels), keys)[0]
+
         # optax mixes dtypes and ranks, which JAX's strict modes forbid.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            updates, opt_state = update(gradients, state.opt_state, state.params, value=metrics["loss"])
+            updates, opt_state = update(
+                gradients, state.opt_state, state.params, value=metrics["loss"], grad=gradients, value_fn=value_of
+            )
         params = cast(Params, optax.apply_updates(state.params, updates))
         new_state = TrainState(
             params=params, opt_state=opt_state, step=number, key=state.key, data_state=state.data_state

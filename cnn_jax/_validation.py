@@ -15,7 +15,6 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
-from ._errors import describe
 from ._typing import AnyArray, Pair, Scalar
 
 EXPECTED_ARRAY = "a real array (floats of 16 bits or more, integers or bools)"
@@ -82,23 +81,6 @@ def _check_array(name: str, value: object) -> AnyArray:
     if not _is_real(array.dtype):
         raise TypeError(f"{name}: expected {EXPECTED_ARRAY}, got {array.dtype}")
     return array
-
-
-def check_key(key: object) -> None:
-    """Raises a TypeError unless `key` is one `jax.random.key`, or the raw data of one.
-
-    >>> check_key(0)
-    Traceback (most recent call last):
-    TypeError: key: expected a random key, such as jax.random.key(0), got 0
-    """
-    expected = "key: expected a random key, such as jax.random.key(0)"
-    if not isinstance(key, jax.Array | np.ndarray):
-        raise TypeError(f"{expected}, got {describe(key)}")
-    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not is_typed and key.dtype != np.uint32:
-        raise TypeError(f"{expected}, got an array of {key.dtype}")
-    if key.ndim != (0 if is_typed else 1):
-        raise TypeError(f"{expected}, got keys of shape {key.shape}")
 
 
 def refuse_masked_array(name: str, value: object) -> None:

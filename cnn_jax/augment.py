@@ -17,8 +17,9 @@ from jaxtyping import Array, ArrayLike, Float, Int, Shaped
 from . import warping
 from ._dtypes import accumulation_dtype
 from ._mixup import cutmix, mixup, random_box
+from ._object_checks import check_key
 from ._programs import compiled
-from ._validation import check_image, check_int, check_key, check_number, to_floats
+from ._validation import check_image, check_int, check_number, to_floats
 
 __all__ = ["affine", "alternating_flip", "crop", "cutmix", "cutout", "elastic", "flip", "mixup", "shift"]
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
-from ._algorithms import check_method
+from ._algorithms import GROUPED_METHODS, check_method
 from ._correlate import correlate_image
 from ._dtypes import accumulation_dtype
 from ._geometry import dilated_size
@@ -85,7 +85,7 @@ def conv(
     groups = check_int("groups", groups)
     _check_groups(image, kernel, groups)
     method = check_method(method)
-    if method not in ("auto", "conv") and groups > 1:
+    if method not in GROUPED_METHODS and groups > 1:
         raise ValueError(f"groups: expected 1 with method={method!r}, got {groups}")
     kernel_size = dilated_size(kernel.shape[:2], dilations)
     pads = explicit_padding(padding, image.shape[:2], kernel_size, strides, names=("image", "kernel"))

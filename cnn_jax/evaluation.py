@@ -17,13 +17,15 @@ from jaxtyping import Array, ArrayLike, PyTree, Shaped
 from ._batch_loaders import with_channels
 from ._calibration import check_calibrated
 from ._contents import Contents
+from ._errors import describe
 from ._fit_arguments import check_classes, check_images_and_labels
 from ._layer import check_net
 from ._metrics import Loss, Metric, Metrics, accuracy, default_loss, example_values, metrics_for
+from ._object_checks import check_callable
 from ._programs import program_of
 from ._sharding import Placement, make_placement, to_host
 from ._typing import AnyArray
-from ._validation import check_int
+from ._validation import check_int, refuse_masked_array
 from .layers import Layer, Params
 
 __all__ = ["Metric", "accuracy", "evaluate", "predict"]
@@ -51,15 +53,16 @@ def predict(
       mesh: the devices that share every batch. By default all devices of this process.
 
     Returns:
-      The outputs, in host memory.
+      The outputs, in host memory; of a network of your own with several outputs a tree of them.
 
     Raises:
       ValueError: images of a wrong rank, batch_size below 1, parameters of another network, a BatchNorm that was never
         calibrated.
-      TypeError: net is not a Layer, batch_size is not an int, mesh is not a Mesh.
+      TypeError: net is not a Layer, images are a masked array, batch_size is not an int, mesh is not a Mesh.
 
     Notes:
-      One program is compiled for a network, a batch size and a shape of images, whatever their number.
+      One program is compiled for a network, a batch size and a shape of images, whatever their number. One image costs
+      as much as `batch_size` of them: pass `batch_size=1` for one.
 
     >>> from cnn_jax.layers import Flatten
     >>> predict(Flatten(), {}, np.arange(3.0).reshape(3, 1, 1), batch_size=2)
@@ -69,14 +72,15 @@ def predict(
     """
     check_net(net)
     check_calibrated(params)
+    refuse_masked_array("images", images)
     stored = with_channels("images", as_stored(images))
     params = _local(params) if mesh is None else params
     batch_size, placement = _share(batch_size, mesh)
+    program = program_of(_outputs, net, placement)
     if not len(stored):
-        output = jax.eval_shape(program_of(_outputs, net, placement), params, stored)
-        return np.zeros(output.shape, output.dtype)
-    batches = _map_batches(program_of(_outputs, net, placement), params, (stored,), batch_size, placement)
-    return np.concatenate(list(batches))
+        return jax.tree.map(lambda out: np.zeros(out.shape, out.dtype), jax.eval_shape(program, params, stored))
+    batches = _map_batches(program, params, (stored,), batch_size, placement)
+    return jax.tree.map(lambda *outputs: np.concatenate(outputs), *batches)
 
 
 def evaluate(
@@ -96,8 +100,9 @@ def evaluate(
       net: the network.
       params: its parameters.
       data: `(images, labels)`, images (N, H, W, C) or gray (N, H, W), as the network sees them.
-      metrics: functions `metric(logits, label)` of one example, by name. Of an array, such as one number per pixel, the
-        mean counts. The default is {"loss": the softmax cross-entropy of integer labels, "accuracy": `accuracy`}.
+      metrics: functions `metric(logits, label)` of one example, by name. A metric may return an array, such as one
+        number per pixel; its mean is taken. The default is {"loss": the softmax cross-entropy of integer labels,
+        "accuracy": `accuracy`}.
       batch_size, mesh: as in `predict`.
 
     Returns:
@@ -107,7 +112,8 @@ def evaluate(
       ValueError: images of a wrong rank or none, or other labels in number; labels that are not classes of the network,
         with the default metrics; batch_size below 1, parameters of another network, a BatchNorm that was never
         calibrated.
-      TypeError: net is not a Layer; data are not images and labels; labels are not integers, with the default metrics.
+      TypeError: net is not a Layer; data are not images and labels; metrics are not a dict of functions; labels are not
+        integers, with the default metrics.
 
     Notes:
       One program is compiled for a network, its metrics, a batch size and shapes of images and labels.
@@ -125,6 +131,7 @@ def evaluate(
     check_net(net)
     check_calibrated(params)
     labeled = check_labeled("data", data)
+    _check_metrics(metrics)
     params = _local(params) if mesh is None else params
     batch_size, placement = _share(batch_size, mesh)
     if metrics is None:
@@ -159,12 +166,12 @@ def metrics_for_data(
     image, label = (jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for array in data)
     logits = output_shape(net, params, image)
     if loss is default_loss:
-        check_classes(name, np.asarray(data[1]), logits.shape, hint)
+        check_classes(name, np.asarray(data[1]), logits, hint)
     return metrics_for(loss, logits, label)
 
 
 def output_shape(net: Layer, params: Params, image: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """The shape of a network's output for one image."""
+    """The shape of a network's output for one image; of several outputs a tree."""
     return jax.eval_shape(program_of(_output, net), params, image)
 
 
@@ -183,6 +190,15 @@ def check_labeled(name: str, data: object) -> tuple[AnyArray, AnyArray]:
     if not len(images):
         raise ValueError(f"{name}: expected at least one image, got none")
     return images, as_stored(labels)
+
+
+def _check_metrics(metrics: object) -> None:
+    if metrics is None:
+        return
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics: expected a dict of functions by name, got {describe(metrics)}")
+    for name, metric in metrics.items():
+        check_callable(f"metrics[{name!r}]", metric, "metric(logits, label)")
 
 
 def _share(batch_size: int, mesh: Mesh | None) -> tuple[int, Placement]:

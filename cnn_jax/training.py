@@ -21,7 +21,7 @@ from ._run_steps import compile_steps
 from ._sharding import make_placement
 from ._signals import stop_on_signal
 from ._train_loop import Callback, TrainingInterrupted, TrainLoop, resume, skips_nonfinite
-from ._train_state import TrainState, shapes_of, split_run_key
+from ._train_state import TrainState, split_run_key
 from ._train_step import TrainStep, check_compute_dtype, train_step
 from ._validation import check_bool, check_int
 from .layers import Layer, Params
@@ -52,7 +52,7 @@ class _ParamsAndHistory(NamedTuple):
 
 
 class Trained(_ParamsAndHistory):
-    """What `fit` returns: the pair `params, history`, with the attribute `state`.
+    """What `fit` returns: the pair `params, history`, with the attribute `state`, which trees do not keep.
 
     params, history = fit(net, data, ...)
     state = fit(net, data, ...).state
@@ -92,7 +92,8 @@ def fit(
       net: the network.
       data: `(images, labels)`, arrays of shapes (N, H, W) or (N, H, W, C) and (N, ...); or a function
         `sample(key) -> (image, label)` that draws one example; or a stream, such as `cnn_jax.data.stream.Stream`.
-      optimizer: an optax optimizer. Its `update` receives the gradients, the parameters and `value=loss`.
+      optimizer: an optax optimizer. Its `update` receives the gradients, the parameters and, for line searches,
+        `value=`, `grad=` and `value_fn=` of the batch's loss.
       steps: the number of updates, including those of `state` or of a checkpoint.
       key: a `jax.random.key`. The same key gives the same run. With `state` it may be left out.
       batch_size: examples in a batch.
@@ -120,9 +121,9 @@ def fit(
 
     Returns:
       The pair of the trained parameters and the history, with the attribute `state`. The history is {"loss": (steps,)}
-      and, where labels are integer classes of at least two logits, {"accuracy": (steps,)} in [0, 1], of images or of
-      pixels. Each value is that of the step's batch before the update. Of a run that `state` continues it holds the
-      steps of this call. With validation it also has "validation_step", "validation_loss" and, as above,
+      and, where labels are integers of the shape of classes of at least two logits, {"accuracy": (steps,)} in [0, 1],
+      of images or of pixels. Each value is that of the step's batch before the update. After `state` the history begins
+      with the first step of this call. With validation it also has "validation_step", "validation_loss" and, as above,
       "validation_accuracy", with one value for each validation.
 
     Raises:
@@ -134,9 +135,9 @@ def fit(
       ImportError: Orbax, which checkpoint_dir needs, is not installed.
       ValueError: images have a wrong rank, or differ in number from the labels; labels are no classes of the network,
         or it has one logit, with the default loss; data have less than a batch; steps, batch_size, steps_per_call or a
-        period is below 1; steps are not more than those of state; key is another one
-        than that of state, or params are given beside it; checkpoint_dir holds checkpoints of another run (another key,
-        batch_size, data or arrays of other shapes), of more steps or of less than state has, or only damaged ones;
+        period is below 1; steps are not more than those of state; key is another one than that of state, state is that
+        of another optimizer, or params are given beside it; checkpoint_dir holds checkpoints of another run (another
+        key, batch_size, data or arrays of other shapes), of more steps or of less than state has, or only damaged ones;
         a BatchNorm cannot be calibrated.
       TypeError: net is not a Layer, optimizer not an optax optimizer, key not a random key, state not a TrainState,
         loss, augment or callback not a function; params are not floats; data are of another kind or are not numbers;
@@ -145,11 +146,13 @@ def fit(
 
     Notes:
       Parts of a run. Two calls, the second with the state of the first, give the parameters of a single one bit for
-      bit. Pass `calibrate=False` to all calls but the last one to save time.
+      bit. Pass `calibrate=False` to all calls but the last one to save time. Hyperparameters that
+      `optax.inject_hyperparams` keeps in a state are those of the state.
 
-      Compilation. Calls with equal networks, optimizers, functions and shapes are compiled once, even if
-      `optax.adam(1e-3)` or a lambda was made anew. As for `jax.jit`, functions must be pure: a change of a list, an
-      array of NumPy or an object that a function reads beside its arguments is not noticed.
+      Compilation. Calls with equal networks and optimizers, the same functions and equal shapes are compiled once.
+      `optax.adam(1e-3)` is equal to another one, `functools.partial(loss, alpha=0.1)` too; a lambda is not. As for
+      `jax.jit`, functions must be pure: a change of an array of NumPy or an object that a function reads beside its
+      arguments is not noticed.
 
       Order of the data. Arrays are shuffled every epoch; the last partial batch of an epoch is left out. A sampling
       function runs on the device and draws new examples in every step. A stream determines its own order.
@@ -162,7 +165,8 @@ def fit(
       loss and the optimizer keep their dtypes. Validation uses the parameters' dtypes.
 
       BatchNorm. Its statistics are taken from 1024 images or more, the first of the run with their augmentation, for
-      every validation and at the end. The parameters in a state and in a checkpoint are not calibrated.
+      every validation and at the end. Each BatchNorm of a network needs a pass over them. The parameters in a state and
+      in a checkpoint are not calibrated.
 
       Losses that are not finite end the run, unless the optimizer leaves out such updates
       (`optax.apply_if_finite`, or `optax.skip_not_finite` in `optax.MultiSteps`).
@@ -176,7 +180,8 @@ def fit(
       differ from the saved run's are taken from the new optimizer and named in a warning. Checkpoints are written by
       Orbax, which the extra `train` installs.
 
-      Several devices. Batches are sharded over all axes of `mesh`. The parameters are replicated, and so are those
+      Several devices. Batches are sharded over all axes of `mesh`; arrays of data are copied whole to every device, as
+      a stream's are not. The parameters are replicated, and so are those
       returned, on `mesh` itself. BatchNorm normalizes over the whole batch. The mesh may have devices of several
       processes: then every process passes the same arrays, or a stream, of which it reads its share.
 
@@ -244,7 +249,7 @@ def fit(
         stop_signal = stack.enter_context(stop_on_signal(several_processes=checkpoint_dir is not None))
         source = stack.enter_context(open_source(data, batch_size, split_run_key(key).data, augment, placement))
         start = _run_setup.initial_state(net, optimizer, params, state, key, source)
-        setup = _run_setup.Setup(net, shapes_of(start.params), source, placement, batch_size, loss)
+        setup = _run_setup.Setup(net, start.params, source, placement, batch_size, loss)
         setup.check_labels()
         steps_per_call = min(steps_per_call, source.max_steps_per_call or steps_per_call)
         checkpointer = stack.enter_context(_run_setup.open_checkpoints(checkpoint_dir, key, batch_size, source))

@@ -1,11 +1,14 @@
 """The population's statistics of BatchNorm, as `calibrate` sets them."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from cnn_jax.layers import Activation, Chain, Conv, Dense, Dropout, Flatten, Layer, Residual
 from cnn_jax.norms import BatchNorm, calibrate
+from cnn_jax.training import fit
 from tests.helpers.oracles import noise
 
 KEY = jax.random.key(0)
@@ -94,6 +97,26 @@ def test_a_batch_norm_whose_input_is_hidden_is_refused():
         ValueError, match=r"BatchNorm at params\['hidden1'\]\['batch_norm1'\] is inside a Layer without"
     ):
         calibrate(net, net.init(KEY, (5, 6, 4)), IMAGES)
+    with pytest.raises(ValueError, match="inside a Layer without"):
+        fit(net, (IMAGES, IMAGES), optimizer=optax.sgd(0.1), steps=1, batch_size=2, key=KEY, loss=optax.l2_loss)
     shown = Chain(BatchNorm(), Layer(inner.init, inner.apply, "shown", inner.stages))
     params = calibrate(shown, shown.init(KEY, (5, 6, 4)), IMAGES)
     assert np.all(params["shown1"]["batch_norm1"]["mean"] != 0)
+
+
+def test_parameters_of_a_users_layer_may_have_the_names_of_statistics():
+    def init(key, shape):
+        return {"mean": jnp.ones(shape[-1]), "variance": jnp.ones(shape[-1])}
+
+    def apply(params, image, *, train=False, key=None):
+        return image * params["variance"][None, None] + params["mean"][None, None]
+
+    net = Chain(BatchNorm(), Layer(init, apply, "gaussian"))
+    params = calibrate(net, net.init(KEY, (5, 6, 4)), IMAGES)
+    np.testing.assert_array_equal(params["gaussian1"]["mean"], 1)
+
+
+def test_a_mask_is_not_dropped():
+    net = BatchNorm()
+    with pytest.raises(TypeError, match="images: expected a plain array, got a MaskedArray"):
+        calibrate(net, net.init(KEY, (5, 6, 4)), np.ma.masked_less(IMAGES, 0))

@@ -2,6 +2,7 @@
 
 import functools
 import types
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,7 @@ FACTOR = 2
 
 
 class Settings:
-    def method(self, x):
+    def method(self, x, **options: Any):
         return x
 
 
@@ -51,13 +52,13 @@ def scaled_by(factor, offset=0.0):
 
 def with_attribute(factor):
     def scaled(x):
-        return scaled.factor * x
+        return vars(scaled)["factor"] * x
 
-    scaled.factor = factor
+    vars(scaled)["factor"] = factor
     return scaled
 
 
-def helper(x):
+def helper(x: Any, **options: Any):
     return FACTOR * x
 
 
@@ -69,6 +70,8 @@ def helper(x):
         lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.apply_if_finite(optax.adam(1e-3), 5)),
         lambda: optax.inject_hyperparams(optax.adam)(learning_rate=0.1),
         lambda: optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 1e-3, 10, 100), mask=helper),
+        lambda: optax.MultiSteps(optax.adam(1e-3), 2),
+        lambda: optax.MultiSteps(optax.adam(1e-3), 2).gradient_transformation(),
         lambda: optax.partition({"a": optax.sgd(0.1)}, helper),
         lambda: optax.contrib.muon(0.1, muon_weight_dimension_numbers=optimizers.muon_dimension_numbers),
         lambda: functools.partial(helper, 3, scale=np.float32(2), labels=("X", {"O": None})),

@@ -58,13 +58,14 @@ def test_conv_transpose_layers_pass_their_options_on():
     np.testing.assert_array_equal(net.apply(params, IMAGE), expected)
 
 
-def test_depthwise_kernels_see_one_channel_each():
-    net = DepthwiseConv(2, multiplier=2, dilation=2)
+@pytest.mark.parametrize("options", [{"dilation": 2}, {"stride": 2, "padding": "SAME"}])
+def test_depthwise_kernels_see_one_channel_each(options):
+    net = DepthwiseConv(2, multiplier=2, **options)
     params = init(net, IMAGE.shape)
     out = net.apply(params, IMAGE)
     for feature in range(6):
         channel = IMAGE[..., feature // 2 : feature // 2 + 1]
-        expected = conv(channel, params["kernel"][..., feature : feature + 1], dilation=2)
+        expected = conv(channel, params["kernel"][..., feature : feature + 1], **options)
         np.testing.assert_allclose(out[..., feature], expected[..., 0], atol=1e-5)
 
 
@@ -86,6 +87,9 @@ def test_separable_layers_print_and_compare_by_their_options():
         (ConvTranspose, (0,), {}, ValueError, "features: .*0"),
         (ConvTranspose, (2,), {"padding": "FULL"}, ValueError, "padding: .*FULL"),
         (ConvTranspose(2).init, (KEY, (6, 6)), {}, ValueError, r"ConvTranspose: .*\(H, W, C\).*\(6, 6\)"),
+        (ConvTranspose, (2,), {"method": "foo"}, ValueError, "method: .*'foo'"),
+        (ConvTranspose, (2,), {"kernel_init": None}, TypeError, "kernel_init: expected a function .*, got None"),
+        (DepthwiseConv, (), {"use_bias": "no"}, TypeError, "use_bias: expected True or False, got 'no'"),
         (DepthwiseConv, (), {"multiplier": 0}, ValueError, "multiplier: .*0"),
         (DepthwiseConv, (0,), {}, ValueError, "kernel_size: .*0"),
         (DepthwiseConv().init, (KEY, (6, 6)), {}, ValueError, r"DepthwiseConv: .*\(H, W, C\).*\(6, 6\)"),

@@ -1,5 +1,7 @@
 """Evaluation: any number of images through one program, on all devices."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,6 +105,9 @@ def test_statistics_that_were_never_taken_are_refused():
         (None, {}, TypeError, "data: .*None"),
         ((IMAGES, LABELS), {"batch_size": 0}, ValueError, "batch_size: .*0"),
         ((IMAGES, LABELS), {"mesh": 1}, TypeError, "mesh: .*int"),
+        ((IMAGES, LABELS), {"metrics": accuracy}, TypeError, "metrics: expected a dict of functions by name, got"),
+        ((IMAGES, LABELS), {"metrics": {"a": "b"}}, TypeError, r"metrics\['a'\]: expected a function metric"),
+        ((IMAGES, LABELS), {"metrics": {"a": lambda x, y: None}}, TypeError, "a: expected .* one that returns None"),
     ],
 )
 def test_bad_arguments(data, options, error, message):
@@ -113,4 +118,22 @@ def test_bad_arguments(data, options, error, message):
 def test_labels_of_another_kind_with_their_loss():
     targets = np.stack([LABELS, 1 - LABELS, LABELS], 1).astype(np.float32)
     metrics = {"loss": lambda logits, label: optax.sigmoid_binary_cross_entropy(logits, label)}
-    assert evaluate(NET, PARAMS, (IMAGES, targets), metrics=metrics)["loss"] > 0
+    log_odds = LOGITS.astype(np.float64)
+    expected = np.mean(np.logaddexp(0, log_odds) - targets * log_odds)
+    assert evaluate(NET, PARAMS, (IMAGES, targets), metrics=metrics)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_outputs_of_several_arrays_are_a_tree():
+    def apply(params, image, *, train=False, key=None) -> Any:
+        return {"mean": image.mean(), "pair": (image[0, 0], image[1, 1])}
+
+    net = Layer(lambda key, shape: {}, apply)
+    for count in (0, 3, 7):
+        outputs = predict(net, {}, IMAGES[:count], batch_size=3)
+        np.testing.assert_allclose(outputs["mean"], IMAGES[:count].reshape(count, 4).mean(1), rtol=1e-6)
+        np.testing.assert_array_equal(outputs["pair"][1].reshape(count), IMAGES[:count, 1, 1].reshape(count))
+
+
+def test_a_mask_is_not_dropped():
+    with pytest.raises(TypeError, match="images: expected a plain array, got a MaskedArray"):
+        predict(NET, PARAMS, np.ma.masked_less(IMAGES, 0))

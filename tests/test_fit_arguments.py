@@ -148,7 +148,10 @@ def test_arrays_stay_what_they_are():
 
 
 def test_labels_of_every_pixel_are_classes_of_its_logits():
-    check_classes("data", np.ones((4, 5, 6), int), (5, 6, 2), "")
-    check_classes("data", jax.ShapeDtypeStruct((4, 5, 6), "int8"), (5, 6, 2), "")
+    logits = np.zeros((5, 6, 2))
+    check_classes("data", np.ones((4, 5, 6), int), logits, "")
+    check_classes("data", jax.ShapeDtypeStruct((4, 5, 6), "int8"), logits, "")
     with pytest.raises(TypeError, match=r"needs integers of shape \(5, 6\) per image, got int64 of shape \(4,\)"):
-        check_classes("data", LABELS, (5, 6, 2), "")
+        check_classes("data", LABELS, logits, "")
+    with pytest.raises(ValueError, match="net: expected one array of logits .*, got a dict; pass loss="):
+        check_classes("data", LABELS, {"logits": logits}, "pass loss=")

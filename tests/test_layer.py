@@ -198,6 +198,32 @@ def test_programs_of_equal_networks_are_compiled_once():
     assert len(traces) == 2
 
 
+class Factor(Layer):
+    """A user's layer with an option of any kind."""
+
+    factor: Any
+    name = "factor"
+
+    def _apply(self, params, image, *, train=False, key=None):
+        with jax.numpy_dtype_promotion("standard"):
+            return jnp.asarray(image) * self.factor
+
+
+def test_layers_of_equal_options_of_other_types_compute_with_their_own():
+    image = jnp.ones(1, jnp.int32)
+    layers = [Factor(2), Factor(2.0), Factor(np.int8(2)), Factor(-0.0), Factor(0.0)]
+    dtypes = [str(layer.apply({}, image).dtype) for layer in layers]
+    assert dtypes == ["int32", "float32", "int32", "float32", "float32"]
+    assert np.signbit(layers[3].apply({}, image))[0] != np.signbit(layers[4].apply({}, image))[0]
+    assert len(set(layers)) == len(layers)
+
+
+def test_options_that_are_arrays_compare_by_identity():
+    mean = np.array([1.0, 2.0])
+    assert Factor(mean) == Factor(mean) != Factor(mean.copy())
+    np.testing.assert_array_equal(Factor(2 * mean).apply({}, np.ones(2)), 2 * mean)
+
+
 def test_networks_are_freed():
     net = cnn.Chain(cnn.MaxPool(), cnn.Activation(jax.nn.relu))
     equal = cnn.Chain(cnn.MaxPool(), cnn.Activation(jax.nn.relu))

@@ -63,8 +63,15 @@ def test_parameters_of_another_tree_are_read_in_the_structure_that_is_given(tmp_
     assert jax.tree.structure(load_checkpoint(tmp_path, like=params).params) == jax.tree.structure(params)
     chex.assert_trees_all_equal(load_checkpoint(tmp_path, like=params).params, params_after(1, params))
     np.testing.assert_array_equal(load_checkpoint(tmp_path).params["own"]["1"]["0"], 1)  # by index without it
-    with pytest.raises(ValueError, match=r"like: expected parameters with arrays of shapes \[\(2,\), \(3,\)\], got"):
+    with pytest.raises(ValueError, match=r"like: .*arrays {'params/own/0': \(2,\), 'params/own/1/0': \(3,\)}, got"):
         load_checkpoint(tmp_path, like={"own": jnp.ones(2)})
+    with pytest.raises(ValueError, match="like: .*, got {'params/other/0'"):
+        load_checkpoint(tmp_path, like={"other": params["own"]})
+
+
+def test_a_network_without_parameters_has_a_checkpoint(tmp_path):
+    save(tmp_path, {}, losses=(1.0,))
+    assert load_checkpoint(tmp_path).params == {}
 
 
 def test_a_directory_without_checkpoints_is_named(tmp_path):
@@ -78,8 +85,19 @@ def test_a_damaged_checkpoint_is_reported(tmp_path):
     save(tmp_path, losses=(1.0,))
     largest = max((tmp_path / "1").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
     largest.write_bytes(b"")
-    with pytest.raises(ValueError, match=f"directory: the checkpoints in {tmp_path} cannot be read"):
+    with pytest.raises(ValueError, match=f"directory: none of the checkpoints in {tmp_path} can be read"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(("which", "step"), [("latest", 3), ("best", 2)])
+def test_another_checkpoint_is_taken_for_a_damaged_one(tmp_path, caplog, which, step):
+    save(tmp_path)
+    for path in (tmp_path / "4").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    assert load_checkpoint(tmp_path, which=which).step == step
+    if which == "latest":
+        assert f"{tmp_path}: the checkpoint of step 4 cannot be read" in caplog.text
 
 
 def test_another_choice_is_refused(saved):

@@ -19,8 +19,8 @@ HEAVY = ("matplotlib", "PIL", "pooch", "safetensors", "rich", "scipy.ndimage", "
 # A module imports only from modules before it.
 LEVELS = {
     0: (
-        "_typing _dtypes _errors _reprs _optional files progress _malloc _mesh_axes _programs _contents _validation "
-        "_padding _reduce_windows _geometry _xla"
+        "_typing _dtypes _errors _reprs _optional files progress _malloc _mesh_axes _programs _contents "
+        "_validation _object_checks _padding _reduce_windows _geometry _xla"
     ),
     1: "_cost_model _shift _im2col _fft _lax_conv _group_costs _group_sums warping",
     2: "_algorithms _grouped _correlate",

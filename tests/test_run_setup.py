@@ -10,7 +10,7 @@ import pytest
 from cnn_jax._batches import ArrayBatches, StreamBatches
 from cnn_jax._run_setup import LABELS_HINT, Setup, initial_state, run_key
 from cnn_jax._sharding import Placement
-from cnn_jax._train_state import TrainState, shapes_of
+from cnn_jax._train_state import TrainState
 from cnn_jax.layers import Chain, Dense, Flatten
 from cnn_jax.norms import BatchNorm
 from tests.helpers.streams import CountingStream
@@ -65,8 +65,14 @@ def test_a_state_continues_at_its_position_in_a_stream():
     assert source.position == 2**40
 
 
+@pytest.mark.parametrize("optimizer", [optax.sgd(0.1), optax.chain(optax.adam(0.1), optax.trace(0.9))])
+def test_a_state_of_another_optimizer_is_refused(optimizer):
+    with pytest.raises(ValueError, match="state: expected a state of optimizer=, got that of another optimizer"):
+        initial_state(NET, optimizer, None, STATE, KEY, arrays())
+
+
 def setup_of(net=NET, source=None, **options):
-    params = shapes_of(net.init(KEY, (1, 1, 1)))
+    params = net.init(KEY, (1, 1, 1))
     defaults = {"batch_size": 2, "loss": optax.softmax_cross_entropy_with_integer_labels}
     return Setup(net=net, params=params, source=source or arrays(), placement=Placement(), **(defaults | options))
 

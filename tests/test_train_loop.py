@@ -275,6 +275,18 @@ def test_the_callback_stops_the_run_and_the_state_is_saved():
     assert [step for step, *_ in checkpointer.saves] == [6]
 
 
+@pytest.mark.parametrize("value", [1, "True", np.ones(2, bool), None, np.False_, jnp.array(1)])
+def test_values_other_than_true_do_not_stop_the_run(value):
+    state, _, _ = run(loop_of(4, callback=lambda step, state, metrics: value, callback_every=1))
+    assert state.step == 4
+
+
+@pytest.mark.parametrize("value", [True, np.True_, np.array(True), jnp.array(True)])
+def test_true_of_any_library_stops_the_run(value):
+    state, _, _ = run(loop_of(4, callback=lambda step, state, metrics: value, callback_every=1))
+    assert state.step == 1
+
+
 def test_the_state_of_a_callback_is_the_callbacks():
     kept = []
 

@@ -185,3 +185,15 @@ def test_images_of_another_rank_are_refused():
     state = TrainState.create(NET.init(KEY, (2, 2, 1)), optax.sgd(0.5), KEY)
     with pytest.raises(ValueError, match=r"images: expected images \(H, W\) or \(H, W, C\), got shape \(4,\)"):
         step(state, IMAGES.reshape(5, 4), LABELS)
+
+
+def test_a_line_search_evaluates_the_loss_of_the_batch():
+    optimizer = optax.lbfgs()
+    state = TrainState.create(NET.init(KEY, (2, 2, 1)), optimizer, KEY)
+    step = train_step(NET, optimizer)
+    losses = []
+    for _ in range(5):
+        state, metrics = step(state, IMAGES, LABELS)
+        losses.append(float(metrics["loss"]))
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.3 * losses[0]

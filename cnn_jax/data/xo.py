@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 
+from .._object_checks import check_key
 from .._programs import compiled
-from .._validation import check_int, check_key
+from .._validation import check_int
 
 __all__ = ["CLASSES", "CLEAN", "Strength", "draw"]
 
