@@ -153,5 +153,5 @@ def test_labels_of_every_pixel_are_classes_of_its_logits():
     check_classes("data", jax.ShapeDtypeStruct((4, 5, 6), "int8"), logits, "")
     with pytest.raises(TypeError, match=r"needs integers of shape \(5, 6\) per image, got int64 of shape \(4,\)"):
         check_classes("data", LABELS, logits, "")
-    with pytest.raises(ValueError, match="net: expected one array of logits .*, got a dict; pass loss="):
+    with pytest.raises(ValueError, match=r"net: expected one array of logits .*, got a dict; pass loss="):
         check_classes("data", LABELS, {"logits": logits}, "pass loss=")

@@ -65,7 +65,7 @@ def test_parameters_of_another_tree_are_read_in_the_structure_that_is_given(tmp_
     np.testing.assert_array_equal(load_checkpoint(tmp_path).params["own"]["1"]["0"], 1)  # by index without it
     with pytest.raises(ValueError, match=r"like: .*arrays {'params/own/0': \(2,\), 'params/own/1/0': \(3,\)}, got"):
         load_checkpoint(tmp_path, like={"own": jnp.ones(2)})
-    with pytest.raises(ValueError, match="like: .*, got {'params/other/0'"):
+    with pytest.raises(ValueError, match=r"like: .*, got {'params/other/0'"):
         load_checkpoint(tmp_path, like={"other": params["own"]})
 
 
