@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Shaped
+from jaxtyping import Array, ArrayLike, PyTree, Shaped
 
 from ._layer import Layer, check_net
 from ._params import Params, ParamsError
@@ -124,7 +124,7 @@ def batch_norm_paths(
     return tuple(path for path in observed if path in with_statistics)
 
 
-def _paths_to_statistics(params: Mapping[str, Any], path: Path = ()) -> Iterator[Path]:
+def _paths_to_statistics(params: PyTree, path: Path = ()) -> Iterator[Path]:
     """Paths to all dicts that hold a mean and a variance."""
     if not isinstance(params, Mapping):
         return

@@ -28,7 +28,8 @@ class Contents(Generic[T_co]):
 
     Functions that JAX, optax or this package made are equal to others of the same code and of equal variables, partial
     functions to others of equal functions and arguments. Any other function is equal to itself only, while its
-    variables keep their values: arguments with defaults, variables of enclosing functions, and global ones.
+    variables keep their values: arguments with defaults, variables of enclosing functions, and global ones. A change
+    inside of a list, a dict, an array or another object is not noticed.
 
     >>> import optax
     >>> Contents(optax.sgd(0.1)) == Contents(optax.sgd(0.1)), Contents(optax.sgd(0.1)) == Contents(optax.sgd(0.2))
@@ -37,7 +38,7 @@ class Contents(Generic[T_co]):
 
     def __init__(self, value: T_co) -> None:
         self.value = value
-        self._key = find_key(value)
+        self._key = find_key(value, variables=True)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Contents) and self._key == other._key and self._is_unchanged(other)
@@ -47,7 +48,9 @@ class Contents(Generic[T_co]):
 
     def _is_unchanged(self, other: "Contents[Any]") -> bool:
         """Whether the variables of both have their values still: a program may be traced again for other shapes."""
-        return self.value is other.value or find_key(self.value) == find_key(other.value)
+        return self.value is other.value or find_key(self.value, variables=True) == find_key(
+            other.value, variables=True
+        )
 
 
 class ComparedByContents:
@@ -71,71 +74,85 @@ class _Identity:
         return id(self._value)
 
 
-def find_key(value: object) -> Hashable:
+def find_key(value: object, *, variables: bool = False) -> Hashable:
     """What equal contents have in common; a value's identity, if it may change unnoticed.
+
+    Args:
+      value: any value.
+      variables: whether the values of variables belong to users' functions, beside their identity.
 
     >>> find_key((2, "a")) == find_key((2, "a")), find_key(2) == find_key(2.0), find_key({2}) == find_key({2})
     (True, False, False)
     """
-    return _key_or_identity(value, ())
+    return _key_or_identity(value, (), variables)
 
 
-def _key_or_identity(value: object, inside: tuple[int, ...]) -> Hashable:
+def _key_or_identity(value: object, inside: tuple[int, ...], variables: bool) -> Hashable:
     try:
-        return _key(value, inside)
+        return _key(value, inside, variables)
     except _UnknownContentsError:
         return _Identity(value)
 
 
-def _key(value: Any, inside: tuple[int, ...]) -> Hashable:
+def _key(value: Any, inside: tuple[int, ...], variables: bool) -> Hashable:
     """What equal contents have in common. `inside` has the ids of the values that contain this one."""
     if id(value) in inside:
         return "cycle", inside.index(id(value))
-    inside = (*inside, id(value))
+    key = functools.partial(_key, inside=(*inside, id(value)), variables=variables)
     kind = type(value)
     if kind in NUMBERS_AND_TEXT:
         return kind, repr(value)  # 0.0 and -0.0 are equal, but not the same
     if isinstance(value, np.generic):
         return kind, value.dtype.str, value.tobytes()
     if kind in (tuple, list) or (issubclass(kind, tuple) and _package(kind.__module__) in CONSTANT_PACKAGES):
-        return kind, tuple(_key(item, inside) for item in value)
+        return kind, tuple(key(item) for item in value)
     if kind is dict:
-        return kind, tuple((_key(name, inside), _key(item, inside)) for name, item in value.items())
+        return kind, tuple((key(name), key(item)) for name, item in value.items())
     if kind is functools.partial and not vars(value):
-        return kind, _key((value.func, value.args, value.keywords), inside)
+        return kind, key((value.func, value.args, value.keywords))
     if kind is MethodType:
-        return kind, _key_or_identity(value.__self__, inside), _key(value.__func__, inside)
+        return kind, _key_or_identity(value.__self__, inside, variables), key(value.__func__)
     if kind is FunctionType:
-        return _function_key(value, inside)
+        return _function_key(value, (*inside, id(value)), variables)
     if _package(kind.__module__) == "optax" and hasattr(value, "__dict__") and kind.__eq__ is object.__eq__:
-        return kind, _key(vars(value), inside)
+        return kind, key(vars(value))
     if _is_constant(value):
         return value if kind.__eq__ is not object.__eq__ and isinstance(value, Hashable) else _Identity(value)
     raise _UnknownContentsError
 
 
-def _function_key(function: FunctionType, inside: tuple[int, ...]) -> Hashable:
-    is_constant = _package(function.__globals__.get("__name__")) in CONSTANT_PACKAGES
+def _function_key(function: FunctionType, inside: tuple[int, ...], variables: bool) -> Hashable:
+    """The code and the variables of a function made by a constant package; the identity of any other function."""
     is_inner = "<" in function.__qualname__  # <locals> or <lambda>
-    if is_constant and (not is_inner or vars(function).keys() - {"__wrapped__"}):
+    is_constant = _package(function.__globals__.get("__name__")) in CONSTANT_PACKAGES
+    if is_constant and is_inner and not vars(function).keys() - {"__wrapped__"}:
+        contents = function.__defaults__, function.__kwdefaults__, _cells(function)
+        return _Identity(function.__code__), _key(contents, inside, variables)
+    if is_constant or not variables or _assigns(function.__code__):
         return _Identity(function)
-    if not is_constant and _assigns(function.__code__):
-        return _Identity(function)
+    # Every call may change a list or a dict.
+    keys = [
+        _Identity(value) if isinstance(value, list | dict) else _key_or_identity(value, inside, variables)
+        for value in _variables(function)
+    ]
+    return _Identity(function), tuple(keys)
+
+
+def _variables(function: FunctionType) -> Iterator[object]:
+    """The values of a function's defaults and of the variables of enclosing functions and of the module."""
+    yield from function.__defaults__ or ()
+    yield from (function.__kwdefaults__ or {}).values()
+    yield from _cells(function)
+    for name in sorted(set(_global_names(function.__code__)) & function.__globals__.keys()):
+        yield function.__globals__[name]
+
+
+def _cells(function: FunctionType) -> tuple[object, ...]:
+    """The values of the variables of enclosing functions."""
     try:
-        cells = tuple(cell.cell_contents for cell in function.__closure__ or ())
-    except ValueError:  # a variable that has no value yet
-        return _Identity(function)
-    if is_constant:
-        return _Identity(function.__code__), _key((function.__defaults__, function.__kwdefaults__, cells), inside)
-    names = sorted(set(_global_names(function.__code__)) & function.__globals__.keys())
-    variables = *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *cells
-    variables = *variables, *(function.__globals__[name] for name in names)
-    return _Identity(function), tuple(_variable_key(variable, inside) for variable in variables)
-
-
-def _variable_key(value: object, inside: tuple[int, ...]) -> Hashable:
-    """The key of a variable of a user's function; the identity of a list, which may count the function's calls."""
-    return _Identity(value) if isinstance(value, list) else _key_or_identity(value, inside)
+        return tuple(cell.cell_contents for cell in function.__closure__ or ())
+    except ValueError as error:  # a variable that has no value yet
+        raise _UnknownContentsError from error
 
 
 def _assigns(code: CodeType) -> bool:

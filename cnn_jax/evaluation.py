@@ -40,7 +40,7 @@ def predict(
     *,
     batch_size: int = 256,
     mesh: Mesh | None = None,
-) -> Shaped[np.ndarray, "N ..."]:
+) -> PyTree[Shaped[np.ndarray, "N ..."]]:
     """The outputs of a network for any number of images.
 
         out[n] = net.apply(params, images[n])
@@ -170,7 +170,7 @@ def metrics_for_data(
     return metrics_for(loss, logits, label)
 
 
-def output_shape(net: Layer, params: Params, image: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+def output_shape(net: Layer, params: Params, image: jax.ShapeDtypeStruct) -> PyTree:
     """The shape of a network's output for one image; of several outputs a tree."""
     return jax.eval_shape(program_of(_output, net), params, image)
 
@@ -234,11 +234,11 @@ def _map_batches(
         yield jax.tree.map(lambda array, size=size: to_host(array)[:size], result)
 
 
-def _output(net: Layer, params: Params, image: Array) -> Array:
+def _output(net: Layer, params: Params, image: Array) -> PyTree:
     return net.apply(params, image)
 
 
-def _outputs(net: Layer, placement: Placement, params: Params, images: Array) -> Array:
+def _outputs(net: Layer, placement: Placement, params: Params, images: Array) -> PyTree:
     return placement.constrain_replicated(jax.vmap(net.apply, (None, 0))(params, images))
 
 

@@ -123,13 +123,18 @@ def test_labels_of_another_kind_with_their_loss():
     assert evaluate(NET, PARAMS, (IMAGES, targets), metrics=metrics)["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_outputs_of_several_arrays_are_a_tree():
-    def apply(params, image, *, train=False, key=None) -> Any:
+class Several(Layer):
+    """A network of a user with several outputs."""
+
+    name = "several"
+
+    def apply(self, params, image, *, train=False, key=None) -> Any:
         return {"mean": image.mean(), "pair": (image[0, 0], image[1, 1])}
 
-    net = Layer(lambda key, shape: {}, apply)
+
+def test_outputs_of_several_arrays_are_a_tree():
     for count in (0, 3, 7):
-        outputs = predict(net, {}, IMAGES[:count], batch_size=3)
+        outputs = predict(Several(), {}, IMAGES[:count], batch_size=3)
         np.testing.assert_allclose(outputs["mean"], IMAGES[:count].reshape(count, 4).mean(1), rtol=1e-6)
         np.testing.assert_array_equal(outputs["pair"][1].reshape(count), IMAGES[:count, 1, 1].reshape(count))
 
