@@ -128,7 +128,7 @@ class Several(Layer):
 
     name = "several"
 
-    def apply(self, params, image, *, train=False, key=None) -> Any:
+    def apply(self, params: Any, image: Any, **options: Any) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
         return {"mean": image.mean(), "pair": (image[0, 0], image[1, 1])}
 
 
