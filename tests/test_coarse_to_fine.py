@@ -101,6 +101,7 @@ def test_a_range_of_angles_has_ends():
     assert float(matches.angle[0]) == pytest.approx(0.39, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_exhaustive_search_finds_the_same():
     y, x, angle = POSES[0]
     image = view(y, x, angle)
@@ -135,6 +136,7 @@ def test_a_bank_of_features_is_searched_together():
     assert matches.feature.tolist() == [1, -1]
 
 
+@pytest.mark.slow
 def test_pixels_without_weight_do_not_matter():
     y, x, angle = POSES[2]
     mask = np.ones(TEMPLATE.shape, bool)
@@ -152,6 +154,7 @@ def test_colors():
     check_pose(matches, y, x, angle)
 
 
+@pytest.mark.slow
 def test_negatives_are_found_with_either_polarity():
     y, x, angle = POSES[3]
     matches = compiled(angle_range=ALL_ANGLES, top_k=1, polarity="either")(-view(y, x, angle), TEMPLATE)
@@ -186,6 +189,7 @@ def test_features_that_the_border_cuts():
     assert int(find_turned(image, TEMPLATE).found) == 0
 
 
+@pytest.mark.slow
 def test_centers_lie_in_the_region():
     image = np.concatenate([view(60.5, 75.2, 0.3), view(60.5, 75.2, -1.3)], axis=1)
     matches = compiled(angle_range=ALL_ANGLES, top_k=3, region=(40, 180, 50, 80))(image, TEMPLATE)
@@ -198,6 +202,7 @@ def test_centers_lie_in_the_region():
     assert int(matches.found) == 1
 
 
+@pytest.mark.slow
 def test_a_pixel_that_is_not_finite_spoils_only_the_matches_that_hold_it():
     image = np.concatenate([view(60.5, 75.2, 0.3), view(60.5, 75.2, -1.3)], axis=1)
     image[62, 226] = np.nan
@@ -207,6 +212,7 @@ def test_a_pixel_that_is_not_finite_spoils_only_the_matches_that_hold_it():
     assert int(matches.found) == 1
 
 
+@pytest.mark.slow
 def test_images_and_templates_in_batches():
     images = np.stack([view(*pose) for pose in POSES[:2]])
     together = jax.jit(jax.vmap(functools.partial(cnn.find, features=TEMPLATE, angle_range=ALL_ANGLES, top_k=2)))(
@@ -299,6 +305,7 @@ def test_angles_lie_in_the_range_of_a_whole_turn():
         assert -math.pi - 1e-5 <= float(find(view(y, x, angle), TEMPLATE).angle[0]) <= math.pi + 1e-5
 
 
+@pytest.mark.slow
 def test_copies_outside_of_a_mask_do_not_hide_the_one_inside():
     image = np.tile(view(60.5, 75.2, 0.3), (4, 5))
     mask = np.zeros(image.shape, bool)
@@ -315,6 +322,7 @@ def test_the_units_of_image_and_template_do_not_matter(unit):
     check_pose(find(np.float32(unit) * view(y, x, angle), TEMPLATE), y, x, angle)
 
 
+@pytest.mark.slow
 def test_a_template_with_texture_in_its_corners_only_is_found():
     corners = np.zeros((32, 32), np.float32)
     corners[:5, :5] = corners[-5:, -5:] = 1
@@ -331,6 +339,7 @@ def rows_are_alike(image, feature, *, mask=None):
     return cnn.zncc(jnp.diff(image, axis=0), jnp.diff(feature, axis=0), mask=mask)
 
 
+@pytest.mark.slow
 def test_scores_of_users_see_patches_as_images():
     y, x = 60.0, 75.0
     find = compiled(angle_range=(-0.05, 0.05), top_k=1, score=rows_are_alike, min_score=0.9)
@@ -338,6 +347,7 @@ def test_scores_of_users_see_patches_as_images():
     np.testing.assert_allclose(matches.center[0], [y, x], atol=0.5)
 
 
+@pytest.mark.slow
 def test_a_perfect_match_has_gradients():
     image = jnp.asarray(np.pad(SCENE[100:160, 90:160], 0))
 
@@ -353,6 +363,7 @@ def test_a_perfect_match_has_gradients():
     assert float(slope) == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_region_changes_nothing_about_the_match_in_it():
     y, x, angle = POSES[0]
     image = view(y, x, angle)

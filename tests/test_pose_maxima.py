@@ -52,7 +52,7 @@ def assert_candidates_of_best_poses(found, k, maps, ranking):
     np.testing.assert_allclose(found.score[k][is_there], maps[pose, rows, columns], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("chunk_elements", [1, 5 * SIZE[0] * SIZE[1]])
+@pytest.mark.parametrize("chunk_elements", [pytest.param(1, marks=pytest.mark.slow), 5 * SIZE[0] * SIZE[1]])
 def test_candidates_are_the_local_maxima_of_the_best_pose(monkeypatch, chunk_elements):
     """One or five maps at a time: the size of chunks, of which some are not full, changes nothing."""
     monkeypatch.setattr(_pose_maxima, "CHUNK_ELEMENTS", chunk_elements)

@@ -245,6 +245,7 @@ def test_a_slope_at_the_border_of_a_region_is_no_match():
     assert not got.valid.any()
 
 
+@pytest.mark.slow
 def test_photographic_negatives_are_found_if_either_polarity_is():
     feature = noise(9, 7, 8)
     image = 0.05 * noise(10, 40, 50)
@@ -271,7 +272,7 @@ def test_solid_colors_are_found_by_their_difference(score):
     assert (jnp.diff(got.score[got.valid]) >= 0).all()
 
 
-@pytest.mark.parametrize("angle", [0.0, 0.5])
+@pytest.mark.parametrize("angle", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_objects_that_the_border_cuts_are_found_at_their_true_centers(angle):
     feature = blob(5)
     rotated = warping.affine(jnp.pad(feature, 8), warping.affine_matrix(angle=angle), fill=0.0)

@@ -72,6 +72,7 @@ def test_masked_templates_are_compared_under_their_masks():
     assert rank > 0.85
 
 
+@pytest.mark.slow
 def test_a_template_that_the_border_cuts_is_a_candidate_if_a_part_is_enough():
     scene = smooth(0, *SIZE)
     template = np.concatenate([smooth(9, 6, 18)[:6], scene[:9, 20:38]])  # 6 rows above the image
