@@ -7,8 +7,9 @@ Evidence: the tables that `python -m experiments.throughput` prints. runs/throug
 versions and the machine's peak rates. All libraries run on two CPUs and get the same inputs. Their outputs are compared
 before timing. Then they are timed in interleaved rounds, in random order; the median of seven rounds counts.
 
-    python -m experiments.throughput              all cases
-    python -m experiments.throughput --quick      small cases only, in less than a minute
+    python -m experiments.throughput                            all cases
+    python -m experiments.throughput --tasks match "zncc call"  those of two tasks
+    python -m experiments.throughput --quick                    small cases only, in less than a minute
 """
 
 import dataclasses
@@ -45,6 +46,8 @@ QUICK_PEAK_SIDE = 512
 class Throughput:
     """Time cnn_jax and other installed libraries: same inputs, same results, interleaved rounds."""
 
+    tasks: tuple[str, ...] = ()
+    """Names of tasks, such as match or train_step: only these are timed. By default all are."""
     quick: bool = False
     """Run only one or two small cases per task, in shorter rounds: less than a minute in all."""
     out: Path = Path("runs/throughput")
@@ -90,6 +93,7 @@ TASKS: Mapping[str, Task] = {
 
 def main(config: Throughput) -> dict[str, Any]:
     """Runs all benchmarks, prints and writes; returns the content of throughput.json."""
+    tasks = choose_tasks(config.tasks)
     load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     threads = pin_cpus(CPUS)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves GPU memory to the other libraries
@@ -100,7 +104,7 @@ def main(config: Throughput) -> dict[str, Any]:
     peaks = machine_peaks(
         QUICK_MIN_SECONDS if config.quick else MIN_SECONDS, QUICK_PEAK_SIDE if config.quick else PEAK_SIDE
     )
-    rows = run_tasks(config.quick, modules, threads)
+    rows = run_tasks(tasks, config.quick, modules, threads)
     content = {
         "rows": rows,
         "summary": summarize(rows),
@@ -122,14 +126,22 @@ def library_names() -> list[str]:
     return sorted(matching | {baseline.library for baseline in BASELINES.values()})
 
 
-def run_tasks(quick: bool, modules: Mapping[str, Any], threads: int) -> list[dict[str, Any]]:
-    """The rows of all cases of all tasks."""
-    work = [(name, case) for name, task in TASKS.items() for case in (task.quick_cases if quick else task.cases)]
+def choose_tasks(names: Sequence[str]) -> dict[str, Task]:
+    """The tasks of these names, in the order of TASKS; all without names."""
+    for name in names:
+        if name not in TASKS:
+            raise ValueError(f"--tasks: expected some of {', '.join(map(repr, TASKS))}, got {name!r}")
+    return {name: task for name, task in TASKS.items() if not names or name in names}
+
+
+def run_tasks(tasks: Mapping[str, Task], quick: bool, modules: Mapping[str, Any], threads: int) -> list[dict[str, Any]]:
+    """The rows of all cases of some tasks."""
+    work = [(name, case) for name, task in tasks.items() for case in (task.quick_cases if quick else task.cases)]
     rows = []
     with Progress("throughput", len(work)) as progress:
         for name, case in work:
             progress.update(len(rows), f"{name} {case}")
-            benchmark_case = TASKS[name].make(name, case, modules, threads)
+            benchmark_case = tasks[name].make(name, case, modules, threads)
             rows.append(run_case(name, str(case), benchmark_case, QUICK_MIN_SECONDS if quick else MIN_SECONDS))
         progress.update(len(rows))
     return rows

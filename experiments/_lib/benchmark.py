@@ -79,7 +79,20 @@ def median_ms(
     few_rounds: Collection[Key] = (),
     title: str | None = None,
 ) -> dict[Key, float]:
-    """Median milliseconds of every call, over rounds in which all calls are timed in a new random order.
+    """Median milliseconds of every call over the rounds of `time_rounds`, which takes the same arguments."""
+    rounds_of = time_rounds(calls, min_seconds=min_seconds, rounds=rounds, few_rounds=few_rounds, title=title)
+    return {name: 1e3 * statistics.median(seconds) for name, seconds in rounds_of.items()}
+
+
+def time_rounds(
+    calls: Mapping[Key, Call],
+    *,
+    min_seconds: float,
+    rounds: int = ROUNDS,
+    few_rounds: Collection[Key] = (),
+    title: str | None = None,
+) -> dict[Key, list[float]]:
+    """Seconds of every call in each round. In a round all calls are timed in a new random order.
 
     Args:
       calls: the calls by name.
@@ -105,7 +118,14 @@ def median_ms(
                 if len(seconds[name]) < limits[name]:
                     seconds[name].append(time_call(calls[name], min_seconds))
             progress.update((i + 1) * len(calls), f"round {i} of {rounds}")
-    return {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
+    return seconds
+
+
+def time_first_call(call: Call) -> tuple[Any, float]:
+    """The result of a call, and the seconds that it took; the first call compiles."""
+    start = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - start
 
 
 def check_equal_results(name: str, result: Any, expected: np.ndarray) -> None:
@@ -131,26 +151,35 @@ def run_case(task: str, name: str, case: BenchmarkCase, min_seconds: float) -> d
     """One row of throughput.json: compares all results with ours, then times all calls."""
     methods = {method: call for method, call in case.methods.items() if call}
     alternatives = {**methods, **case.baselines}
-    start = time.perf_counter()
-    expected = to_numpy(case.ours())
-    first_call_seconds = time.perf_counter() - start
+    result, first_call_seconds = time_first_call(case.ours)
+    expected = to_numpy(result)
+    baselines_first_calls = {}
     for alternative, call in alternatives.items():
+        result, seconds = time_first_call(call)
+        if alternative in case.baselines:
+            baselines_first_calls[alternative] = seconds
         if alternative not in case.repeats:
-            check_equal_results(f"{task} {name}: {alternative}", call(), expected)
-    milliseconds = median_ms({"ours": case.ours, **alternatives}, min_seconds=min_seconds, few_rounds=methods)
-    milliseconds = {call: value / case.repeats.get(call, 1) for call, value in milliseconds.items()}
+            check_equal_results(f"{task} {name}: {alternative}", result, expected)
+    rounds = time_rounds({"ours": case.ours, **alternatives}, min_seconds=min_seconds, few_rounds=methods)
+    milliseconds = {
+        call: 1e3 * statistics.median(seconds) / case.repeats.get(call, 1) for call, seconds in rounds.items()
+    }
     ours = milliseconds["ours"]
     baselines = {baseline: milliseconds[baseline] for baseline in case.baselines}
+    best_method = min((milliseconds[method] for method in methods), default=None)
     return {
         "task": task,
         "case": name,
         "ours_ms": ours,
+        "spread": (max(rounds["ours"]) - min(rounds["ours"])) / statistics.median(rounds["ours"]),
         "images_per_s": 1e3 * case.images / ours,
         "first_call_s": first_call_seconds if case.first_call_s is None else case.first_call_s,
         "peers": baselines,
+        "peers_first_call_s": baselines_first_calls,
         "ratio": min(baselines.values()) / ours if baselines else None,
         "methods": {method: milliseconds.get(method) for method in case.methods},
         "auto": case.auto,
+        "regret": ours / best_method if case.auto and best_method else None,
         "gflops": 2e-6 * case.cost.multiply_adds / ours,
         "gbytes_per_s": 1e-6 * case.cost.bytes / ours,
         "skipped": case.skipped,

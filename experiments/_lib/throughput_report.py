@@ -61,16 +61,6 @@ def results(content: Mapping[str, Any], kinds: Mapping[str, Any]) -> report.Resu
         f"at least {ratio['smallest']:.2f} times"
         for task, ratio in content["summary"].items()
     ]
-    blocks += [
-        f"train_step {row['case']}: the first step, compiled or read from the cache, took {row['first_call_s']:.1f} s"
-        for row in rows
-        if row["task"] == "train_step"
-    ]
-    blocks += [
-        f"{row['task']} {row['case']}: the first call, compiled, took {row['first_call_s']:.2f} s"
-        for row in rows
-        if row["task"].endswith(" call")
-    ]
     blocks += notes(content["peaks"])
     if content["load_before"] > BUSY_LOAD:
         blocks.append(
@@ -86,6 +76,8 @@ def notes(peaks: Mapping[str, float]) -> list[str]:
         f"of {PLAIN_JAX_SCAN_STEPS}. jax loop: one covered image after the other.",
         "find: the template is at any angle. 72 angles and opencv loop compare steps of 5 degrees at every place; ours "
         "and opencv pyramid search coarse to fine. eager: called without jax.jit.",
+        "Times are milliseconds, medians of the rounds. spread: from the fastest to the slowest round of ours. first "
+        "call: in seconds; it compiles, or reads the program from the cache.",
         "GFLOP/s are those of the direct algorithm; a dash says that ours needed fewer, as Fourier transforms and "
         "searches from coarse to fine do. GB/s count inputs and outputs once. "
         f"In brackets: share of this machine's peaks, {peaks['gflops']:.0f} GFLOP/s (matrix product) and "
@@ -97,22 +89,32 @@ def table(rows: Sequence[Row], peaks: Mapping[str, float]) -> report.Table:
     """The rows, times in milliseconds."""
     baselines = list(dict.fromkeys(name for row in rows for name in row["peers"]))
     methods = list(dict.fromkeys(name for row in rows for name in row["methods"]))
-    head = ["task", "images, features", "ours", *baselines, "fastest baseline / ours", *methods, "auto"]
+    head = ["task", "images, features", "ours", "spread", *baselines, "fastest baseline / ours", *methods]
+    has_auto = any(row["auto"] for row in rows)
+    head += ["auto", "auto / best"] if has_auto else []
+    head += ["first call", "jax's"] if any("jax" in row["peers"] for row in rows) else ["first call"]
     head += ["images/s", "GFLOP/s", "GB/s"]
     return [head] + [
         [
             row["task"],
             row["case"],
             number(row["ours_ms"]),
+            f"{row['spread']:.0%}",
             *(number(row["peers"].get(name)) for name in baselines),
             number(row["ratio"]),
             *(number(row["methods"].get(name)) for name in methods),
-            row["auto"] or "",
+            *((row["auto"], number(row["regret"])) if has_auto else ()),
+            *(f"{seconds:.2f}" if seconds else "-" for seconds in first_calls(row, "jax's" in head)),
             number(row["images_per_s"]),
             *(rate_text(row[rate], peaks[rate]) for rate in ("gflops", "gbytes_per_s")),
         ]
         for row in rows
     ]
+
+
+def first_calls(row: Row, has_jax: bool) -> list[float | None]:
+    """Seconds of the first call of cnn_jax, and of plain JAX if the table has a column for it."""
+    return [row["first_call_s"], row["peers_first_call_s"].get("jax")] if has_jax else [row["first_call_s"]]
 
 
 def rate_text(rate: float, peak: float) -> str:

@@ -9,17 +9,28 @@ ROW = {
     "task": "match",
     "case": "1x8x8, 1x3x3",
     "ours_ms": 2.0,
+    "spread": 0.123,
     "images_per_s": 2000.0,
     "first_call_s": 1.5,
     "peers": {"a": 9.0, "torch": 6.0},
+    "peers_first_call_s": {"a": 0.5, "torch": 0.1},
     "ratio": 3.0,
     "methods": {"fft": None, "conv": 3.0},
     "auto": "conv",
+    "regret": 0.667,
     "gflops": 50.0,
     "gbytes_per_s": 1.0,
     "skipped": {"torch.compile": "left out: no compiler"},
 }
-STEP = {**ROW, "task": "train_step", "peers": {"jax": 8.0, "torch": 4.0}, "ratio": 2.0, "skipped": {}}
+STEP = {
+    **ROW,
+    "task": "train_step",
+    "peers": {"jax": 8.0, "torch": 4.0},
+    "methods": {},
+    "auto": None,
+    "ratio": 2.0,
+    "skipped": {},
+}
 
 
 def make_content(*rows, load=0.0):
@@ -40,10 +51,18 @@ def test_networks_are_compared_with_groups_of_libraries():
 
 def test_tables_have_a_column_for_every_library_and_method():
     head, first, second = throughput_report.table([ROW, {**ROW, "peers": {}, "ratio": None}], PEAKS)
-    assert head[2:8] == ["ours", "a", "torch", "fastest baseline / ours", "fft", "conv"]
-    assert first[2:8] == ["2", "9", "6", "3", "-", "3"]
-    assert second[3:6] == ["-", "-", "-"]
+    assert head[2:9] == ["ours", "spread", "a", "torch", "fastest baseline / ours", "fft", "conv"]
+    assert first[2:9] == ["2", "12%", "9", "6", "3", "-", "3"]
+    assert second[4:7] == ["-", "-", "-"]
+    assert head[9:12] == ["auto", "auto / best", "first call"]
+    assert first[9:12] == ["conv", "0.667", "1.50"]
     assert first[-2:] == ["50 (50%)", "1 (10%)"]
+
+
+def test_first_calls_stand_beside_those_of_plain_jax():
+    head, row = throughput_report.table([{**STEP, "peers_first_call_s": {"jax": 0.25, "torch": 3.0}}], PEAKS)
+    assert head[7:9] == ["first call", "jax's"]
+    assert row[7:9] == ["1.50", "0.25"]
 
 
 def test_more_operations_than_the_machine_can_do_were_not_done():
@@ -58,7 +77,6 @@ def test_results_explain_themselves():
     text = "\n".join(block for block in blocks if isinstance(block, str))
     assert "match 1x8x8, 1x3x3: torch.compile left out: no compiler" in text
     assert "match: the fastest baseline takes 3.00 times as long as cnn_jax" in text
-    assert "the first step, compiled or read from the cache, took 1.5 s" in text
     assert "100 GFLOP/s (matrix product) and 10.0 GB/s (sum)" in text
     assert "warning" not in text
 
