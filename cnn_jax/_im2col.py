@@ -51,7 +51,8 @@ def im2col_correlate(
     }
     if math.prod(output_size) < math.prod(kernel_size):
         image = pad_and_dilate(image.transpose(3, 1, 2, 0), padding, lhs_dilation)
-        out = im2col_over_channels(image, kernel.transpose(2, 0, 1, 3), **options).transpose(2, 0, 1, 3)
+        kernel = kernel.transpose(2, 0, 1, 3)
+        out = im2col_over_channels(image, kernel, register_lanes=costs.register_lanes, **options).transpose(2, 0, 1, 3)
     else:
         out = im2col_batched(pad_and_dilate(image, padding, lhs_dilation), kernel, **options)
     out = jnp.moveaxis(out, -1, 1) if channels_first else out
@@ -91,6 +92,7 @@ def im2col_over_channels(
     dilation: Pair,
     precision: lax.PrecisionLike,
     chunk_numbers: int,
+    register_lanes: int,
 ) -> Array:
     """Dot products (H', W', N, K) of images (C, H, W, N) and kernels (C, h, w, K), summed over some channels at a time.
 
@@ -99,13 +101,18 @@ def im2col_over_channels(
     channels, *kernel_size, kernels = kernel.shape
     positions = _slice_grid(output_size, stride, kernel_size, dilation)
     rows = len(positions) * image.shape[3]
+    # Copies of fewer numbers than a register has lanes are slow: columns of pixels are copied instead.
+    columns_first = image.shape[3] < register_lanes
+    image = jnp.moveaxis(image, 3, 1) if columns_first else image
     chunk = chunk_size(channels, math.prod(kernel_size) * rows, chunk_numbers)
-    fewer_kernels = kernels < rows  # a product is faster with the smaller factor first
+    fewer_kernels = kernels < rows and not columns_first  # a product is faster with the smaller factor first
 
     def add_product(total: Array, operands: tuple[Array, Array]) -> tuple[Array, None]:
         images, weights = operands
-        patches = _concatenated(images, positions).reshape(-1, rows)
         weights = weights.reshape(-1, kernels)
+        if columns_first:
+            return total + jnp.matmul(_stacked(images, positions).reshape(rows, -1), weights, precision=precision), None
+        patches = _concatenated(images, positions).reshape(-1, rows)
         first, second = (weights, patches) if fewer_kernels else (patches, weights)
         return total + jnp.matmul(first.T, second, precision=precision), None
 
@@ -117,9 +124,15 @@ def im2col_over_channels(
 
 
 def chunk_size(count: int, numbers: int, chunk_numbers: int) -> int:
-    """Images per chunk, for `count` images of `numbers` elements each; chunks are equal and as full as possible."""
-    chunks = -(-count * numbers // chunk_numbers)
-    return max(count, 1) if chunks <= 2 else -(-count // min(chunks, count))
+    """Images per chunk, for `count` images of `numbers` elements each.
+
+    Chunks are equal and as full as possible, but for up to twice as many that divide the images: others need padding, a
+    copy of all images.
+    """
+    chunks = min(-(-count * numbers // chunk_numbers), count)
+    if chunks <= 2:
+        return max(count, 1)
+    return next((count // n for n in range(chunks, 2 * chunks) if count % n == 0), -(-count // chunks))
 
 
 def _slice_grid(starts: Sequence[int], start_step: Pair, counts: Sequence[int], count_step: Pair) -> Slices:
@@ -134,6 +147,12 @@ def _slice_grid(starts: Sequence[int], start_step: Pair, counts: Sequence[int], 
 def _concatenated(image: Array, slices: Slices) -> Array:
     """The slices of images (N, H, W, C), side by side in the last axis."""
     return jnp.concatenate([image[:, rows, columns] for rows, columns in slices], axis=-1)
+
+
+def _stacked(image: Array, slices: Slices) -> Array:
+    """The slices of images (C, N, H, W), stacked in a first axis of slices and images."""
+    planes = [image[:, n] for n in range(image.shape[1])]
+    return jnp.stack([plane[:, rows, columns] for rows, columns in slices for plane in planes])
 
 
 def in_chunks(array: Array, chunk: int) -> Array:

@@ -34,11 +34,13 @@ def test_some_images_at_a_time_equal_the_reference(chunk, options):
 
 @pytest.mark.parametrize("chunk", [1, 700, 10**6])
 @pytest.mark.parametrize("kernels", [2, 40])
+@pytest.mark.parametrize("lanes", [1, 8], ids=["channels first", "pixels first"])
 @pytest.mark.parametrize("options", OPTIONS, ids=["plain", "stride and dilation"])
-def test_some_channels_at_a_time_equal_the_reference(chunk, kernels, options):
+def test_some_channels_at_a_time_equal_the_reference(chunk, kernels, lanes, options):
     images, bank = noise(0, 3, 9, 10, 7), noise(1, 7, 2, 7, kernels)
     want = expected(images, bank, options)
     run = partial(im2col_over_channels, output_size=want.shape[1:3], precision=None, chunk_numbers=chunk, **options)
+    run = partial(run, register_lanes=lanes)
     got = jax.jit(run)(images.transpose(3, 1, 2, 0), bank.transpose(2, 0, 1, 3))
     np.testing.assert_allclose(np.moveaxis(got, 2, 0), want, atol=5e-5)
 
