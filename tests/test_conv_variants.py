@@ -160,7 +160,7 @@ def test_a_u_net_segments_squares():
 def draw_shapes(key):
     """An image of a square (class 1), a disk (2) and a diamond (3), any of which may cover others, in noise."""
     place_key, size_key, gray_key, noise_key = jax.random.split(key, 4)
-    y, x = jnp.mgrid[:64, :64]
+    y, x = jnp.mgrid[:64.0, :64.0]
     centers = jax.random.uniform(place_key, (3, 2), minval=8, maxval=56)
     radii = jax.random.uniform(size_key, (3,), minval=6, maxval=14)
     grays = jax.random.uniform(gray_key, (3,), minval=0.4, maxval=1)
@@ -176,6 +176,7 @@ def draw_shapes(key):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
 def test_a_u_net_of_four_levels_tells_shapes_apart():
     net = u_net((8, 16, 32, 64), classes=4)
     images, labels = jax.vmap(draw_shapes)(jax.random.split(jax.random.key(1), 256))
