@@ -45,8 +45,8 @@ class CpuCosts:
     conv_large_kernel_factor: float = 4.0
     # The slowdown applies to results with fewer elements than this. its kernels' gradient: 256x28x28x1, 16 by "conv".
     conv_large_kernel_max_outputs: int = 2**16
-    # Fewest channels for which using all cores is faster. conv: 256x16x16x32, 64.
-    conv_all_cores_min_channels: int = 32
+    # Fewest channels for which using all cores is faster. inference: 256x28x28x1, 16-32.
+    conv_all_cores_min_channels: int = 16
     # Most output elements per image for which using all cores is faster. train_step: 256x32x32x3, 32-64-128.
     conv_all_cores_max_outputs: int = 2**18
 
