@@ -8,13 +8,13 @@ Four work-arounds are algorithms in other modules:
 
 - `_correlate` writes derivatives of convolutions as correlations of channels-last images. XLA:CPU brings gradients of
   convolutions into the layout of its fast code outside of loops only (https://github.com/jax-ml/jax/issues/12868). A
-  training step inside of `lax.scan` takes 11.6 ms instead of 361. Row: train_step: 256x28x28x1, 16-32, "jax scan".
+  training step inside of `lax.scan` takes 12.1 ms instead of 365. Row: train_step: 256x28x28x1, 16-32, "jax scan".
   `training.CPU_STEPS_PER_CALL` is 1 because a network may contain `lax.conv_general_dilated`.
 - `_reduce_windows` and `pooling` use slices. The gradient of `lax.reduce_window` with `lax.max` is a
   select-and-scatter, which has no deterministic implementation on GPUs (https://github.com/google/flax/issues/4233)
   and takes 20.2 ms instead of 0.92 on the CPU. Row: max_pool's gradient: 256x16x16x32, 64.
 - `_shift` and `_im2col` replace XLA:CPU's convolution for few channels and for kernel gradients: 0.33 ms instead of
-  2.73, 13.1 ms instead of 32.0. Rows: conv: 256x28x28x1, 16; its kernels' gradient: 256x16x16x32, 64.
+  2.84, 15.6 ms instead of 41.0. Rows: conv: 256x28x28x1, 16; its kernels' gradient: 256x16x16x32, 64.
 - `_grouped` replaces XLA:CPU's grouped convolution. Both gradients of a depthwise one take 4.4 ms instead of 55, and
   instead of seconds in a loop. Row: depthwise conv's gradients: 32x32x32x32, 32.
 

@@ -84,10 +84,10 @@ def test_a_method_beyond_its_limit_is_not_considered(limit, method):
 
 @pytest.mark.skipif(not CONVOLUTION_ON_ONE_CORE, reason="this jaxlib convolves on all cores")
 def test_all_cores_pay_for_many_channels_of_small_results():
-    assert all_cores_pay(32, 2**18, (1, 1))
-    assert not all_cores_pay(31, 2**18, (1, 1))
-    assert not all_cores_pay(32, 2**18 + 1, (1, 1))
-    assert not all_cores_pay(32, 2**18, (2, 1))
+    assert all_cores_pay(16, 2**18, (1, 1))
+    assert not all_cores_pay(15, 2**18, (1, 1))
+    assert not all_cores_pay(16, 2**18 + 1, (1, 1))
+    assert not all_cores_pay(16, 2**18, (2, 1))
     assert all_cores_pay(1, 2**18, (1, 1), CpuCosts(conv_all_cores_min_channels=1))
 
 
