@@ -1,6 +1,6 @@
 """Cost model: which convolution algorithm correlates images and kernels of given shapes in the least time.
 
-Times were fitted on two cores of an AMD EPYC with AVX-512, jax 0.10.2, from 22 to 24 November 2026. The comment of a
+Times were fitted on two cores of an AMD EPYC with AVX-512, jax 0.10.2, from 22 to 27 November 2026. The comment of a
 constant names rows (task: case) of `python -m experiments.throughput` whose time it predicts.
 """
 

@@ -67,13 +67,8 @@ def image_gradient_spacing(
     image_size: Sequence[int], kernel_size: Sequence[int], **spacing: Unpack[Spacing]
 ) -> Spacing:
     """The spacing of the correlation of cotangents with rotated kernels that gives the cotangent of the images."""
-    output_size = correlation_extents(image_size, kernel_size, **spacing).output_size
-    spread_size = dilated_size(image_size, spacing["lhs_dilation"])
-    ct_size = dilated_size(output_size, spacing["stride"])
-    reaches = dilated_size(kernel_size, spacing["dilation"])
     rows, columns = (
-        (reach - 1 - low, size + low - ct)
-        for size, reach, ct, (low, _) in zip(spread_size, reaches, ct_size, spacing["padding"], strict=True)
+        (reach - 1 - low, size + low - ct) for size, reach, ct, low in _gradient_sizes(image_size, kernel_size, spacing)
     )
     return Spacing(
         stride=spacing["lhs_dilation"],
@@ -87,13 +82,8 @@ def kernel_gradient_spacing(
     image_size: Sequence[int], kernel_size: Sequence[int], **spacing: Unpack[Spacing]
 ) -> Spacing:
     """The spacing of the correlation of images with cotangents that gives the cotangent of the kernels."""
-    output_size = correlation_extents(image_size, kernel_size, **spacing).output_size
-    spread_size = dilated_size(image_size, spacing["lhs_dilation"])
-    ct_size = dilated_size(output_size, spacing["stride"])
-    reaches = dilated_size(kernel_size, spacing["dilation"])
     rows, columns = (
-        (low, reach - 1 + ct - size - low)
-        for size, reach, ct, (low, _) in zip(spread_size, reaches, ct_size, spacing["padding"], strict=True)
+        (low, reach - 1 + ct - size - low) for size, reach, ct, low in _gradient_sizes(image_size, kernel_size, spacing)
     )
     return Spacing(
         stride=spacing["dilation"],
@@ -101,6 +91,18 @@ def kernel_gradient_spacing(
         dilation=spacing["stride"],
         lhs_dilation=spacing["lhs_dilation"],
     )
+
+
+def _gradient_sizes(
+    image_size: Sequence[int], kernel_size: Sequence[int], spacing: Spacing
+) -> list[tuple[int, int, int, int]]:
+    """Of each axis: the sizes of the dilated image, kernel and cotangent, and the zeros before the image."""
+    output_size = correlation_extents(image_size, kernel_size, **spacing).output_size
+    image_reach = dilated_size(image_size, spacing["lhs_dilation"])
+    kernel_reach = dilated_size(kernel_size, spacing["dilation"])
+    ct_reach = dilated_size(output_size, spacing["stride"])
+    before = [low for low, _ in spacing["padding"]]
+    return list(zip(image_reach, kernel_reach, ct_reach, before, strict=True))
 
 
 def pad_and_dilate(images: Array, padding: Pads, lhs_dilation: Pair) -> Array:

@@ -26,8 +26,8 @@ class Layer(ComparedByContents):
     """A layer or a whole network: the pure functions `init`, `apply` and `stages`, and its kind.
 
     The layers of this package are subclasses: frozen dataclasses of their options. A layer of your own is made of two
-    functions. Layers print their options, compare by them and can be hashed, copied and pickled. Functions compare by
-    identity, and are pickled by name.
+    functions. Layers print their options, compare by them and can be hashed, copied and pickled. Functions
+    and arrays compare by identity; functions are pickled by name.
 
     Args:
       init: `init(key, shape)` makes the parameters for inputs of that shape: a nested dict of float32 arrays, empty for

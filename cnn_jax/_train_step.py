@@ -107,12 +107,13 @@ def _compiled_step(
         state: TrainState, images: Shaped[ArrayLike, "N H W *C"], labels: Shaped[ArrayLike, "N ..."]
     ) -> tuple[TrainState, Metrics]:
         batch = with_channels("images", jnp.asarray(images))
+        targets = jnp.asarray(labels)
         number = state.step + 1
         keys = jax.random.split(jax.random.fold_in(split_run_key(state.key).step, number), len(batch))
-        gradients, metrics = jax.grad(objective, has_aux=True)(state.params, batch, jnp.asarray(labels), keys)
+        gradients, metrics = jax.grad(objective, has_aux=True)(state.params, batch, targets, keys)
 
         def value_of(params: Params) -> Array:  # for line searches
-            return objective(params, batch, jnp.asarray(labels), keys)[0]
+            return objective(params, batch, targets, keys)[0]
 
         # optax mixes dtypes and ranks, which JAX's strict modes forbid.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):

@@ -15,8 +15,8 @@ Four work-arounds are algorithms in other modules:
   and takes 20.2 ms instead of 0.92 on the CPU. Row: max_pool's gradient: 256x16x16x32, 64.
 - `_shift` and `_im2col` replace XLA:CPU's convolution for few channels and for kernel gradients: 0.33 ms instead of
   2.84, 15.6 ms instead of 41.0. Rows: conv: 256x28x28x1, 16; its kernels' gradient: 256x16x16x32, 64.
-- `_grouped` replaces XLA:CPU's grouped convolution. Both gradients of a depthwise one take 4.4 ms instead of 55, and
-  instead of seconds in a loop. Row: depthwise conv's gradients: 32x32x32x32, 32.
+- `_grouped` replaces XLA:CPU's grouped convolution. Both gradients of a depthwise one take 3.8 ms instead of 47. Row:
+  depthwise conv's gradients: 32x32x32x32, 32.
 
 jaxlib 0.11.1 and 0.11.2 are excluded in pyproject.toml: concurrent Fourier transforms hang on the CPU
 (https://github.com/PyAutoLabs/PyAutoFit/issues/1530).

@@ -36,7 +36,7 @@ def flip(key: Array, image: Shaped[ArrayLike, "H W *C"]) -> Float[Array, "H W *C
 
     Raises:
       ValueError: an image of another rank or an empty one.
-      TypeError: no random key, an image that is not of real numbers.
+      TypeError: a key that is no random key, an image that is not of real numbers.
 
     >>> image = jnp.array([[0.0, 1.0]])
     >>> jax.vmap(flip, (0, None))(jax.random.split(jax.random.key(0), 3), image)[:, 0]
@@ -63,7 +63,7 @@ def alternating_flip(
 
     Raises:
       ValueError: an image of another rank or an empty one.
-      TypeError: no random key, an image that is not of real numbers.
+      TypeError: a key that is no random key, an image that is not of real numbers.
 
     Source: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024), https://arxiv.org/abs/2404.00498
 
@@ -91,7 +91,7 @@ def crop(key: Array, image: Shaped[ArrayLike, "H W *C"], *, border: int = 4) -> 
 
     Raises:
       ValueError: an image of another rank or an empty one; a border below 1 or not less than the image.
-      TypeError: no random key, an image that is not of real numbers, or a border that is not an int.
+      TypeError: a key that is no random key, an image that is not of real numbers, or a border that is not an int.
 
     >>> crop(jax.random.key(1), jnp.arange(4.0)[None].repeat(2, 0), border=1)
     Array([[1., 2., 3., 2.],
@@ -121,7 +121,7 @@ def shift(
 
     Raises:
       ValueError: an image of another rank or an empty one; `max_shift` below 1.
-      TypeError: no random key, an image that is not of real numbers, or `max_shift` that is not an int.
+      TypeError: a key that is no random key, an image that is not of real numbers, or `max_shift` that is not an int.
 
     >>> shift(jax.random.key(1), jnp.ones((2, 3)), max_shift=1)
     Array([[ 1.,  1., -1.],
@@ -157,7 +157,7 @@ def affine(
 
     Raises:
       ValueError: an image of another rank or an empty one; limits not finite, an angle above 2 pi, a negative scale.
-      TypeError: no random key, an image that is not of real numbers, or limits that are not numbers.
+      TypeError: a key that is no random key, an image that is not of real numbers, or limits that are not numbers.
 
     >>> affine(jax.random.key(0), jnp.ones((4, 4)), angle=0.5).shape
     (4, 4)
@@ -195,7 +195,7 @@ def elastic(
 
     Raises:
       ValueError: an image of another rank or an empty one; a strength that is not finite, a grid below 1 or too fine.
-      TypeError: no random key, an image that is not of real numbers, or a strength that is not a number.
+      TypeError: a key that is no random key, an image that is not of real numbers, or a strength that is not a number.
 
     Source: after Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural Networks Applied to Visual
     Document Analysis" (2003), https://doi.org/10.1109/ICDAR.2003.1227801
@@ -225,7 +225,7 @@ def cutout(key: Array, image: Shaped[ArrayLike, "H W *C"], *, size: int, fill: f
 
     Raises:
       ValueError: an image of another rank or an empty one; `size` below 1.
-      TypeError: no random key, an image that is not of real numbers, or `size` that is not an int.
+      TypeError: a key that is no random key, an image that is not of real numbers, or `size` that is not an int.
 
     Source: DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout" (2017),
     https://arxiv.org/abs/1708.04552

@@ -121,8 +121,8 @@ def fit(
 
     Returns:
       The pair of the trained parameters and the history, with the attribute `state`. The history is {"loss": (steps,)}
-      and, where labels are integers of the shape of classes of at least two logits, {"accuracy": (steps,)} in [0, 1],
-      of images or of pixels. Each value is that of the step's batch before the update. After `state` the history begins
+      and, where labels are integers, one for at least two logits each, {"accuracy": (steps,)} in [0, 1], of images or
+      of pixels. Each value is that of the step's batch before the update. After `state` the history begins
       with the first step of this call. With validation it also has "validation_step", "validation_loss" and, as above,
       "validation_accuracy", with one value for each validation.
 
@@ -180,10 +180,10 @@ def fit(
       differ from the saved run's are taken from the new optimizer and named in a warning. Checkpoints are written by
       Orbax, which the extra `train` installs.
 
-      Several devices. Batches are sharded over all axes of `mesh`; arrays of data are copied whole to every device, as
-      a stream's are not. The parameters are replicated, and so are those
-      returned, on `mesh` itself. BatchNorm normalizes over the whole batch. The mesh may have devices of several
-      processes: then every process passes the same arrays, or a stream, of which it reads its share.
+      Several devices. Batches are sharded over all axes of `mesh`. Stored images are copied whole to every device; of a
+      stream each device gets its share. The parameters are replicated, and so are those returned, on `mesh` itself.
+      BatchNorm normalizes over the whole batch. The mesh may have devices of several processes: then every process
+      passes the same arrays, or a stream, of which it reads its share.
 
     Example:
 

@@ -46,6 +46,6 @@ FUNCTIONS_OF_A_KEY: dict[str, Callable[[Any], object]] = {
     ("key", "got"),
     [(0, "0"), (None, "None"), (np.zeros((2, 2), np.uint32), "keys of shape"), (np.zeros(2), "an array of float64")],
 )
-def test_functions_of_a_key_say_what_is_none(function, key, got):
+def test_every_function_that_draws_names_a_wrong_key(function, key, got):
     with pytest.raises(TypeError, match=rf"key: expected a random key, such as jax.random.key\(0\), got {got}"):
         function(key)

@@ -92,7 +92,8 @@ def table(rows: Sequence[Row], peaks: Mapping[str, float]) -> report.Table:
     head = ["task", "images, features", "ours", "spread", *baselines, "fastest baseline / ours", *methods]
     has_auto = any(row["auto"] for row in rows)
     head += ["auto", "auto / best"] if has_auto else []
-    head += ["first call", "jax's"] if any("jax" in row["peers"] for row in rows) else ["first call"]
+    has_jax = any("jax" in row["peers"] for row in rows)
+    head += ["first call", "jax's first call"] if has_jax else ["first call"]
     head += ["images/s", "GFLOP/s", "GB/s"]
     return [head] + [
         [
@@ -104,7 +105,7 @@ def table(rows: Sequence[Row], peaks: Mapping[str, float]) -> report.Table:
             number(row["ratio"]),
             *(number(row["methods"].get(name)) for name in methods),
             *((row["auto"], number(row["regret"])) if has_auto else ()),
-            *(f"{seconds:.2f}" if seconds else "-" for seconds in first_calls(row, "jax's" in head)),
+            *(f"{seconds:.2f}" if seconds else "-" for seconds in first_calls(row, has_jax)),
             number(row["images_per_s"]),
             *(rate_text(row[rate], peaks[rate]) for rate in ("gflops", "gbytes_per_s")),
         ]
