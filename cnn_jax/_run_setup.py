@@ -26,7 +26,7 @@ from ._train_loop import Callback, Validate
 from ._train_state import DataState, TrainState, copy_tree, split_run_key, strip_weak_types
 from ._typing import AnyArray
 from ._validation import check_int
-from .evaluation import check_labeled, mean_metrics, metrics_for_data, output_shape
+from .evaluation import check_labeled, example_shape, mean_metrics, metrics_for_data, output_shape
 from .files import local_path
 from .layers import Layer, Params
 
@@ -186,8 +186,7 @@ class Setup(NamedTuple):
         Raises a ValueError or a TypeError for data or labels that do not suit the network and the loss.
         """
         data = check_labeled("validation", validation)
-        image = jax.ShapeDtypeStruct(data[0].shape[1:], data[0].dtype)
-        if calibration is None and paths_to_calibrate(self.net, self.params, image):
+        if calibration is None and paths_to_calibrate(self.net, self.params, example_shape(data[0])):
             raise ValueError("validation: expected None for a stream and BatchNorm, which other data must calibrate")
         metrics = metrics_for_data("validation", self.net, self.params, data, self.loss, LABELS_HINT)
         return functools.partial(_validate, self.net, data, metrics, calibration, self.placement, self.batch_size)

@@ -163,11 +163,16 @@ def metrics_for_data(
 
     Raises an error, with a hint, for labels that do not suit the default loss.
     """
-    image, label = (jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for array in data)
+    image, label = map(example_shape, data)
     logits = output_shape(net, params, image)
     if loss is default_loss:
         check_classes(name, np.asarray(data[1]), logits, hint)
     return metrics_for(loss, logits, label)
+
+
+def example_shape(examples: AnyArray) -> jax.ShapeDtypeStruct:
+    """The shape of one of the examples, with the dtype that a program gets: float32 for float64 without 64 bits."""
+    return jax.ShapeDtypeStruct(examples.shape[1:], jax.dtypes.canonicalize_dtype(examples.dtype))
 
 
 def output_shape(net: Layer, params: Params, image: jax.ShapeDtypeStruct) -> PyTree:
