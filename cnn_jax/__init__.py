@@ -20,8 +20,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from . import augment, explain, initializers, nets, optimizers
+from ._cpu import configure_cpu
 from ._export import export
-from ._malloc import keep_freed_memory
 from ._summary import summary
 from .convolution import conv, conv_transpose, window_sum
 from .costs import Cost, cost
@@ -94,6 +94,7 @@ __all__ = [
     "augment",
     "avg_pool",
     "calibrate",
+    "configure_cpu",
     "conv",
     "conv_transpose",
     "cosine",
@@ -106,7 +107,6 @@ __all__ = [
     "global_avg_pool",
     "initializers",
     "is_defined",
-    "keep_freed_memory",
     "load_checkpoint",
     "load_params",
     "match",

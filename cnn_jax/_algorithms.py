@@ -12,6 +12,7 @@ from ._fft import fft_correlate
 from ._geometry import Spacing, spacing_of
 from ._im2col import im2col_correlate
 from ._lax_conv import conv_correlate
+from ._machine_costs import machine_costs
 from ._shift import shift_correlate
 from ._typing import Pads, Pair
 from ._validation import check_choice
@@ -80,7 +81,15 @@ def dispatch(
         method = "conv"  # the symbolic batch size of jax.export, which is a number of channels in derivatives
     if method != "auto":
         return algorithms[method](image, kernel, **options)
-    best = best_methods(image.shape, kernel.shape, channels_first=options["channels_first"], **spacing_of(options))
+    costs = machine_costs()
+    best = best_methods(
+        image.shape,
+        kernel.shape,
+        channels_first=options["channels_first"],
+        cpu_costs=costs.cpu,
+        fft_costs=costs.fft,
+        **spacing_of(options),
+    )
     on_cpu = functools.partial(algorithms[best.cpu], **options)
     if best.cpu == best.accelerator:
         return on_cpu(image, kernel)

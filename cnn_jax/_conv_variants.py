@@ -15,6 +15,7 @@ from ._layer_options import check_window
 from ._params import Params
 from ._typing import Padding, Shape
 from ._validation import as_pair, check_int
+from ._xla import spread_bias
 from .convolution import conv_transpose
 
 
@@ -71,7 +72,7 @@ class ConvTranspose(Layer):
         self, params: Params, image: Shaped[ArrayLike, "H W C"], *, train: bool = False, key: Array | None = None
     ) -> Float[Array, "H2 W2 K"]:
         out = conv_transpose(image, params["kernel"], stride=self.stride, padding=self.padding, method=self.method)
-        return out + params["bias"][None, None, :] if self.use_bias else out
+        return out + spread_bias(params["bias"], out.shape) if self.use_bias else out
 
 
 class DepthwiseConv(Layer):

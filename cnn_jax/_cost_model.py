@@ -1,7 +1,8 @@
 """Cost model: which convolution algorithm correlates images and kernels of given shapes in the least time.
 
-Times were fitted on two cores of an AMD EPYC with AVX-512, jax 0.10.2, from 22 to 27 November 2026. The comment of a
-constant names rows (task: case) of `python -m experiments.throughput` whose time it predicts.
+Times were fitted by `python -m experiments.calibrate --machines` to the measurements in results/: one and two cores of an
+AMD EPYC, with AVX-512 and without, jaxlib 0.10.2 and 0.12.0.1. That script also measures those of the user's machine. The
+comment of a constant names rows (task: case) of `python -m experiments.throughput` whose time it predicts.
 """
 
 import dataclasses
@@ -29,33 +30,36 @@ class CpuCosts:
     # Products of one fused loop. More do not stay in registers. match: 16x256x256, 8x9x9 takes three loops.
     shift_fused_products: int = 27
     # An element of an image whose channels are split first. train_step: 256x32x32x3, 32-64-128.
-    shift_split_channel_ns: float = 0.5
+    shift_split_channel_ns: float = 0.4
 
     # A multiply-add of "conv" on one core. conv: 256x28x28x1, 16 by that method.
-    conv_mac_one_core_ns: float = 0.0095
+    conv_mac_one_core_ns: float = 0.008
     # A multiply-add of "conv" on all cores. conv: 256x16x16x32, 64 and 256x8x8x64, 128.
-    conv_mac_all_cores_ns: float = 0.0052
+    conv_mac_all_cores_ns: float = 0.0047
     # Fewer kernels take the time of this many. its images' gradient: 256x28x28x1, 16.
     conv_min_kernels: int = 16
     # Overhead per output position, for images with fewer channels than register lanes. conv: 256x28x28x1, 16 by "conv".
-    conv_position_few_channels_ns: float = 14.0
+    conv_position_few_channels_ns: float = 21.0
     # Overhead per output position, for images with more channels. conv: 256x16x16x32, 64.
-    conv_position_many_channels_ns: float = 5.0
-    # Slowdown of kernels with more pixels than output positions. its kernels' gradient: 256x16x16x32, 64 by "conv".
-    conv_large_kernel_factor: float = 4.0
-    # The slowdown applies to results with fewer elements than this. its kernels' gradient: 256x28x28x1, 16 by "conv".
-    conv_large_kernel_max_outputs: int = 2**16
+    conv_position_many_channels_ns: float = 16.0
+    # A multiply-add of kernels with more pixels than output positions. its kernels' gradient: 256x8x8x64, 128.
+    conv_mac_large_kernel_ns: float = 0.0054
+    # A pixel copied into patches for such kernels, and a number of it. its kernels' gradient: 256x16x16x32, 64 by "conv".
+    conv_pixel_large_kernel_ns: float = 1.0
+    conv_copy_large_kernel_ns: float = 0.07
+    # A number of such a kernel, which is transposed. its kernels' gradient: 256x28x28x1, 16 by "conv".
+    conv_move_large_kernel_ns: float = 0.68
     # Fewest channels for which using all cores is faster. inference: 256x28x28x1, 16-32.
     conv_all_cores_min_channels: int = 16
     # Most output elements per image for which using all cores is faster. train_step: 256x32x32x3, 32-64-128.
     conv_all_cores_max_outputs: int = 2**18
 
     # A multiply-add of "im2col". its kernels' gradient: 256x16x16x32, 64.
-    im2col_mac_ns: float = 0.0055
+    im2col_mac_ns: float = 0.0054
     # An element copied into patches, fewer channels than register lanes. its kernels' gradient: 256x28x28x1, 16.
-    im2col_copy_few_channels_ns: float = 0.5
+    im2col_copy_few_channels_ns: float = 0.53
     # An element copied into patches, more channels. its kernels' gradient: 256x16x16x32, 64.
-    im2col_copy_many_channels_ns: float = 0.25
+    im2col_copy_many_channels_ns: float = 0.22
     # Elements of patches that stay in the cache while they are multiplied. its kernels' gradient: 256x16x16x32, 64.
     im2col_chunk_numbers: int = 2**20
     # Elements of patches of one image, or one channel. More take too much memory. match: 4x512x512, 8x33x33.
@@ -79,8 +83,8 @@ class FftCosts:
     max_spectrum_numbers: int = 2**27
     # A pixel's transform. match: 1x2448x3264, 4x31x31.
     transform_pixel_ns: float = 1.2
-    # A pixel's product with a kernel. match: 1x2448x3264, 4x31x31.
-    product_pixel_ns: float = 0.4
+    # A pixel's product with a kernel takes this share of its transform. match: 1x2448x3264, 4x31x31.
+    product_factor: float = 1 / 3
     # A transform is fast if its number of pixels is between these limits. match: 1x2048x2048, 1x64x64.
     fast_min_pixels: float = 1.5e5
     fast_max_pixels: float = 5e5
@@ -98,8 +102,21 @@ class AcceleratorCosts:
     fft_factor: float = 1e-2
 
 
-CPU_COSTS = CpuCosts()
-FFT_COSTS = FftCosts()
+# jaxlib 0.12 convolves large kernels, as in the gradient of kernels, faster, and copies patches more slowly.
+CPU_SINCE_JAXLIB_0_12 = {
+    "shift_split_channel_ns": 1.2,
+    "conv_mac_one_core_ns": 0.0094,
+    "conv_position_few_channels_ns": 17.5,
+    "conv_position_many_channels_ns": 12.3,
+    "conv_mac_large_kernel_ns": 0.0046,
+    "conv_copy_large_kernel_ns": 0.18,
+    "conv_move_large_kernel_ns": 0.5,
+    "im2col_mac_ns": 0.0079,
+    "im2col_copy_few_channels_ns": 0.85,
+    "im2col_copy_many_channels_ns": 0.58,
+}
+CPU_COSTS = CpuCosts() if CONVOLUTION_ON_ONE_CORE else CpuCosts(**CPU_SINCE_JAXLIB_0_12)
+FFT_COSTS = FftCosts() if CONVOLUTION_ON_ONE_CORE else FftCosts(transform_pixel_ns=1.6)
 ACCELERATOR_COSTS = AcceleratorCosts()
 
 
@@ -151,13 +168,25 @@ def cpu_times_ns(
     **spacing: Unpack[Spacing],
 ) -> dict[str, float]:
     """The times on the CPU of the methods that are considered."""
-    n, *image_size, channels = image
+    direct = direct_times_ns(image, kernel, channels_first=channels_first, cpu_costs=cpu_costs, **spacing)
+    return {**direct, "fft": fft_plan(*transformed_shapes(image, kernel, **spacing), fft_costs).cost_ns}
+
+
+def transformed_shapes(image: Shape, kernel: Shape, **spacing: Unpack[Spacing]) -> tuple[Shape, Shape]:
+    """The shapes of images and kernels with their zeros, as `fft_plan` takes them."""
+    extents = correlation_extents(image[1:3], kernel[:2], **spacing)
+    return (image[0], *extents.padded_size, image[3]), (*extents.effective_kernel_size, *kernel[2:])
+
+
+def direct_times_ns(
+    image: Shape, kernel: Shape, *, channels_first: bool, cpu_costs: CpuCosts = CPU_COSTS, **spacing: Unpack[Spacing]
+) -> dict[str, float]:
+    """The times on the CPU of the methods without Fourier transforms that are considered."""
     *kernel_size, _, kernels = kernel
-    padded_size, effective_kernel_size, output_size = correlation_extents(image_size, kernel_size, **spacing)
-    fft = fft_plan((n, *padded_size, channels), (*effective_kernel_size, channels, kernels), fft_costs).cost_ns
-    work = _Work(n, padded_size, channels, math.prod(kernel_size), kernels, output_size)
-    times = {"conv": _conv_ns(work, spacing["lhs_dilation"], cpu_costs), "fft": fft}
-    if work.taps * channels <= cpu_costs.shift_max_products:
+    extents = correlation_extents(image[1:3], kernel_size, **spacing)
+    work = _Work(image[0], extents.padded_size, image[3], math.prod(kernel_size), kernels, extents.output_size)
+    times = {"conv": _conv_ns(work, spacing["lhs_dilation"], cpu_costs)}
+    if work.taps * work.channels <= cpu_costs.shift_max_products:
         times["shift"] = _shift_ns(work, channels_first, cpu_costs)
     if _im2col_fits(work, cpu_costs):
         times["im2col"] = _im2col_ns(work, cpu_costs)
@@ -185,16 +214,20 @@ class _Work(NamedTuple):
 
 
 def _conv_ns(work: _Work, lhs_dilation: Pair, costs: CpuCosts) -> float:
-    large_kernel = work.taps > work.positions
-    outputs = work.images * work.positions * work.kernels
-    factor = costs.conv_large_kernel_factor if large_kernel and outputs < costs.conv_large_kernel_max_outputs else 1
-    all_cores = not large_kernel and all_cores_pay(work.channels, work.positions * work.kernels, lhs_dilation, costs)
+    pixels = work.images * work.positions * work.taps
+    products = pixels * work.channels * max(work.kernels, costs.conv_min_kernels)
+    if work.taps > work.positions:
+        return (
+            costs.conv_mac_large_kernel_ns * products
+            + costs.conv_pixel_large_kernel_ns * pixels
+            + costs.conv_copy_large_kernel_ns * pixels * work.channels
+            + costs.conv_move_large_kernel_ns * work.taps * work.channels * work.kernels
+        )
+    all_cores = all_cores_pay(work.channels, work.positions * work.kernels, lhs_dilation, costs)
     mac_ns = costs.conv_mac_all_cores_ns if all_cores else costs.conv_mac_one_core_ns
-    products = work.images * work.positions * work.taps * work.channels
     few_channels = work.channels < costs.register_lanes
     position_ns = costs.conv_position_few_channels_ns if few_channels else costs.conv_position_many_channels_ns
-    products_ns = mac_ns * products * max(work.kernels, costs.conv_min_kernels) * factor
-    return products_ns + work.images * work.positions * position_ns
+    return mac_ns * products + work.images * work.positions * position_ns
 
 
 def all_cores_pay(channels: int, outputs: int, lhs_dilation: Pair, costs: CpuCosts = CPU_COSTS) -> bool:
@@ -245,7 +278,7 @@ def fft_plan(image: Shape, kernel: Shape, costs: FftCosts = FFT_COSTS) -> FftPla
         [side for side in costs.tile_sides if k <= side < n] + [next_fast_len(n)]
         for n, k in zip(image[1:3], kernel[:2], strict=True)
     ]
-    plans = [_fft_plan(image, kernel, (rows, columns), costs) for rows, columns in itertools.product(*sides)]
+    plans = [tile_plan(image, kernel, (rows, columns), costs) for rows, columns in itertools.product(*sides)]
     spectra = kernel[2] * kernel[3]
     fitting = [plan for plan in plans if spectra * math.prod(plan.tile) <= costs.max_spectrum_numbers]
     if not fitting:
@@ -253,8 +286,8 @@ def fft_plan(image: Shape, kernel: Shape, costs: FftCosts = FFT_COSTS) -> FftPla
     return min(fitting, key=lambda plan: plan.cost_ns)
 
 
-def _fft_plan(image: Shape, kernel: Shape, tile: Pair, costs: FftCosts) -> FftPlan:
-    """The plan with tiles of this size."""
+def tile_plan(image: Shape, kernel: Shape, tile: Pair, costs: FftCosts) -> FftPlan:
+    """The plan of `fft_plan` with tiles of this size."""
     n, *_, channels = image
     kernels = kernel[3]
     area = math.prod(tile)
@@ -264,7 +297,8 @@ def _fft_plan(image: Shape, kernel: Shape, tile: Pair, costs: FftCosts) -> FftPl
     # Two pieces are transformed at the same time.
     pixels = area * images * (pieces + pieces % 2 if pieces > 1 else costs.single_piece_factor)
     transforms_ns = costs.transform_pixel_ns * factor * (pixels * (channels + kernels) + area * channels * kernels)
-    return FftPlan(tile, images, transforms_ns + costs.product_pixel_ns * pixels * channels * kernels)
+    products_ns = costs.transform_pixel_ns * costs.product_factor * pixels * channels * kernels
+    return FftPlan(tile, images, transforms_ns + products_ns)
 
 
 def tile_counts(image: Shape, kernel: Shape, tile: Pair) -> Pair:

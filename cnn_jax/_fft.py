@@ -11,7 +11,7 @@ from ._cost_model import FFT_COSTS, FftCosts, fft_plan, tile_counts
 from ._geometry import pad_and_dilate
 from ._mesh_axes import vary_like
 from ._typing import Pads, Pair
-from ._xla import CONCURRENT_TRANSFORMS, order_after
+from ._xla import CONCURRENT_TRANSFORMS, order_after, reduce_by_rows, total
 
 
 def fft_correlate(
@@ -66,7 +66,7 @@ def _nan_windows(image: Array, out: Array, kernel_size: Sequence[int], dilation:
 
 def _sum_is_finite(image: Array) -> Bool[Array, ""]:
     """Whether all pixels are finite, in one pass. A sum that overflows only costs a search."""
-    return jnp.isfinite(image.sum())
+    return jnp.isfinite(total(image))
 
 
 def correlate_tiles(
@@ -175,8 +175,8 @@ def _corner(number: Array, image: Array, cut: _Cut) -> tuple[Array, Array, Array
 
 def _normalize(tiles: Array) -> tuple[Array, Array, Array]:
     """Tiles (N, C, rows, columns) centered and scaled; their centers (N, C) and scales (N,)."""
-    low = tiles.min(axis=(2, 3))
-    high = tiles.max(axis=(2, 3))
+    low = reduce_by_rows(jnp.min, tiles, 2)
+    high = reduce_by_rows(jnp.max, tiles, 2)
     center = low / 2 + high / 2
     contrast = (high / 2 - low / 2).max(axis=1)
     scale = jnp.where(contrast > 0, contrast, 1)

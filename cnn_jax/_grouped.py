@@ -30,6 +30,7 @@ from ._geometry import (
 from ._group_costs import best_group_method
 from ._group_sums import shift_groups, sum_groups
 from ._lax_conv import lax_conv
+from ._machine_costs import machine_costs
 from ._mesh_axes import check_summed, vary_like
 from ._typing import Pads, Pair, Placeholder
 
@@ -100,7 +101,7 @@ def grouped_dispatch(image: Array, kernel: Array, *, method: str, **options: Unp
     one_image = *image.shape[:3], image.shape[4]
     one_kernel = *kernel.shape[:2], *kernel.shape[3:]
     accelerator = best_methods(one_image, one_kernel, channels_first=False, **spacing).accelerator
-    cpu = best_group_method(image.shape, kernel.shape, **spacing)
+    cpu = best_group_method(image.shape, kernel.shape, cpu_costs=machine_costs().cpu, **spacing)
     return lax.platform_dependent(
         image,
         kernel,

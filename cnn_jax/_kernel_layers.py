@@ -22,6 +22,7 @@ from ._object_checks import check_callable
 from ._params import Params
 from ._typing import Padding, Pair, Shape
 from ._validation import as_floats, as_pair, check_bool, check_int, check_number
+from ._xla import spread_bias
 from .convolution import conv
 
 MIN_KERNEL_VARIANCE = 1e-12  # keeps the standardization of constant kernels finite
@@ -125,7 +126,7 @@ class Conv(Layer):
             groups=self.groups,
             method=self.method,
         )
-        return out + params["bias"][None, None, :] if self.use_bias else out
+        return out + spread_bias(params["bias"], out.shape) if self.use_bias else out
 
 
 class Match(Layer):

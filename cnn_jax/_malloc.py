@@ -7,27 +7,23 @@ import sys
 M_TRIM_THRESHOLD = -1
 M_TOP_PAD = -2
 M_MMAP_THRESHOLD = -3
-M_ARENA_MAX = -8
 
 SETTINGS = {
     M_MMAP_THRESHOLD: 2**30,  # bytes; smaller buffers come from the heap, where freed pages stay mapped
     M_TRIM_THRESHOLD: -1,  # never shrink the heap
     M_TOP_PAD: 2**28,  # bytes by which the heap grows
-    M_ARENA_MAX: 1,  # heap for all threads: large arrays do not fit into the others and would be mapped
 }
 
 
 def keep_freed_memory() -> bool:
     """Tells glibc's allocator to keep freed buffers for later allocations instead of returning them to the system.
 
-    Call it once in a script, before the first computation. It changes the whole process.
-
     Returns:
       Whether the settings were made. False where there is no glibc (macOS, Windows, musl); nothing is changed there.
 
     Notes:
-      With the default settings every large array of a training step on the CPU is mapped again, and each of its pages
-      faults in again, which takes about half of the step. With these settings the process stays at its peak of memory.
+      They hold for the heap of the first thread. Those of other threads have at most 64 MB, so that larger arrays are
+      mapped; one heap for all threads makes them wait for each other.
 
     Source: mallopt(3), https://man7.org/linux/man-pages/man3/mallopt.3.html.
 

@@ -16,7 +16,7 @@ from ._correlate import correlate_image
 from ._padding import NO_PADDING
 from ._reduce_windows import add, reduce_windows
 from ._typing import Pair
-from ._xla import no_fusion, not_negative
+from ._xla import no_fusion, not_negative, reduce_by_rows
 
 Out = TypeVar("Out")
 
@@ -231,7 +231,7 @@ def standardize_image(image: Array, location: Array, scale: Array) -> Array:
 def _largest_deviation(image: Array, location: Array) -> Array:
     """The largest distance of a finite pixel from its channel's location; 0 if it overflows."""
     finite_image = jnp.where(jnp.isfinite(image), image, location)
-    above = _over_pixels(jnp.max, finite_image) - location
-    below = location - _over_pixels(jnp.min, finite_image)
+    above = reduce_by_rows(jnp.max, finite_image, 0)[None, None] - location
+    below = location - reduce_by_rows(jnp.min, finite_image, 0)[None, None]
     largest = jnp.maximum(above, below).max()
     return jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 0)

@@ -5,16 +5,20 @@
 Most programs here take longer to compile than to run, so LLVM's optimizations are off, also in the scripts that tests
 start. JAX_DISABLE_MOST_OPTIMIZATIONS=0 turns them on: `.ci/run` tests both ways.
 
+CNN_JAX_TEST_CPU=default leaves XLA's own settings, which `configure_cpu` changes.
+
 `.ci/run annotations` checks the annotations of cnn_jax at run time.
 """
 
 import contextlib
 import gc
+import importlib
 import os
 from collections.abc import Iterator
 from typing import Any
 
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # before JAX reads it
+os.environ["CNN_JAX_COSTS"] = ""  # the built-in constants, whatever was calibrated here
 
 import jax
 import jaxtyping
@@ -34,7 +38,10 @@ settings.register_profile("thorough", settings.get_profile("quick"), max_example
 settings.load_profile("quick")
 
 
+@pytest.hookimpl(trylast=True)  # after the hook that checks annotations
 def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("CNN_JAX_TEST_CPU") != "default":
+        importlib.import_module("cnn_jax").configure_cpu()
     if config.getoption("jaxtyping_packages", None):
         pytest.raises = _raises_without_annotation_checks(pytest.raises)
 

@@ -19,10 +19,10 @@ HEAVY = ("matplotlib", "PIL", "pooch", "safetensors", "rich", "scipy.ndimage", "
 # A module imports only from modules before it.
 LEVELS = {
     0: (
-        "_typing _dtypes _errors _reprs _optional files progress _malloc _mesh_axes _programs _contents "
+        "_typing _dtypes _errors _reprs _optional files progress _malloc _cpu _mesh_axes _programs _contents "
         "_validation _object_checks _padding _reduce_windows _geometry _xla"
     ),
-    1: "_cost_model _shift _im2col _fft _lax_conv _group_costs _group_sums warping",
+    1: "_cost_model _machine_costs _shift _im2col _fft _lax_conv _group_costs _group_sums warping",
     2: "_algorithms _grouped _correlate",
     3: "convolution _upsampling pooling _patch_statistics _score_inputs",
     4: "_score_formulas matching _visible_scores _mixup augment data",
@@ -44,8 +44,9 @@ LEVELS = {
 }
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT.parent)}
 ORDER = [module for modules in LEVELS.values() for module in modules.split()]
-# The benchmarks compare the methods that conv chooses from; matches of tiles are merged as find merges candidates.
-MAY_IMPORT_INTERNALS = {"conv_methods", "find_tiles"}
+# The benchmarks compare the methods that conv chooses from, and the settings of the CPU; calibration measures the cost
+# model's constants; matches of tiles are merged as find merges candidates.
+MAY_IMPORT_INTERNALS = {"conv_methods", "cpu_settings", "calibrate", "cost_fit", "cost_probes", "find_tiles"}
 
 
 def test_importing_is_light():

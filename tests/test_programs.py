@@ -91,10 +91,10 @@ CALLS_ON_THE_HOST = {
     "receptive_field": (lambda: cnn.receptive_field(NET, (7, 8, 1)), ()),
 }
 NO_FUNCTIONS_OF_ARRAYS = {
+    "configure_cpu",
     "cost",
     "export",
     "fit",
-    "keep_freed_memory",
     "load_checkpoint",
     "load_params",
     "save_params",

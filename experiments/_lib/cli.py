@@ -38,7 +38,7 @@ def run_script(main: Callable[[], Any]) -> None:
     Invalid input and unwritable folders exit with code 2 and one line on stderr. Ctrl-C and other stop requests exit
     with code 130.
     """
-    cnn_jax.keep_freed_memory()
+    cnn_jax.configure_cpu()
     use_compilation_cache()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text

@@ -1,4 +1,4 @@
-"""The methods of cnn_jax's convolution, for benchmarks. No other script or helper reads cnn_jax's internals."""
+"""The methods of cnn_jax's convolution, for benchmarks."""
 
 from collections.abc import Sequence
 

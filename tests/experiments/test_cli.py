@@ -20,6 +20,8 @@ NAMES = (
     "scaling",
     "poses",
     "throughput",
+    "calibrate",
+    "cpu_settings",
     "xo",
     "digits",
     "cifar10",
@@ -152,7 +154,7 @@ def test_help_has_a_line_for_each_paragraph_and_command():
 def quiet_start(monkeypatch):
     """Scripts that start without changing this process's settings."""
     monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
-    monkeypatch.setattr(cli.cnn_jax, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(cli.cnn_jax, "configure_cpu", lambda: None)
 
 
 @pytest.mark.parametrize(
