@@ -1,7 +1,7 @@
 """Cost model: which convolution algorithm correlates images and kernels of given shapes in the least time.
 
-Times were fitted by `python -m experiments.calibrate --machines` to the measurements in results/: one and two cores of an
-AMD EPYC, with AVX-512 and without, jaxlib 0.10.2 and 0.12.0.1. That script also measures those of the user's machine. The
+Times were fitted by `python -m experiments.calibrate --machines` to the measurements in results/: one and two cores of
+an AMD EPYC, with AVX-512 and without, jaxlib 0.10.2 and 0.12.0.1. The same script measures the user's machine. The
 comment of a constant names rows (task: case) of `python -m experiments.throughput` whose time it predicts.
 """
 
@@ -44,7 +44,7 @@ class CpuCosts:
     conv_position_many_channels_ns: float = 16.0
     # A multiply-add of kernels with more pixels than output positions. its kernels' gradient: 256x8x8x64, 128.
     conv_mac_large_kernel_ns: float = 0.0054
-    # A pixel copied into patches for such kernels, and a number of it. its kernels' gradient: 256x16x16x32, 64 by "conv".
+    # A pixel copied into patches for such kernels, and a number of it. its kernels' gradient: 256x16x16x32, 64.
     conv_pixel_large_kernel_ns: float = 1.0
     conv_copy_large_kernel_ns: float = 0.07
     # A number of such a kernel, which is transposed. its kernels' gradient: 256x28x28x1, 16 by "conv".

@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from cnn_jax.progress import Progress
 
 from ._lib import (
@@ -148,4 +150,5 @@ def run_tasks(tasks: Mapping[str, Task], quick: bool, modules: Mapping[str, Any]
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_enable_compilation_cache", False)  # first calls compile, ours and plain JAX's
     cli.run_script(lambda: main(cli.parse_options(Throughput, "throughput", __doc__)))

@@ -20,7 +20,16 @@ from cnn_jax._cost_model import FftCosts
 from cnn_jax._fft import correlate_tiles
 from cnn_jax._lax_conv import lax_conv
 from cnn_jax._padding import NO_PADDING
-from cnn_jax._xla import convolve_on_all_cores, index_computed_once, no_fusion, not_widened, order_after
+from cnn_jax._xla import (
+    convolve_on_all_cores,
+    index_computed_once,
+    no_fusion,
+    not_widened,
+    order_after,
+    reduce_by_rows,
+    spread_bias,
+    total,
+)
 from tests.helpers.oracles import noise, whole
 
 MEASURED = jaxlib_version.startswith("0.10.") and platform.machine() == "x86_64"
@@ -131,6 +140,34 @@ def test_xla_drops_nan_in_windowed_minimums():
     images = IMAGES.copy()
     images[0, 0, 0, 0] = np.nan
     assert not np.isnan(jax.jit(reduced_convolution)(images, KERNEL)).any()
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (7, 300, 2), (2, 3, 4, 512), (1030,)])
+def test_the_total_is_the_sum_of_all_elements(shape):
+    array = noise(0, *shape)
+    np.testing.assert_allclose(jax.jit(total)(array), array.sum(dtype=np.float64), rtol=1e-5, atol=1e-5)
+
+
+def test_reductions_by_rows_are_reductions_over_rows_and_columns():
+    array = noise(0, 2, 3, 6, 5)
+    for reduce, expected in ((jnp.min, np.min), (jnp.max, np.max)):
+        np.testing.assert_array_equal(
+            jax.jit(reduce_by_rows, static_argnums=(0, 2))(reduce, array, 2), expected(array, (2, 3))
+        )
+    array[0, 1, 2, 3] = np.nan
+    assert np.isnan(reduce_by_rows(jnp.min, array, 2)[0, 1])
+
+
+def test_a_spread_bias_has_the_derivatives_of_a_sum():
+    images, bias = noise(0, 3, 4, 5, 2), noise(1, 2)
+
+    def loss(spread, images, bias):
+        out = jax.vmap(lambda image: image + (spread_bias(bias, image.shape) if spread else bias[None, None]))(images)
+        return jnp.sin(out).sum()
+
+    for function in (loss, jax.grad(loss, 2), jax.grad(loss, 1), jax.hessian(loss, 2)):
+        got, expected = (jax.jit(function, static_argnums=0)(spread, images, bias) for spread in (True, False))
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_an_index_is_the_root_of_its_square():

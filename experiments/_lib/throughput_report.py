@@ -77,7 +77,7 @@ def notes(peaks: Mapping[str, float]) -> list[str]:
         "find: the template is at any angle. 72 angles and opencv loop compare steps of 5 degrees at every place; ours "
         "and opencv pyramid search coarse to fine. eager: called without jax.jit.",
         "Times are milliseconds, medians of the rounds. spread: from the fastest to the slowest round of ours. first "
-        "call: in seconds; it compiles, or reads the program from the cache.",
+        "call: in seconds; it compiles.",
         "GFLOP/s are those of the direct algorithm; a dash says that ours needed fewer, as Fourier transforms and "
         "searches from coarse to fine do. GB/s count inputs and outputs once. "
         f"In brackets: share of this machine's peaks, {peaks['gflops']:.0f} GFLOP/s (matrix product) and "
