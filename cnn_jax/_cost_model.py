@@ -43,10 +43,10 @@ class CpuCosts:
     # Overhead per output position, for images with more channels. conv: 256x16x16x32, 64.
     conv_position_many_channels_ns: float = 16.0
     # A multiply-add of kernels with more pixels than output positions. its kernels' gradient: 256x8x8x64, 128.
-    conv_mac_large_kernel_ns: float = 0.0054
+    conv_mac_large_kernel_ns: float = 0.005
     # A pixel copied into patches for such kernels, and a number of it. its kernels' gradient: 256x16x16x32, 64.
     conv_pixel_large_kernel_ns: float = 1.0
-    conv_copy_large_kernel_ns: float = 0.07
+    conv_copy_large_kernel_ns: float = 0.09
     # A number of such a kernel, which is transposed. its kernels' gradient: 256x28x28x1, 16 by "conv".
     conv_move_large_kernel_ns: float = 0.68
     # Fewest channels for which using all cores is faster. inference: 256x28x28x1, 16-32.
@@ -105,7 +105,7 @@ class AcceleratorCosts:
 # jaxlib 0.12 convolves large kernels, as in the gradient of kernels, faster, and copies patches more slowly.
 CPU_SINCE_JAXLIB_0_12 = {
     "shift_split_channel_ns": 1.2,
-    "conv_mac_one_core_ns": 0.0094,
+    "conv_mac_one_core_ns": 0.0088,
     "conv_position_few_channels_ns": 17.5,
     "conv_position_many_channels_ns": 12.3,
     "conv_mac_large_kernel_ns": 0.0046,
@@ -116,7 +116,7 @@ CPU_SINCE_JAXLIB_0_12 = {
     "im2col_copy_many_channels_ns": 0.58,
 }
 CPU_COSTS = CpuCosts() if CONVOLUTION_ON_ONE_CORE else CpuCosts(**CPU_SINCE_JAXLIB_0_12)
-FFT_COSTS = FftCosts() if CONVOLUTION_ON_ONE_CORE else FftCosts(transform_pixel_ns=1.6)
+FFT_COSTS = FftCosts() if CONVOLUTION_ON_ONE_CORE else FftCosts(transform_pixel_ns=1.8)
 ACCELERATOR_COSTS = AcceleratorCosts()
 
 
