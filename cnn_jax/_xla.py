@@ -13,8 +13,8 @@ Four work-arounds are algorithms in other modules:
 - `_reduce_windows` and `pooling` use slices. The gradient of `lax.reduce_window` with `lax.max` is a
   select-and-scatter, which has no deterministic implementation on GPUs (https://github.com/google/flax/issues/4233)
   and takes 20.2 ms instead of 0.92 on the CPU. Row: max_pool's gradient: 256x16x16x32, 64.
-- `_shift` and `_im2col` replace XLA:CPU's convolution for few channels and for kernel gradients: 0.33 ms instead of
-  2.84, 15.6 ms instead of 41.0. Rows: conv: 256x28x28x1, 16; its kernels' gradient: 256x16x16x32, 64.
+- `_shift` and `_im2col` replace XLA:CPU's convolution for few channels: 0.33 ms instead of 2.84. Row: conv:
+  256x28x28x1, 16.
 - `_grouped` replaces XLA:CPU's grouped convolution. Both gradients of a depthwise one take 3.8 ms instead of 47. Row:
   depthwise conv's gradients: 32x32x32x32, 32.
 

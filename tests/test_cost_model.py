@@ -44,7 +44,8 @@ SAME_3X3: dict[str, Any] = PLAIN | {"padding": ((1, 1), (1, 1))}
             marks=pytest.mark.skipif(not CONVOLUTION_ON_ONE_CORE, reason="times of two cores at work"),
         ),
         ((256, 32, 32, 3), (3, 3, 3, 32), SAME_3X3, ("shift", "conv")),
-        ((32, 16, 16, 256), (16, 16, 256, 64), SAME_3X3, ("im2col", "conv")),  # the gradient of kernels
+        ((1, 28, 28, 256), (28, 28, 256, 16), SAME_3X3, ("im2col", "conv")),  # the gradient of kernels
+        ((64, 8, 8, 256), (8, 8, 256, 128), SAME_3X3, ("conv", "conv")),
     ],
 )
 def test_the_method_fits_the_work(image, kernel, options, chosen):
