@@ -103,19 +103,19 @@ class AcceleratorCosts:
 
 
 # jaxlib 0.12 convolves large kernels, as in the gradient of kernels, faster, and copies patches more slowly.
-CPU_SINCE_JAXLIB_0_12 = {
-    "shift_split_channel_ns": 1.2,
-    "conv_mac_one_core_ns": 0.0088,
-    "conv_position_few_channels_ns": 17.5,
-    "conv_position_many_channels_ns": 12.3,
-    "conv_mac_large_kernel_ns": 0.0046,
-    "conv_copy_large_kernel_ns": 0.18,
-    "conv_move_large_kernel_ns": 0.5,
-    "im2col_mac_ns": 0.0079,
-    "im2col_copy_few_channels_ns": 0.85,
-    "im2col_copy_many_channels_ns": 0.58,
-}
-CPU_COSTS = CpuCosts() if CONVOLUTION_ON_ONE_CORE else CpuCosts(**CPU_SINCE_JAXLIB_0_12)
+CPU_COSTS_SINCE_JAXLIB_0_12 = CpuCosts(
+    shift_split_channel_ns=1.2,
+    conv_mac_one_core_ns=0.0088,
+    conv_position_few_channels_ns=17.5,
+    conv_position_many_channels_ns=12.3,
+    conv_mac_large_kernel_ns=0.0046,
+    conv_copy_large_kernel_ns=0.18,
+    conv_move_large_kernel_ns=0.5,
+    im2col_mac_ns=0.0079,
+    im2col_copy_few_channels_ns=0.85,
+    im2col_copy_many_channels_ns=0.58,
+)
+CPU_COSTS = CpuCosts() if CONVOLUTION_ON_ONE_CORE else CPU_COSTS_SINCE_JAXLIB_0_12
 FFT_COSTS = FftCosts() if CONVOLUTION_ON_ONE_CORE else FftCosts(transform_pixel_ns=1.8)
 ACCELERATOR_COSTS = AcceleratorCosts()
 

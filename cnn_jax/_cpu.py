@@ -66,7 +66,7 @@ def _configure() -> None:
 
 def _jax_has_started() -> bool:
     """Whether JAX has made its devices: it then refuses another number of them."""
-    devices = jax.config.jax_num_cpu_devices
+    devices = jax.config.values["jax_num_cpu_devices"]
     try:
         jax.config.update("jax_num_cpu_devices", devices + 2)
     except RuntimeError:

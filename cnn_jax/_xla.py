@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxlib.version import __version__ as jaxlib_version
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 from ._mesh_axes import vary_like
 
@@ -134,10 +134,10 @@ def total(array: Array) -> Array:
     return lax.optimization_barrier(array.reshape(-1, row).sum(0)).sum()
 
 
-def spread_bias(bias: Array, shape: tuple[int, ...]) -> Array:
+def spread_bias(bias: ArrayLike, shape: tuple[int, ...]) -> Array:
     """A bias (K,) for every pixel of an image (H, W, K). Its gradient for a batch is summed over the images first."""
 
-    def on_cpu(bias: Array) -> Array:
+    def on_cpu(bias: ArrayLike) -> Array:
         return lax.optimization_barrier(jnp.broadcast_to(bias, shape))
 
     return lax.platform_dependent(bias, cpu=on_cpu, default=lambda bias: jnp.broadcast_to(bias, shape))

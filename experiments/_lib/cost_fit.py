@@ -122,6 +122,7 @@ def to_row(measured: Measured) -> dict[str, Any]:
 
 def from_row(row: Mapping[str, Any]) -> Measured:
     """What `to_row` wrote."""
-    padding = tuple(map(tuple, row["padding"]))
+    (top, bottom), (left, right) = row["padding"]
+    padding = ((top, bottom), (left, right))
     probe = Probe(row["kind"], tuple(row["image"]), tuple(row["kernel"]), padding, row["channels_first"])
     return Measured(probe, tuple(row["tile"]), row["milliseconds"])
