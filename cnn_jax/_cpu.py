@@ -31,8 +31,8 @@ def configure_cpu() -> None:
       (https://github.com/jax-ml/jax/issues/39103), and sums of arrays of rank 7, which end the process
       (https://github.com/jax-ml/jax/issues/40412). Nothing is set for a jaxlib later than 0.12, which may not know it.
 
-      `jax_cpu_enable_async_dispatch` becomes False: a call computes in the thread that makes it, and Python waits for it.
-      A call of a small network is faster without another thread, and large arrays come from that thread's heap.
+      `jax_cpu_enable_async_dispatch` becomes False: a call computes in the thread that makes it, and Python waits. A
+      call of a small network is faster without another thread, and large arrays come from that thread's heap.
 
       glibc's allocator keeps the memory that is freed. Otherwise each large array of a training step is mapped again,
       and each of its pages faults in again, which takes up to half of the step. The process stays at its peak of
