@@ -169,7 +169,7 @@ def test_an_intercept_sees_every_stage_but_statistics(intercepted):
     plain, unchanged, seen, _ = intercepted
     statistics = {"batch_norm1/mean", "batch_norm1/variance"}
     assert seen == [name for name in plain if name not in statistics]
-    jax.tree.map(np.testing.assert_array_equal, plain, unchanged)
+    chex.assert_trees_all_close(plain, unchanged, rtol=1e-5)  # another program, which may add in another order
 
 
 def test_what_an_intercept_returns_goes_on(intercepted):
