@@ -17,7 +17,7 @@ from jaxlib.version import __version__ as jaxlib_version
 
 from ._cost_model import CPU_COSTS, FFT_COSTS, CpuCosts, FftCosts
 
-# The environment variable that names another file of constants; without text there is none.
+# The environment variable that names another file of constants. If it is empty, no file is read.
 FILE_VARIABLE = "CNN_JAX_COSTS"
 CPUINFO = Path("/proc/cpuinfo")
 CPUINFO_FIELDS = ("model name", "cpu family", "model")
@@ -47,7 +47,7 @@ def machine_costs() -> MachineCosts:
         return BUILT_IN
     except (OSError, ValueError) as error:
         warnings.warn(
-            f"{path}: {error}; the built-in constants are used. `python -m experiments.calibrate` writes the file anew",
+            f"{path}: {error}; the built-in constants are used. `python -m experiments.calibrate` writes a new file",
             stacklevel=2,
         )
         return BUILT_IN
@@ -101,7 +101,7 @@ def from_json(content: object) -> MachineCosts:
     """The constants of a file; raises a ValueError for anything that `to_json` does not make."""
     if not isinstance(content, Mapping):
         raise ValueError(f"expected the constants by name, got {content!r}")
-    return MachineCosts(*(_with_constants(BUILT_IN._asdict()[name], content.get(name)) for name in BUILT_IN._fields))
+    return MachineCosts(*(_with_constants(part, content.get(name)) for name, part in BUILT_IN._asdict().items()))
 
 
 def _with_constants(costs: Costs, given: object) -> Costs:

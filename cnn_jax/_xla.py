@@ -8,14 +8,14 @@ Four work-arounds are algorithms in other modules:
 
 - `_correlate` writes derivatives of convolutions as correlations of channels-last images. XLA:CPU brings gradients of
   convolutions into the layout of its fast code outside of loops only (https://github.com/jax-ml/jax/issues/12868). A
-  training step inside of `lax.scan` takes 12.1 ms instead of 365. Row: train_step: 256x28x28x1, 16-32, "jax scan".
+  training step inside of `lax.scan` takes 11.0 ms instead of 395. Row: train_step: 256x28x28x1, 16-32, "jax scan".
   `training.CPU_STEPS_PER_CALL` is 1 because a network may contain `lax.conv_general_dilated`.
 - `_reduce_windows` and `pooling` use slices. The gradient of `lax.reduce_window` with `lax.max` is a
   select-and-scatter, which has no deterministic implementation on GPUs (https://github.com/google/flax/issues/4233)
-  and takes 20.2 ms instead of 0.92 on the CPU. Row: max_pool's gradient: 256x16x16x32, 64.
-- `_shift` and `_im2col` replace XLA:CPU's convolution for few channels: 0.33 ms instead of 2.84. Row: conv:
+  and takes 22.6 ms instead of 1.24 on the CPU. Row: max_pool's gradient: 256x16x16x32, 64.
+- `_shift` and `_im2col` replace XLA:CPU's convolution for few channels: 0.30 ms instead of 2.82. Row: conv:
   256x28x28x1, 16.
-- `_grouped` replaces XLA:CPU's grouped convolution. Both gradients of a depthwise one take 3.8 ms instead of 47. Row:
+- `_grouped` replaces XLA:CPU's grouped convolution. Both gradients of a depthwise one take 12.3 ms instead of 59. Row:
   depthwise conv's gradients: 32x32x32x32, 32.
 
 jaxlib 0.11.1 and 0.11.2 are excluded in pyproject.toml: concurrent Fourier transforms hang on the CPU
@@ -88,7 +88,7 @@ def order_after(*arrays: Array) -> Array:
 # XLA:CPU computes a convolution on one core, unless its result is reduced in windows right away.
 # Report: none known.
 # Versions: jaxlib before 0.12.
-# Gain: 6.1 instead of 10.7 ms for 256x8x8x64, 128.
+# Gain: 6.1 instead of 10.7 ms for 256x8x8x64, 128. None without YNNPACK: plain JAX then takes 5.6.
 # Ends: with `convolve_on_all_cores`, when the oldest supported jaxlib is 0.12. Row: conv: 256x8x8x64, 128.
 CONVOLUTION_ON_ONE_CORE = tuple(map(int, jaxlib_version.split(".")[:2])) < (0, 12)
 
@@ -116,9 +116,9 @@ def convolve_on_all_cores(convolve: Callable[[Array, Array], Array], image: Arra
 # fusions compute wrong numbers (`configure_cpu`). So the leading axes are reduced first, in vector registers along the
 # last one. A barrier keeps XLA from making one reduction of both.
 # Report: https://github.com/jax-ml/jax/issues/37465 (reductions).
-# Versions: seen in jaxlib 0.10.2 and 0.12.0.1 without YNNPACK.
-# Gain: match of 1x2048x2048, 1x64x64 takes 21 ms instead of 27; a training step of 256x32x32x3, 32-64-128
-# 66 instead of 75.
+# Versions: seen in jaxlib 0.10.2 without YNNPACK.
+# Gain: match of 1x2048x2048, 1x64x64 takes 22 ms instead of 27; a training step of 256x28x28x1, 16-32 takes 11.3
+# instead of 12.3.
 # Ends: when these rows take no longer without it.
 def reduce_by_rows(reduce: Callable[..., Array], array: Array, row_axis: int) -> Array:
     """`reduce` over a pair of axes, rows and columns, of which `row_axis` is the first."""

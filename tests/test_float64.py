@@ -80,7 +80,7 @@ def test_float32_is_as_float64(name, quantity):
 
 
 @pytest.mark.slow
-def test_they_are_with_the_settings_of_xla():
+def test_float32_is_as_float64_with_the_settings_of_xla():
     """So are the work-arounds of test_xla, two of which are for those settings."""
     chosen = [f"{__file__}::test_float32_is_as_float64", str(Path(__file__).with_name("test_xla.py"))]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "", *chosen]

@@ -20,6 +20,7 @@ import pooch
 import tyro
 
 import cnn_jax
+from cnn_jax._machine_costs import cpu_count, processor
 from cnn_jax.files import atomic_write, local_path, writable_folder
 
 from .parse_errors import describe_parse_error
@@ -175,16 +176,6 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "optax": optax.__version__,
         "device": f"{device.platform} ({device.device_kind})",
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-        "processor": cpu_name(),
+        "cores": str(cpu_count()),
+        "processor": processor(),
     }
-
-
-def cpu_name() -> str:
-    """The CPU's model name on Linux; elsewhere what Python's `platform` reports."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())

@@ -102,9 +102,9 @@ def correlation(probe: Probe, method: str) -> Any:
     return correlate
 
 
-def tile(probe: Probe, costs: _cost_model.FftCosts) -> tuple[int, int]:
+def tile(probe: Probe) -> tuple[int, int]:
     """Rows and columns of the tiles that "fft" cuts a probe's images into."""
-    return _cost_model.fft_plan(*shapes(probe), costs).tile
+    return _cost_model.fft_plan(*shapes(probe)).tile
 
 
 def shapes(probe: Probe) -> tuple[tuple[int, ...], tuple[int, ...]]:

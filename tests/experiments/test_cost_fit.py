@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from cnn_jax import _cost_model
 from cnn_jax._machine_costs import BUILT_IN, MachineCosts, from_json, measured_constants, to_json
 from experiments._lib import cost_fit, cost_probes
 from experiments._lib.cost_fit import Measured
@@ -22,7 +23,7 @@ def measured_on(costs: MachineCosts) -> list[Measured]:
     """The times that a machine of these costs would have."""
     rows = []
     for probe in PROBES:
-        tile = cost_probes.tile(probe, BUILT_IN.fft)
+        tile = cost_probes.tile(probe)
         methods = ("conv", "shift", "im2col", "fft")
         known = [method for method in methods if method in ("conv", "fft") or method in direct(probe)]
         row = Measured(probe, tile, dict.fromkeys(known, 0.0))
@@ -31,8 +32,6 @@ def measured_on(costs: MachineCosts) -> list[Measured]:
 
 
 def direct(probe):
-    from cnn_jax import _cost_model
-
     return _cost_model.direct_times_ns(probe.image, probe.kernel, **probe.options)
 
 
