@@ -66,21 +66,15 @@ def transpose_method(method: str) -> str:
     return "auto" if method == "shift" else method
 
 
-def dispatch(
-    image: Array, kernel: Array, *, method: str, all_cores: bool = True, **options: Unpack[AlgorithmOptions]
-) -> Array:
+def dispatch(image: Array, kernel: Array, *, method: str, **options: Unpack[AlgorithmOptions]) -> Array:
     """`correlate` in terms of JAX's own operations, by one of ALGORITHMS or the fastest of them on each platform.
 
-    `options` are those of `Algorithm`. `all_cores=False` keeps branches out of XLA's convolution: under an outer
-    `jax.vmap` both would run.
+    `options` are those of `Algorithm`.
     """
-    algorithms = ALGORITHMS
-    if not all_cores:
-        algorithms = {**ALGORITHMS, "conv": functools.partial(conv_correlate, all_cores=False)}
     if not all(isinstance(size, int) for size in (*image.shape, *kernel.shape)):
         method = "conv"  # the symbolic batch size of jax.export, which is a number of channels in derivatives
     if method != "auto":
-        return algorithms[method](image, kernel, **options)
+        return ALGORITHMS[method](image, kernel, **options)
     costs = machine_costs()
     best = best_methods(
         image.shape,
@@ -90,9 +84,9 @@ def dispatch(
         fft_costs=costs.fft,
         **spacing_of(options),
     )
-    on_cpu = functools.partial(algorithms[best.cpu], **options)
+    on_cpu = functools.partial(ALGORITHMS[best.cpu], **options)
     if best.cpu == best.accelerator:
         return on_cpu(image, kernel)
     return lax.platform_dependent(
-        image, kernel, cpu=on_cpu, default=functools.partial(algorithms[best.accelerator], **options)
+        image, kernel, cpu=on_cpu, default=functools.partial(ALGORITHMS[best.accelerator], **options)
     )

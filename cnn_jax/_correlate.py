@@ -103,7 +103,7 @@ def correlate_image(
 
 def _abstract_eval(image: ShapedArray, kernel: ShapedArray, **params: Unpack[CorrelateParams]) -> ShapedArray:
     check_summed(image=image, kernel=kernel)
-    convolve = functools.partial(dispatch, **params | {"method": "conv", "all_cores": False})
+    convolve = functools.partial(dispatch, **params | {"method": "conv"})
     out = jax.eval_shape(convolve, image, kernel)
     return image.update(shape=out.shape, dtype=out.dtype, weak_type=False)
 

@@ -11,9 +11,10 @@ import itertools
 import math
 from typing import NamedTuple, Unpack
 
+from jaxlib.version import __version__ as jaxlib_version
+
 from ._geometry import Spacing, correlation_extents
 from ._typing import Pair, Shape
-from ._xla import CONVOLUTION_ON_ONE_CORE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +33,8 @@ class CpuCosts:
     # An element of an image whose channels are split first. train_step: 256x32x32x3, 32-64-128.
     shift_split_channel_ns: float = 0.4
 
-    # A multiply-add of "conv" on one core. conv: 256x28x28x1, 16 by that method.
-    conv_mac_one_core_ns: float = 0.008
-    # A multiply-add of "conv" on all cores. conv: 256x16x16x32, 64 and 256x8x8x64, 128.
-    conv_mac_all_cores_ns: float = 0.0047
+    # A multiply-add of "conv". conv: 256x16x16x32, 64 and 256x8x8x64, 128.
+    conv_mac_ns: float = 0.0047
     # Fewer kernels take the time of this many. its images' gradient: 256x28x28x1, 16.
     conv_min_kernels: int = 16
     # Overhead per output position, for images with fewer channels than register lanes. conv: 256x28x28x1, 16 by "conv".
@@ -49,10 +48,6 @@ class CpuCosts:
     conv_copy_large_kernel_ns: float = 0.09
     # A number of such a kernel, which is transposed. its kernels' gradient: 256x28x28x1, 16 by "conv".
     conv_move_large_kernel_ns: float = 0.68
-    # Fewest channels for which using all cores is faster. inference: 256x28x28x1, 16-32.
-    conv_all_cores_min_channels: int = 16
-    # Most output elements per image for which using all cores is faster. train_step: 256x32x32x3, 32-64-128.
-    conv_all_cores_max_outputs: int = 2**18
 
     # A multiply-add of "im2col". its kernels' gradient: 256x16x16x32, 64.
     im2col_mac_ns: float = 0.0054
@@ -105,7 +100,6 @@ class AcceleratorCosts:
 # jaxlib 0.12 convolves large kernels, as in the gradient of kernels, faster, and copies patches more slowly.
 CPU_COSTS_SINCE_JAXLIB_0_12 = CpuCosts(
     shift_split_channel_ns=1.2,
-    conv_mac_one_core_ns=0.0088,
     conv_position_few_channels_ns=17.5,
     conv_position_many_channels_ns=12.3,
     conv_mac_large_kernel_ns=0.0046,
@@ -115,8 +109,10 @@ CPU_COSTS_SINCE_JAXLIB_0_12 = CpuCosts(
     im2col_copy_few_channels_ns=0.85,
     im2col_copy_many_channels_ns=0.58,
 )
-CPU_COSTS = CpuCosts() if CONVOLUTION_ON_ONE_CORE else CPU_COSTS_SINCE_JAXLIB_0_12
-FFT_COSTS = FftCosts() if CONVOLUTION_ON_ONE_CORE else FftCosts(transform_pixel_ns=1.8)
+FFT_COSTS_SINCE_JAXLIB_0_12 = FftCosts(transform_pixel_ns=1.8)
+IS_SINCE_JAXLIB_0_12 = tuple(map(int, jaxlib_version.split(".")[:2])) >= (0, 12)
+CPU_COSTS = CPU_COSTS_SINCE_JAXLIB_0_12 if IS_SINCE_JAXLIB_0_12 else CpuCosts()
+FFT_COSTS = FFT_COSTS_SINCE_JAXLIB_0_12 if IS_SINCE_JAXLIB_0_12 else FftCosts()
 ACCELERATOR_COSTS = AcceleratorCosts()
 
 
@@ -185,7 +181,7 @@ def direct_times_ns(
     *kernel_size, _, kernels = kernel
     extents = correlation_extents(image[1:3], kernel_size, **spacing)
     work = _Work(image[0], extents.padded_size, image[3], math.prod(kernel_size), kernels, extents.output_size)
-    times = {"conv": _conv_ns(work, spacing["lhs_dilation"], cpu_costs)}
+    times = {"conv": _conv_ns(work, cpu_costs)}
     if work.taps * work.channels <= cpu_costs.shift_max_products:
         times["shift"] = _shift_ns(work, channels_first, cpu_costs)
     if _im2col_fits(work, cpu_costs):
@@ -213,7 +209,7 @@ class _Work(NamedTuple):
         return self.images * self.positions * self.taps * self.channels * self.kernels
 
 
-def _conv_ns(work: _Work, lhs_dilation: Pair, costs: CpuCosts) -> float:
+def _conv_ns(work: _Work, costs: CpuCosts) -> float:
     pixels = work.images * work.positions * work.taps
     products = pixels * work.channels * max(work.kernels, costs.conv_min_kernels)
     if work.taps > work.positions:
@@ -223,21 +219,9 @@ def _conv_ns(work: _Work, lhs_dilation: Pair, costs: CpuCosts) -> float:
             + costs.conv_copy_large_kernel_ns * pixels * work.channels
             + costs.conv_move_large_kernel_ns * work.taps * work.channels * work.kernels
         )
-    all_cores = all_cores_pay(work.channels, work.positions * work.kernels, lhs_dilation, costs)
-    mac_ns = costs.conv_mac_all_cores_ns if all_cores else costs.conv_mac_one_core_ns
     few_channels = work.channels < costs.register_lanes
     position_ns = costs.conv_position_few_channels_ns if few_channels else costs.conv_position_many_channels_ns
-    return mac_ns * products + work.images * work.positions * position_ns
-
-
-def all_cores_pay(channels: int, outputs: int, lhs_dilation: Pair, costs: CpuCosts = CPU_COSTS) -> bool:
-    """Whether `convolve_on_all_cores` is faster; `outputs` is the number of output elements per image."""
-    return (
-        CONVOLUTION_ON_ONE_CORE
-        and channels >= costs.conv_all_cores_min_channels
-        and outputs <= costs.conv_all_cores_max_outputs
-        and lhs_dilation == (1, 1)
-    )
+    return costs.conv_mac_ns * products + work.images * work.positions * position_ns
 
 
 def _shift_ns(work: _Work, channels_first: bool, costs: CpuCosts) -> float:

@@ -143,7 +143,7 @@ ALGORITHMS_ON_CPU = {"shift": _shifted_groups, "sum": _summed_groups, "map": _gr
 
 
 def _vectorized_groups(image: Array, kernel: Array, method: str, **options: Unpack[GroupOptions]) -> Array:
-    correlate_group = functools.partial(dispatch, method=method, all_cores=False, **_group_options(options))
+    correlate_group = functools.partial(dispatch, method=method, **_group_options(options))
     return jax.vmap(correlate_group, (3, 2), 3)(image, kernel)
 
 

@@ -1,16 +1,11 @@
 """Correlation by XLA's convolution: fast for many channels, and on accelerators."""
 
-import functools
-
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from ._cost_model import all_cores_pay
 from ._dtypes import accumulation_dtype
 from ._typing import Pads, Pair
-from ._xla import convolve_on_all_cores
 
 
 def conv_correlate(
@@ -24,20 +19,17 @@ def conv_correlate(
     channels_first: bool,
     divisor: int,
     precision: lax.PrecisionLike,
-    all_cores: bool = True,
 ) -> Array:
-    """The algorithm "conv" of `_correlate.Algorithm`; on the CPU on all cores where that is faster."""
-    convolve = functools.partial(
-        lax_conv, stride=stride, padding=padding, dilation=dilation, lhs_dilation=lhs_dilation, precision=precision
+    """The algorithm "conv" of `_correlate.Algorithm`."""
+    out = lax_conv(
+        image,
+        kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        lhs_dilation=lhs_dilation,
+        precision=precision,
     )
-    result = jax.eval_shape(convolve, image, kernel)
-    outputs = result.shape[1] * result.shape[2] * result.shape[3]
-    all_cores = all_cores and isinstance(image.shape[3], int)  # not the symbolic batch size of jax.export
-    if all_cores and image.dtype == jnp.float32 and all_cores_pay(image.shape[3], outputs, lhs_dilation):
-        on_cpu = functools.partial(convolve_on_all_cores, convolve)
-        out = lax.platform_dependent(image, kernel, cpu=on_cpu, default=convolve)
-    else:
-        out = convolve(image, kernel)
     out = jnp.moveaxis(out, -1, 1) if channels_first else out
     return out / divisor
 

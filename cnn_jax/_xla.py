@@ -29,9 +29,7 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jaxlib.version import __version__ as jaxlib_version
 from jaxtyping import Array, ArrayLike, PyTree
 
 from ._mesh_axes import vary_like
@@ -85,33 +83,6 @@ def order_after(*arrays: Array) -> Array:
     return 0 * functools.reduce(operator.add, [array[(0,) * array.ndim].real for array in arrays])
 
 
-# XLA:CPU computes a convolution on one core, unless its result is reduced in windows right away.
-# Report: none known.
-# Versions: jaxlib before 0.12.
-# Gain: 6.1 instead of 10.7 ms for 256x8x8x64, 128. None without YNNPACK: plain JAX then takes 5.6.
-# Ends: with `convolve_on_all_cores`, when the oldest supported jaxlib is 0.12. Row: conv: 256x8x8x64, 128.
-CONVOLUTION_ON_ONE_CORE = tuple(map(int, jaxlib_version.split(".")[:2])) < (0, 12)
-
-
-def convolve_on_all_cores(convolve: Callable[[Array, Array], Array], image: Array, kernel: Array) -> Array:
-    """`convolve(image, kernel)`, (N, H, W, K), followed by the minimum over windows of one element.
-
-    The window has two cells, of which one is padding, along an additional axis. XLA:CPU's minimum may drop NaN
-    (https://github.com/openxla/xla/issues/21461, test_xla_drops_nan_in_windowed_minimums). So this path is taken only
-    if the Cauchy-Schwarz bound shows that every output is finite.
-    """
-
-    def reduced(image: Array, kernel: Array) -> Array:
-        out = convolve(image, kernel)
-        window = (1, 1, 2, 1, 1)
-        padding = [(0, 0), (0, 0), (0, 1), (0, 0), (0, 0)]
-        minimum = lax.reduce_window(out[:, :, None], np.array(np.inf, out.dtype), lax.min, window, window, padding)
-        return minimum.reshape(out.shape)
-
-    squared_bound = total(image * image) * total(kernel * kernel)
-    return lax.cond(jnp.isfinite(squared_bound), reduced, convolve, image, kernel)
-
-
 # XLA:CPU reduces number by number where the last axis is among the reduced ones. YNNPACK uses vector registers, but its
 # fusions compute wrong numbers (`configure_cpu`). So the leading axes are reduced first, in vector registers along the
 # last one. A barrier keeps XLA from making one reduction of both.
@@ -152,16 +123,6 @@ def spread_bias(bias: ArrayLike, shape: tuple[int, ...]) -> Array:
 def index_computed_once(squared_index: Array) -> Array:
     """The index as int8, computed from its square as a float."""
     return jnp.round(jnp.sqrt(squared_index)).astype(jnp.int8)
-
-
-# XLA:CPU's YNNPACK fusion of a windowed reduction also takes the broadcast that follows it, as in the gradient of
-# pooling, and writes every element once per pixel of the window. A selection that XLA cannot evaluate prevents that.
-# Report: none known.
-# Versions: seen in jaxlib 0.10.2.
-# Ends: when test_xla_widens_what_is_broadcast_next fails. Row: train_step: 256x32x32x3, 32-64-128.
-def not_widened(gradient: Array, index: Array, count: int) -> Array:
-    """The gradient of every window where its index is less than the count, which is always so."""
-    return jnp.where(index < count, gradient, 0)
 
 
 # XLA:CPU's maximum of a number and 0 may drop NaN where it is fused: a patch with NaN then has the squared difference

@@ -18,7 +18,7 @@ from ._programs import compiled
 from ._reduce_windows import add, reduce_windows
 from ._typing import AnyArray, Padding, Pads, Pair
 from ._validation import as_pair, check_image, to_floats
-from ._xla import index_computed_once, not_widened
+from ._xla import index_computed_once
 
 __all__ = ["avg_pool", "global_avg_pool", "max_abs_pool", "max_pool", "min_pool"]
 
@@ -262,7 +262,7 @@ def _tiled_max_jvp(window: Pair, primals: tuple[Array], tangents: tuple[Array]) 
     order = jnp.arange(window[0] * window[1], dtype=jnp.int8).reshape(window)
     order = order.reshape(1, window[0], 1, window[1], *[1] * (image.ndim - 2))
     change = jnp.where(index[:, None, :, None] == order, _split(tangent, window), 0).sum((1, 3))
-    return _tiled_max(image, window), not_widened(change, index, order.size)
+    return _tiled_max(image, window), change
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))

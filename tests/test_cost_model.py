@@ -10,16 +10,13 @@ from cnn_jax._cost_model import (
     CPU_COSTS,
     FFT_COSTS,
     AcceleratorCosts,
-    CpuCosts,
     FftCosts,
-    all_cores_pay,
     best_methods,
     fft_plan,
     next_fast_len,
     tile_counts,
 )
 from cnn_jax._padding import NO_PADDING
-from cnn_jax._xla import CONVOLUTION_ON_ONE_CORE
 
 PLAIN: dict[str, Any] = {
     "stride": (1, 1),
@@ -39,10 +36,7 @@ SAME_3X3: dict[str, Any] = PLAIN | {"padding": ((1, 1), (1, 1))}
         ((16, 256, 256, 1), (9, 9, 1, 8), PLAIN, ("shift", "conv")),
         ((4, 512, 512, 1), (33, 33, 1, 8), PLAIN, ("fft", "conv")),
         ((1, 2048, 2048, 1), (64, 64, 1, 1), PLAIN, ("fft", "fft")),
-        pytest.param(
-            *((256, 16, 16, 32), (3, 3, 32, 64), SAME_3X3, ("conv", "conv")),
-            marks=pytest.mark.skipif(not CONVOLUTION_ON_ONE_CORE, reason="times of two cores at work"),
-        ),
+        ((256, 16, 16, 32), (3, 3, 32, 64), SAME_3X3, ("conv", "conv")),
         ((256, 32, 32, 3), (3, 3, 3, 32), SAME_3X3, ("shift", "conv")),
         ((1, 28, 28, 256), (28, 28, 256, 16), SAME_3X3, ("im2col", "conv")),  # the gradient of kernels
         ((64, 8, 8, 256), (8, 8, 256, 128), SAME_3X3, ("conv", "conv")),
@@ -54,10 +48,8 @@ def test_the_method_fits_the_work(image, kernel, options, chosen):
 
 def test_choices_follow_the_costs():
     image, kernel = (16, 32, 32, 8), (3, 3, 8, 16)
-    costly = dataclasses.replace(
-        CPU_COSTS, conv_mac_one_core_ns=9.0, conv_mac_all_cores_ns=9.0, shift_mac_ns=9.0, im2col_mac_ns=9.0
-    )
-    for method, name in [("shift", "shift_mac_ns"), ("im2col", "im2col_mac_ns"), ("conv", "conv_mac_one_core_ns")]:
+    costly = dataclasses.replace(CPU_COSTS, conv_mac_ns=9.0, shift_mac_ns=9.0, im2col_mac_ns=9.0)
+    for method, name in [("shift", "shift_mac_ns"), ("im2col", "im2col_mac_ns"), ("conv", "conv_mac_ns")]:
         cheap = dataclasses.replace(costly, **{name: 0.0}, shift_split_channel_ns=0.0)
         slow_fft = FftCosts(transform_pixel_ns=1e6)
         assert best_methods(image, kernel, cpu_costs=cheap, fft_costs=slow_fft, **SAME_3X3).cpu == method
@@ -79,15 +71,6 @@ def test_a_method_beyond_its_limit_is_not_considered(limit, method):
     assert best_methods(image, kernel, cpu_costs=cheap, **SAME_3X3).cpu == method
     beyond = dataclasses.replace(cheap, **{limit: 1})
     assert best_methods(image, kernel, cpu_costs=beyond, **SAME_3X3).cpu != method
-
-
-@pytest.mark.skipif(not CONVOLUTION_ON_ONE_CORE, reason="this jaxlib convolves on all cores")
-def test_all_cores_pay_for_many_channels_of_small_results():
-    assert all_cores_pay(16, 2**18, (1, 1))
-    assert not all_cores_pay(15, 2**18, (1, 1))
-    assert not all_cores_pay(16, 2**18 + 1, (1, 1))
-    assert not all_cores_pay(16, 2**18, (2, 1))
-    assert all_cores_pay(1, 2**18, (1, 1), CpuCosts(conv_all_cores_min_channels=1))
 
 
 @pytest.mark.parametrize("n", [1, 2, 11, 13, 97, 511, 1025, 2448])

@@ -3,7 +3,6 @@
 A test of the second kind that is reported as an expected failure says that its work-around may go with that jaxlib.
 """
 
-import os
 import platform
 import re
 
@@ -18,19 +17,15 @@ import cnn_jax as cnn
 from cnn_jax import pooling
 from cnn_jax._cost_model import FftCosts
 from cnn_jax._fft import correlate_tiles
-from cnn_jax._lax_conv import lax_conv
-from cnn_jax._padding import NO_PADDING
 from cnn_jax._xla import (
-    convolve_on_all_cores,
     index_computed_once,
     no_fusion,
-    not_widened,
     order_after,
     reduce_by_rows,
     spread_bias,
     total,
 )
-from tests.helpers.oracles import noise, whole
+from tests.helpers.oracles import noise
 
 MEASURED = jaxlib_version.startswith("0.10.") and platform.machine() == "x86_64"
 HERE = f"jaxlib {jaxlib_version} on {platform.machine()}"
@@ -38,10 +33,6 @@ needed = pytest.mark.xfail(
     not MEASURED,
     strict=False,
     reason=f"a failure says that the work-around may go; {HERE} was not measured, but jaxlib 0.10 on x86_64",
-)
-# Two effects are those of YNNPACK, without which this process runs. test_float64 starts one that has it.
-of_ynnpack = pytest.mark.skipif(
-    os.environ.get("CNN_JAX_TEST_CPU") != "default", reason="an effect of XLA's own settings: CNN_JAX_TEST_CPU=default"
 )
 # The text of compiled programs differs between versions and machines.
 reads_program = pytest.mark.skipif(not MEASURED, reason=f"reads programs of jaxlib 0.10 on x86_64, not of {HERE}")
@@ -109,39 +100,6 @@ def test_two_pieces_are_transformed_in_one_step():
     assert sorted(kinds) == ["IRFFT"] * 2 + ["RFFT"] * 3  # two pieces each way, and the kernels
 
 
-def plain_convolution(image, kernel):
-    return lax_conv(image, kernel, stride=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1), precision=None)
-
-
-def reduced_convolution(image, kernel):
-    """The first branch of `convolve_on_all_cores`, without its condition."""
-    out = plain_convolution(image, kernel)
-    window, pads = (1, 1, 2, 1, 1), [*NO_PADDING, (0, 1), *NO_PADDING]
-    minimum = lax.reduce_window(out[:, :, None], np.array(np.inf, out.dtype), lax.min, window, window, pads)
-    return minimum.reshape(out.shape)
-
-
-IMAGES, KERNEL = whole(0, 2, 8, 8, 32), whole(1, 3, 3, 32, 32)
-
-
-@pytest.mark.parametrize("fault", [None, np.nan, np.inf, 1e38])
-def test_convolutions_on_all_cores_have_the_same_numbers(fault):
-    images = IMAGES.copy()
-    if fault is not None:
-        images[1, 2, 3, 4] = fault
-    got = jax.jit(lambda image, kernel: convolve_on_all_cores(plain_convolution, image, kernel))(images, KERNEL)
-    np.testing.assert_array_equal(got, jax.jit(plain_convolution)(images, KERNEL))
-
-
-@needed
-@of_ynnpack
-@pytest.mark.usefixtures("optimized")
-def test_xla_drops_nan_in_windowed_minimums():
-    images = IMAGES.copy()
-    images[0, 0, 0, 0] = np.nan
-    assert not np.isnan(jax.jit(reduced_convolution)(images, KERNEL)).any()
-
-
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (7, 300, 2), (2, 3, 4, 512), (1030,)])
 def test_the_total_is_the_sum_of_all_elements(shape):
     array = noise(0, *shape)
@@ -189,23 +147,3 @@ def test_xla_repeats_cheap_indices_for_every_pixel(monkeypatch):
     assert entry(pool_gradient(), *arguments).count(" fusion(") == 2  # the index of every window, then every pixel
     monkeypatch.setattr(pooling, "index_computed_once", lambda squared_index: squared_index.astype(jnp.int8))
     assert entry(pool_gradient(), *arguments).count(" fusion(") == 1
-
-
-@needed
-@of_ynnpack
-@pytest.mark.usefixtures("optimized")
-def test_xla_widens_what_is_broadcast_next():
-    index = np.ones((2, 8, 8, 32), np.int8)
-    order = np.arange(4, dtype=np.int8).reshape(1, 1, 2, 1, 2, 1)
-
-    def program(guard):
-        def gradient(images, kernel, index):
-            cotangent = reduced_convolution(images, kernel)
-            cotangent = not_widened(cotangent, index, 4) if guard else cotangent
-            return jnp.where(index[:, :, None, :, None] == order, cotangent[:, :, None, :, None], 0)
-
-        return entry(gradient, IMAGES, KERNEL, index)
-
-    widened = r"ynn_fusion\S* = f32\[2,8,2,8,2,32\]"
-    assert re.search(widened, program(guard=False))
-    assert not re.search(widened, program(guard=True))

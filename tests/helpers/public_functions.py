@@ -78,7 +78,6 @@ CASES = {
     "conv_strided": Case(functools.partial(cj.conv, stride=2, padding="SAME", dilation=(1, 2)), SHAPE, KERNEL),
     "conv_of_groups": Case(functools.partial(cj.conv, groups=2), SHAPE, KERNEL[:, :, :1]),
     "depthwise_conv": Case(functools.partial(cj.conv, groups=8, padding="SAME"), (6, 6, 8), normal(3, 3, 1, 8)),
-    "conv_on_all_cores": Case(functools.partial(cj.conv, method="conv"), (5, 5, 64), normal(2, 2, 64, 64) / 16),
     **{
         score.__name__: Case(score, SHAPE, FEATURE)
         for score in (
