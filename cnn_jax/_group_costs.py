@@ -14,18 +14,14 @@ class GroupCosts:
     """What groups cost on the CPU. The comments name rows of `python -m experiments.throughput`, as in `CpuCosts`."""
 
     # A multiply-add of sums over whole images, all lanes filled. depthwise conv's gradients: 32x32x32x32, 32.
-    sum_mac_ns: float = 0.3
-    # Slowdown of those sums for several images, which are the channels of a group in the gradient of kernels.
-    sum_several_images_factor: float = 2.0
+    sum_mac_ns: float = 0.25
     # Products that a loop of those sums writes out. More take seconds to compile.
     sum_max_products: int = 64
-    # Elements of images that stay in the cache while they are summed.
-    sum_chunk_numbers: int = 2**15
+    # Images whose products one fused loop of those sums adds.
+    sum_fused_products: int = 8
     # An element of one group's images or results that is moved out of or into those of all groups.
     # conv of 8 networks: 32x32x32x32, 32.
-    map_move_ns: float = 1.3
-    # The same for kernels with more pixels than positions, as in the gradient of kernels: images are moved last.
-    map_move_large_kernel_ns: float = 7.0
+    map_move_ns: float = 0.7
     # One step of the loop over groups.
     map_step_ns: float = 5000.0
 
@@ -55,13 +51,11 @@ def best_group_method(
     one_image = *image[:3], channels
     one_kernel = *kernel_size, channels, kernels
     one_group = cpu_times_ns(one_image, one_kernel, channels_first=False, cpu_costs=cpu_costs, **spacing)
-    move_ns = group_costs.map_move_large_kernel_ns if taps > positions else group_costs.map_move_ns
     moved = math.prod(one_image) + math.prod(one_kernel) + n * positions * kernels
-    times = {"map": groups * (min(one_group.values()) + move_ns * moved + group_costs.map_step_ns)}
+    times = {"map": groups * (min(one_group.values()) + group_costs.map_move_ns * moved + group_costs.map_step_ns)}
     if taps * channels <= cpu_costs.shift_max_products:
         repeated = n * math.prod(padded_size) * channels * lanes
         times["shift"] = cpu_costs.shift_mac_ns * macs + cpu_costs.shift_split_channel_ns * repeated
     if output_size[1] <= group_costs.sum_max_products:
-        factor = group_costs.sum_several_images_factor if n > 1 else 1
-        times["sum"] = group_costs.sum_mac_ns * macs * factor
+        times["sum"] = group_costs.sum_mac_ns * macs
     return min(times, key=times.__getitem__)

@@ -1,5 +1,7 @@
 """Grouped correlation with all groups side by side in registers: fast on the CPU for few channels per group."""
 
+import operator
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -8,9 +10,11 @@ from ._cost_model import CPU_COSTS, CpuCosts
 from ._dtypes import accumulation_dtype
 from ._geometry import correlation_extents, dilated_size, pad_and_dilate
 from ._group_costs import GROUP_COSTS, GroupCosts
-from ._im2col import chunk_size, in_chunks
+from ._im2col import in_chunks
+from ._mesh_axes import vary_like
 from ._shift import add_shifted_products
 from ._typing import Pads, Pair
+from ._xla import reduce_by_rows
 
 
 def shift_groups(
@@ -54,32 +58,35 @@ def sum_groups(
 ) -> Float[Array, "N H2 W2 G K"]:
     """Grouped correlation by sums over whole kernels, for kernels with more pixels than positions.
 
-    In the gradient of kernels, whose channels are images, these are sums over the batch, some images at a time.
+    In the gradient of kernels, whose channels are images, these are sums over the batch: pixel by pixel first, in
+    vector registers along groups and kernels, some images in a step.
     """
     n, *image_size, groups, channels = image.shape
     h, w, *_, kernels = kernel.shape
     rows, columns = correlation_extents(
         image_size, (h, w), stride=stride, padding=padding, dilation=dilation, lhs_dilation=lhs_dilation
     ).output_size
-    kernel = kernel.astype(accumulation_dtype(kernel.dtype))
-    chunk = chunk_size(channels, h * w * groups * kernels, costs.sum_chunk_numbers)
     reach = dilated_size((h, w), dilation)
+    kernel = kernel.astype(accumulation_dtype(kernel.dtype))
+    images = _repeated(jnp.moveaxis(_padded(image, padding, lhs_dilation), 4, 0), kernels)
+    weights = jnp.moveaxis(kernel, 3, 0).reshape(channels, 1, h, w, -1)
+    chunks = in_chunks(images, costs.sum_fused_products), in_chunks(weights, costs.sum_fused_products)
 
-    def chunk_sums(operands: tuple[Array, Array]) -> Array:
-        images, weights = operands  # (chunk, N, H, W, G K), (chunk, 1, h, w, G K)
-
-        def row_sums(row: Array) -> Array:
+    def row_sums(row: Array) -> Array:
+        def add_products(totals: list[Array], operands: tuple[Array, Array]) -> tuple[list[Array], None]:
+            images, weights = operands  # (chunk, N, H, W, G K), (chunk, 1, h, w, G K)
             band = lax.dynamic_slice_in_dim(images, row * stride[0], reach[0], axis=2)[:, :, :: dilation[0]]
             starts = [column * stride[1] for column in range(columns)]
             windows = [band[:, :, :, start : start + reach[1] : dilation[1]] for start in starts]
-            return jnp.stack([(window * weights).sum((0, 2, 3)) for window in windows])
+            added = [sum(window * weight for window, weight in zip(w, weights, strict=True)) for w in windows]
+            return list(map(operator.add, totals, added)), None
 
-        return lax.map(row_sums, jnp.arange(rows))
+        zeros = vary_like(jnp.zeros((n, h, w, groups * kernels), kernel.dtype), chunks)
+        totals, _ = lax.scan(add_products, [zeros] * columns, chunks)
+        return jnp.stack([reduce_by_rows(jnp.sum, total, 1) for total in totals])
 
-    images = _repeated(jnp.moveaxis(_padded(image, padding, lhs_dilation), 4, 0), kernels)
-    weights = jnp.moveaxis(kernel, 3, 0).reshape(channels, 1, h, w, -1)
-    total = lax.map(chunk_sums, (in_chunks(images, chunk), in_chunks(weights, chunk))).sum(0)
-    return total.reshape(rows, columns, n, groups, kernels).transpose(2, 0, 1, 3, 4) / divisor
+    out = lax.map(row_sums, jnp.arange(rows))
+    return out.reshape(rows, columns, n, groups, kernels).transpose(2, 0, 1, 3, 4) / divisor
 
 
 def _padded(image: Array, padding: Pads, lhs_dilation: Pair) -> Array:

@@ -23,7 +23,7 @@ OPTIONS: dict[str, Any] = {"stride": (2, 1), "padding": ((1, 0), (0, 2)), "dilat
         partial(shift_groups, costs=CpuCosts()),
         partial(shift_groups, costs=CpuCosts(shift_fused_products=5)),
         partial(sum_groups, costs=GroupCosts()),
-        partial(sum_groups, costs=GroupCosts(sum_chunk_numbers=20)),
+        partial(sum_groups, costs=GroupCosts(sum_fused_products=2)),
     ],
     ids=["one loop", "several loops", "one chunk", "several chunks"],
 )
