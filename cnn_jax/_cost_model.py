@@ -11,8 +11,6 @@ import itertools
 import math
 from typing import NamedTuple, Unpack
 
-from jaxlib.version import __version__ as jaxlib_version
-
 from ._geometry import Spacing, correlation_extents
 from ._typing import Pair, Shape
 
@@ -25,36 +23,36 @@ class CpuCosts:
     register_lanes: int = 8
 
     # A multiply-add of "shift", all lanes filled. match: 16x256x256, 8x9x9.
-    shift_mac_ns: float = 0.014
+    shift_mac_ns: float = 0.0154
     # Products of one output. More take seconds to compile. match: 16x256x256, 8x9x9 has 81.
     shift_max_products: int = 400
     # Products of one fused loop. More do not stay in registers. match: 16x256x256, 8x9x9 takes three loops.
     shift_fused_products: int = 27
     # An element of an image whose channels are split first. train_step: 256x32x32x3, 32-64-128.
-    shift_split_channel_ns: float = 0.4
+    shift_split_channel_ns: float = 0.54
 
     # A multiply-add of "conv". conv: 256x16x16x32, 64 and 256x8x8x64, 128.
-    conv_mac_ns: float = 0.0047
+    conv_mac_ns: float = 0.00465
     # Fewer kernels take the time of this many. its images' gradient: 256x28x28x1, 16.
     conv_min_kernels: int = 16
     # Overhead per output position, for images with fewer channels than register lanes. conv: 256x28x28x1, 16 by "conv".
-    conv_position_few_channels_ns: float = 21.0
+    conv_position_few_channels_ns: float = 26.0
     # Overhead per output position, for images with more channels. conv: 256x16x16x32, 64.
-    conv_position_many_channels_ns: float = 16.0
+    conv_position_many_channels_ns: float = 18.5
     # A multiply-add of kernels with more pixels than output positions. its kernels' gradient: 256x8x8x64, 128.
-    conv_mac_large_kernel_ns: float = 0.005
+    conv_mac_large_kernel_ns: float = 0.0052
     # A pixel copied into patches for such kernels, and a number of it. its kernels' gradient: 256x16x16x32, 64.
     conv_pixel_large_kernel_ns: float = 1.0
-    conv_copy_large_kernel_ns: float = 0.09
+    conv_copy_large_kernel_ns: float = 0.067
     # A number of such a kernel, which is transposed. its kernels' gradient: 256x28x28x1, 16 by "conv".
-    conv_move_large_kernel_ns: float = 0.68
+    conv_move_large_kernel_ns: float = 0.46
 
     # A multiply-add of "im2col". its kernels' gradient: 256x16x16x32, 64.
-    im2col_mac_ns: float = 0.0054
+    im2col_mac_ns: float = 0.006
     # An element copied into patches, fewer channels than register lanes. its kernels' gradient: 256x28x28x1, 16.
-    im2col_copy_few_channels_ns: float = 0.53
+    im2col_copy_few_channels_ns: float = 0.55
     # An element copied into patches, more channels. its kernels' gradient: 256x16x16x32, 64.
-    im2col_copy_many_channels_ns: float = 0.22
+    im2col_copy_many_channels_ns: float = 0.275
     # Elements of patches that stay in the cache while they are multiplied. its kernels' gradient: 256x16x16x32, 64.
     im2col_chunk_numbers: int = 2**20
     # Elements of patches of one image, or one channel. More take too much memory. match: 4x512x512, 8x33x33.
@@ -77,7 +75,7 @@ class FftCosts:
     # Complex numbers in the transforms of all kernels: 1 GB.
     max_spectrum_numbers: int = 2**27
     # A pixel's transform. match: 1x2448x3264, 4x31x31.
-    transform_pixel_ns: float = 1.2
+    transform_pixel_ns: float = 1.15
     # A pixel's product with a kernel takes this share of its transform. match: 1x2448x3264, 4x31x31.
     product_factor: float = 1 / 3
     # A transform is fast if its number of pixels is between these limits. match: 1x2048x2048, 1x64x64.
@@ -97,22 +95,8 @@ class AcceleratorCosts:
     fft_factor: float = 1e-2
 
 
-# jaxlib 0.12 convolves large kernels, as in the gradient of kernels, faster, and copies patches more slowly.
-CPU_COSTS_SINCE_JAXLIB_0_12 = CpuCosts(
-    shift_split_channel_ns=1.2,
-    conv_position_few_channels_ns=17.5,
-    conv_position_many_channels_ns=12.3,
-    conv_mac_large_kernel_ns=0.0046,
-    conv_copy_large_kernel_ns=0.18,
-    conv_move_large_kernel_ns=0.5,
-    im2col_mac_ns=0.0079,
-    im2col_copy_few_channels_ns=0.85,
-    im2col_copy_many_channels_ns=0.58,
-)
-FFT_COSTS_SINCE_JAXLIB_0_12 = FftCosts(transform_pixel_ns=1.8)
-IS_SINCE_JAXLIB_0_12 = tuple(map(int, jaxlib_version.split(".")[:2])) >= (0, 12)
-CPU_COSTS = CPU_COSTS_SINCE_JAXLIB_0_12 if IS_SINCE_JAXLIB_0_12 else CpuCosts()
-FFT_COSTS = FFT_COSTS_SINCE_JAXLIB_0_12 if IS_SINCE_JAXLIB_0_12 else FftCosts()
+CPU_COSTS = CpuCosts()
+FFT_COSTS = FftCosts()
 ACCELERATOR_COSTS = AcceleratorCosts()
 
 
