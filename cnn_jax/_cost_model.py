@@ -24,6 +24,8 @@ class CpuCosts:
 
     # A multiply-add of "shift", all lanes filled. match: 16x256x256, 8x9x9.
     shift_mac_ns: float = 0.0154
+    # A fused loop of "shift" of any size: another core is woken for a part. inference: 1x16x16x1, 8-16.
+    shift_loop_ns: float = 1200.0
     # Products of one output. More take seconds to compile. match: 16x256x256, 8x9x9 has 81.
     shift_max_products: int = 400
     # Products of one fused loop. More do not stay in registers. match: 16x256x256, 8x9x9 takes three loops.
@@ -38,7 +40,7 @@ class CpuCosts:
     # Overhead per output position, for images with fewer channels than register lanes. conv: 256x28x28x1, 16 by "conv".
     conv_position_few_channels_ns: float = 26.0
     # Overhead per output position, for images with more channels. conv: 256x16x16x32, 64.
-    conv_position_many_channels_ns: float = 18.5
+    conv_position_many_channels_ns: float = 17.0
     # A multiply-add of kernels with more pixels than output positions. its kernels' gradient: 256x8x8x64, 128.
     conv_mac_large_kernel_ns: float = 0.0052
     # A pixel copied into patches for such kernels, and a number of it. its kernels' gradient: 256x16x16x32, 64.
@@ -74,6 +76,8 @@ class FftCosts:
     batch_pixels: int = 2**18
     # Complex numbers in the transforms of all kernels: 1 GB.
     max_spectrum_numbers: int = 2**27
+    # The steps of a correlation of any size. Probe "maps: 1x20x20x1, 9x9x1x1" of experiments.calibrate.
+    start_ns: float = 6500.0
     # A pixel's transform. match: 1x2448x3264, 4x31x31.
     transform_pixel_ns: float = 1.15
     # A pixel's product with a kernel takes this share of its transform. match: 1x2448x3264, 4x31x31.
@@ -212,7 +216,8 @@ def _shift_ns(work: _Work, channels_first: bool, costs: CpuCosts) -> float:
     # Columns or kernels that fill no register are computed one by one.
     lanes = costs.register_lanes
     row = work.output_size[1] if channels_first or work.kernels < lanes else work.kernels
-    products_ns = costs.shift_mac_ns * work.multiply_adds * (1 + 2 * (row % lanes) / row)
+    loops = -(-work.taps * work.channels // costs.shift_fused_products)
+    products_ns = costs.shift_mac_ns * work.multiply_adds * (1 + 2 * (row % lanes) / row) + costs.shift_loop_ns * loops
     if work.channels == 1:
         return products_ns
     return products_ns + costs.shift_split_channel_ns * work.images * math.prod(work.padded_size) * work.channels
@@ -266,7 +271,7 @@ def tile_plan(image: Shape, kernel: Shape, tile: Pair, costs: FftCosts) -> FftPl
     pixels = area * images * (pieces + pieces % 2 if pieces > 1 else costs.single_piece_factor)
     transforms_ns = costs.transform_pixel_ns * factor * (pixels * (channels + kernels) + area * channels * kernels)
     products_ns = costs.transform_pixel_ns * costs.product_factor * pixels * channels * kernels
-    return FftPlan(tile, images, transforms_ns + products_ns)
+    return FftPlan(tile, images, costs.start_ns + transforms_ns + products_ns)
 
 
 def tile_counts(image: Shape, kernel: Shape, tile: Pair) -> Pair:

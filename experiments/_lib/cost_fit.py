@@ -14,6 +14,7 @@ from .cost_probes import Probe, shapes
 MachineCosts = _machine_costs.MachineCosts
 # How much a change of a constant weighs beside an error of a time. It decides where no probe tells the constant.
 PRIOR_WEIGHT = 0.1
+CALL_MS = 0.006  # what any call takes: an empty program of the calibrated machines
 SHARPNESS = 10.0  # of a softened choice: a method of twice the predicted time is taken a thousandth as often
 SEARCHES = 20
 START_DEVIATION = 0.3
@@ -97,12 +98,12 @@ def costs_at(logarithms: np.ndarray) -> MachineCosts:
 
 
 def predicted_ms(measured: Measured, method: str, costs: MachineCosts) -> float:
-    """The cost model's milliseconds."""
+    """The cost model's milliseconds, with those of the call."""
     probe = measured.probe
     if method == "fft":
-        return 1e-6 * _cost_model.tile_plan(*shapes(probe), measured.tile, costs.fft).cost_ns
+        return CALL_MS + 1e-6 * _cost_model.tile_plan(*shapes(probe), measured.tile, costs.fft).cost_ns
     times = _cost_model.direct_times_ns(probe.image, probe.kernel, cpu_costs=costs.cpu, **probe.options)
-    return 1e-6 * times[method]
+    return CALL_MS + 1e-6 * times[method]
 
 
 def chosen(measured: Measured, costs: MachineCosts) -> str:
