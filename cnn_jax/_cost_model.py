@@ -70,7 +70,7 @@ class FftCosts:
     # Pixels of a tile's sides, besides the whole image: products of 2, 3, 5 and 7, which transform fast.
     tile_sides: tuple[int, ...] = (
         *(32, 48, 64, 96, 128, 160, 192, 240, 280, 320),
-        *(384, 448, 512, 560, 640, 720, 840, 960, 1080, 1260),
+        *(384, 448, 512, 560, 640, 729, 840, 960, 1080, 1260),
     )
     # Pixels of small tiles that are transformed together, so that cores share other work. match: 4x512x512, 8x33x33.
     batch_pixels: int = 2**18

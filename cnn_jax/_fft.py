@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from ._cost_model import FFT_COSTS, FftCosts, fft_plan, tile_counts
 from ._geometry import pad_and_dilate
@@ -36,19 +36,17 @@ def fft_correlate(
     gaps = [(0, 0, d - 1) for d in dilation]
     weights = kernel.astype(image.dtype)
     spaced = lax.pad(weights, jnp.zeros((), weights.dtype), [*gaps, (0, 0, 0), (0, 0, 0)])
-    out = correlate_tiles(jnp.where(jnp.isfinite(image), image, 0), spaced, costs)
-    # NaN is added, not selected, so that XLA fuses it with the next operation.
-    out = out + _nan_windows(image, out, kernel.shape[:2], dilation)[:, None]
-    out = out[:, :, :: stride[0], :: stride[1]]
-    out = out if channels_first else jnp.moveaxis(out, 1, -1)
-    return out / divisor
+    out = correlate_tiles(image, spaced, divisor, costs)
+    out = _with_nan(out, image, kernel.shape[:2], dilation)[:, :, :: stride[0], :: stride[1]]
+    return out if channels_first else jnp.moveaxis(out, 1, -1)
 
 
-def _nan_windows(image: Array, out: Array, kernel_size: Sequence[int], dilation: Pair) -> Float[Array, "N H2 W2"]:
-    """NaN for windows with a pixel that is not finite, 0 for others; `out` tells the shape and dtype."""
+def _with_nan(out: Array, image: Array, kernel_size: Sequence[int], dilation: Pair) -> Float[Array, "N K H2 W2"]:
+    """The maps, with NaN for windows that hold a pixel that is not finite."""
 
-    def search() -> Array:
-        faults = jnp.where(jnp.isfinite(image).all(axis=-1), 0.0, 1.0)
+    def search(step: int, out: Array) -> Array:
+        pixels, _ = lax.optimization_barrier((image, step))  # otherwise XLA takes the search out of the loop
+        faults = jnp.where(jnp.isfinite(pixels).all(axis=-1), 0.0, 1.0)
         for axis in (0, 1):
             window = [1, 1, 1]
             window[1 + axis] = kernel_size[axis]
@@ -57,26 +55,21 @@ def _nan_windows(image: Array, out: Array, kernel_size: Sequence[int], dilation:
             faults = lax.reduce_window(
                 faults, -jnp.inf, lax.max, window, (1, 1, 1), "VALID", window_dilation=window_dilation
             )
-        return jnp.where(faults > 0, jnp.asarray(jnp.nan, out.dtype), 0)
+        return jnp.where((faults > 0)[:, None], jnp.nan, out)
 
-    all_finite = _sum_is_finite(image)
-    none = vary_like(jnp.zeros((len(image), *out.shape[2:]), out.dtype), image)
-    return lax.cond(all_finite, lambda: none, search)
-
-
-def _sum_is_finite(image: Array) -> Bool[Array, ""]:
-    """Whether all pixels are finite, in one pass. A sum that overflows only costs a search."""
-    return jnp.isfinite(total(image))
+    # A sum that overflows only costs a search. A loop of no or one step changes the maps in place, without a copy.
+    steps = jnp.where(jnp.isfinite(total(image)), 0, 1)
+    return lax.fori_loop(0, steps, search, out)
 
 
 def correlate_tiles(
-    image: Float[Array, "N H W C"], kernel: Float[Array, "h w C K"], costs: FftCosts = FFT_COSTS
+    image: Float[Array, "N H W C"], kernel: Float[Array, "h w C K"], divisor: int = 1, costs: FftCosts = FFT_COSTS
 ) -> Float[Array, "N K H2 W2"]:
-    """Dot products of K kernels with N images at every position where the kernel lies inside.
+    """Dot products of K kernels with N images at every position where the kernel lies inside, over the divisor.
 
-        out[n, k, y, x] = sum over i, j, c of image[n, y + i, x + j, c] kernel[i, j, c, k]
+        out[n, k, y, x] = sum over i, j, c of image[n, y + i, x + j, c] kernel[i, j, c, k] / divisor
 
-    Images are cut into tiles that overlap by the kernel's size less one. Pixels must be finite.
+    Images are cut into tiles that overlap by the kernel's size less one. Pixels that are not finite count as 0.
 
     Notes:
       Each tile is centered and scaled first. So rounding is about 1e-6 of the contrast within the tile, and depends
@@ -106,7 +99,7 @@ def correlate_tiles(
         numbers = [jnp.minimum(concurrent * t + i, pieces - 1) for i in range(concurrent)]
         tiles = _transformed(image, numbers, cut)
         zero = order_after(*tiles.normalized, *tiles.spectra).astype(bank.spectra.dtype)
-        return lax.fori_loop(0, kernels, lambda k, out: _with_kernel(k, out, tiles, bank, cut, zero), out)
+        return lax.fori_loop(0, kernels, lambda k, out: _with_kernel(k, out, tiles, bank, cut, divisor, zero), out)
 
     out = vary_like(jnp.zeros((n, kernels, *cut.positions), image.dtype), image, kernel)
     out = lax.fori_loop(0, -(-pieces // concurrent), step, out)
@@ -158,6 +151,7 @@ def _transformed(image: Array, numbers: Sequence[Array], cut: _Cut) -> _Tiles:
     corners = [_corner(number, image, cut) for number in numbers]
     shape = cut.images, image.shape[1], *cut.tile
     tiles = [lax.dynamic_slice(image, (first, 0, top, left), shape) for first, top, left in corners]
+    tiles = [jnp.where(jnp.isfinite(tile), tile, 0) for tile in tiles]
     normalized, centers, scales = zip(*map(_normalize, tiles), strict=True)
     spectra = [lax.fft(tile, lax.FftType.RFFT, cut.tile) for tile in normalized]
     return _Tiles(corners, normalized, centers, scales, spectra)
@@ -183,8 +177,8 @@ def _normalize(tiles: Array) -> tuple[Array, Array, Array]:
     return (tiles - center[..., None, None]) / scale[:, None, None, None], center, scale
 
 
-def _with_kernel(k: Array, out: Array, tiles: _Tiles, bank: _Bank, cut: _Cut, zero: Array) -> Array:
-    """Writes the dot products of some tiles with one kernel."""
+def _with_kernel(k: Array, out: Array, tiles: _Tiles, bank: _Bank, cut: _Cut, divisor: int, zero: Array) -> Array:
+    """Writes the dot products of some tiles with one kernel, over the divisor."""
     kernel = lax.dynamic_slice_in_dim(bank.spectra, k, 1) + zero
     products = [spectrum * kernel for spectrum in tiles.spectra]
     if bank.spectra.shape[1] > 1:
@@ -197,5 +191,5 @@ def _with_kernel(k: Array, out: Array, tiles: _Tiles, bank: _Bank, cut: _Cut, ze
     ):
         offset = (center * bank.sums[:, k][None]).sum(axis=1) + map_zero
         dots = tile_map[:, 0, :rows, :columns] * scale[:, None, None] + offset[:, None, None]
-        out = lax.dynamic_update_slice(out, dots[:, None], (first, k, top, left))
+        out = lax.dynamic_update_slice(out, dots[:, None] / divisor, (first, k, top, left))
     return out

@@ -36,7 +36,7 @@ def expected(images, kernels):
 def test_tiles_and_pieces_equal_the_reference(shape, limits):
     n, channels, kernels = SHAPES[shape]
     images, bank = noise(0, n, 23, 31, channels), noise(1, 4, 3, channels, kernels)
-    np.testing.assert_allclose(correlate(images, bank, LIMITS[limits]), expected(images, bank), atol=2e-5)
+    np.testing.assert_allclose(correlate(images, bank, costs=LIMITS[limits]), expected(images, bank), atol=2e-5)
 
 
 def test_images_of_one_piece_do_not_disturb_each_other():

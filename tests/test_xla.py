@@ -95,7 +95,7 @@ def test_order_after_is_zero_and_reads_all_arrays():
 @reads_program
 def test_two_pieces_are_transformed_in_one_step():
     images, kernels = noise(0, 2, 9, 9, 1), noise(1, 3, 3, 1, 4)
-    program = compiled(lambda i, k: correlate_tiles(i, k, FftCosts(tile_sides=())), images, kernels)
+    program = compiled(lambda i, k: correlate_tiles(i, k, costs=FftCosts(tile_sides=())), images, kernels)
     kinds = re.findall(r"fft_type=(\w+)", program)
     assert sorted(kinds) == ["IRFFT"] * 2 + ["RFFT"] * 3  # two pieces each way, and the kernels
 
