@@ -1,7 +1,8 @@
 """Window reduction: an associative operation over every window of an image."""
 
-from collections.abc import Callable
-from typing import TypeVar
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,9 @@ from ._typing import Pads, Pair
 
 T = TypeVar("T", bound=Array | tuple[Array, ...])
 Op = Callable[[T, T, int, int], T]
-QUARTERED_LENGTH = 16  # pixels; from this length on windows are quartered, which saves half of the passes over memory
+# What one pass over memory combines. More operands do not stay in registers and in the cache. Rows: zncc.
+MAX_ELEMENTS = 7
+MAX_PARTS = 5
 
 
 def reduce_windows(image: T, window: Pair, stride: Pair, padding: Pads, init: float, op: Op[T]) -> T:
@@ -51,9 +54,8 @@ def add(a: Array, b: Array, *_: int) -> Array:
 def _reduce_runs(x: T, length: int, stride: int, axis: int, op: Op[T], count: int) -> T:
     """Reduces every run of `length` neighbors along an axis; each element covers `count` pixels already.
 
-    All runs of half the length are reduced first (of a quarter, for long runs). Shifted copies of those results are
-    combined into runs of the whole length. Elements that the division leaves over are added one by one. So there are
-    about 2 log2(length) operations.
+    All runs of a part of the length are reduced first. Shifted copies of those results are combined into runs of the
+    whole length, and elements that the division leaves over are added one by one.
     """
     size = jax.tree.leaves(x)[0].shape[axis]
     positions = (size - length) // stride + 1
@@ -62,16 +64,47 @@ def _reduce_runs(x: T, length: int, stride: int, axis: int, op: Op[T], count: in
         end = start + (positions - 1) * stride + 1
         return jax.tree.map(lambda array: lax.slice_in_dim(array, start, end, stride, axis), operand)
 
-    if length == 1:
-        return shifted(x, 0)
-    part = length // (4 if length >= QUARTERED_LENGTH else 2)
-    parts = _reduce_runs(x, part, 1, axis, op, count) if part > 1 else x
-    reduced = op(shifted(parts, 0), shifted(parts, part), part * count, part * count)
-    combined_length = 2 * part
-    if length >= QUARTERED_LENGTH:
-        second_half = op(shifted(parts, 2 * part), shifted(parts, 3 * part), part * count, part * count)
-        reduced = op(reduced, second_half, combined_length * count, combined_length * count)
-        combined_length = 4 * part
-    for last in range(combined_length, length):
-        reduced = op(reduced, shifted(x, last), last * count, count)
+    *_, part, parts = best_division(length)
+    runs = _reduce_runs(x, part, 1, axis, op, count) if part > 1 else x
+    reduced, covered = _combined([(shifted(runs, i * part), part * count) for i in range(parts)], op)
+    for last in range(part * parts, length):
+        reduced = op(reduced, shifted(x, last), covered, count)
+        covered += count
     return reduced
+
+
+def _combined(operands: Sequence[tuple[T, int]], op: Op[T]) -> tuple[T, int]:
+    """Neighbors combined pair by pair, until one operand is left; each with the number of pixels that it covers."""
+    while len(operands) > 1:
+        pairs = [(op(a, b, m, n), m + n) for (a, m), (b, n) in zip(operands[::2], operands[1::2], strict=False)]
+        operands = pairs + list(operands[2 * len(pairs) :])
+    return operands[0]
+
+
+class Division(NamedTuple):
+    """How a run is divided into parts. Elements that are left over are reduced one by one."""
+
+    passes: int
+    """Passes over memory, those of the parts included."""
+    operations: int
+    length: int
+    """Of a part."""
+    parts: int
+
+
+@functools.cache
+def best_division(length: int) -> Division:
+    """The division of a run with the fewest passes, of those with the fewest operations, of those into longest parts.
+
+    >>> best_division(31)
+    Division(passes=2, operations=10, length=6, parts=5)
+    """
+    if length <= MAX_ELEMENTS:
+        return Division(passes=1, operations=length - 1, length=1, parts=length)
+    divisions = []
+    for parts in range(2, MAX_PARTS + 1):
+        part = length // parts
+        inner = best_division(part)
+        operations = inner.operations + (parts - 1) + (length - parts * part)
+        divisions.append(Division(inner.passes + 1, operations, part, parts))
+    return min(divisions, key=lambda division: (division.passes, division.operations, -division.length))
