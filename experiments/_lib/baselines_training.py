@@ -110,8 +110,13 @@ def _set_flax(layer: Any, params: Mapping[str, np.ndarray]) -> Any:
 # PyTorch.
 
 
-def torch(torch: Any, problem: Problem, *, channels_last: bool = False, compiled: bool = False) -> Calls:
-    """PyTorch: contiguous or channels last, eager or `torch.compile`d."""
+def torch(
+    torch: Any, problem: Problem, *, channels_last: bool = False, compiled: bool = False, bfloat16: bool = False
+) -> Calls:
+    """PyTorch: contiguous or channels last, eager or `torch.compile`d, in float32 or by autocast to bfloat16.
+
+    oneDNN computes bfloat16 with AMX or AVX-512 instructions of their own, where the CPU has them.
+    """
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     layout = torch.channels_last if channels_last else torch.contiguous_format
     images = torch.tensor(problem.images.transpose(0, 3, 1, 2), device=device).contiguous(memory_format=layout)
@@ -121,17 +126,20 @@ def torch(torch: Any, problem: Problem, *, channels_last: bool = False, compiled
     model = _torch_network(torch, problem).to(device, memory_format=layout)
     infer = torch.compile(fixed) if compiled else fixed
     forward = torch.compile(model) if compiled else model
+    autocast = functools.partial(torch.autocast, device, torch.bfloat16, enabled=bfloat16)
     sgd = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
 
     def inference() -> Any:
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast():
             logits = infer(images)
         synchronize()
         return logits
 
     def train_step() -> Any:
         sgd.zero_grad()
-        torch.nn.functional.cross_entropy(forward(images), labels).backward()
+        with autocast():
+            loss = torch.nn.functional.cross_entropy(forward(images), labels)
+        loss.backward()
         sgd.step()
         synchronize()
         return model[0].bias.detach()
@@ -172,12 +180,15 @@ class Baseline(NamedTuple):
 
     library: str
     build: Callable[[Any, Problem], Calls]
+    bits: int = 32
+    """Of the numbers that it multiplies. With 16 results are not those of the others."""
 
 
 BASELINES: Mapping[str, Baseline] = {
     "torch": Baseline("torch", torch),
     "torch channels last": Baseline("torch", functools.partial(torch, channels_last=True)),
     "torch.compile": Baseline("torch", functools.partial(torch, compiled=True)),
+    "torch bfloat16": Baseline("torch", functools.partial(torch, channels_last=True, bfloat16=True), bits=16),
     "flax": Baseline("flax", flax),
     "equinox": Baseline("equinox", equinox),
 }

@@ -76,6 +76,7 @@ def notes(peaks: Mapping[str, float]) -> list[str]:
         f"of {PLAIN_JAX_SCAN_STEPS}. jax loop: one covered image after the other.",
         "find: the template is at any angle. 72 angles and opencv loop compare steps of 5 degrees at every place; ours "
         "and opencv pyramid search coarse to fine. eager: called without jax.jit.",
+        "torch bfloat16 multiplies numbers of 16 bits: it is not compared, and not counted among the baselines.",
         "Times are milliseconds, medians of the rounds. spread: from the fastest to the slowest round of ours. first "
         "call: in seconds; it compiles.",
         "GFLOP/s are those of the direct algorithm; a dash says that ours needed fewer, as Fourier transforms and "
@@ -88,8 +89,9 @@ def notes(peaks: Mapping[str, float]) -> list[str]:
 def table(rows: Sequence[Row], peaks: Mapping[str, float]) -> report.Table:
     """The rows, times in milliseconds."""
     baselines = list(dict.fromkeys(name for row in rows for name in row["peers"]))
+    in_16_bits = list(dict.fromkeys(name for row in rows for name in row["peers_in_16_bits"]))
     methods = list(dict.fromkeys(name for row in rows for name in row["methods"]))
-    head = ["task", "images, features", "ours", "spread", *baselines, "fastest baseline / ours", *methods]
+    head = ["task", "images, features", "ours", "spread", *baselines, "fastest baseline / ours", *in_16_bits, *methods]
     has_auto = any(row["auto"] for row in rows)
     head += ["auto", "auto / best"] if has_auto else []
     has_jax = any("jax" in row["peers"] for row in rows)
@@ -103,6 +105,7 @@ def table(rows: Sequence[Row], peaks: Mapping[str, float]) -> report.Table:
             f"{row['spread']:.0%}",
             *(number(row["peers"].get(name)) for name in baselines),
             number(row["ratio"]),
+            *(number(row["peers_in_16_bits"].get(name)) for name in in_16_bits),
             *(number(row["methods"].get(name)) for name in methods),
             *((row["auto"], number(row["regret"])) if has_auto else ()),
             *(f"{seconds:.2f}" if seconds else "-" for seconds in first_calls(row, has_jax)),

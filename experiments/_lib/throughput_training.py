@@ -51,7 +51,9 @@ def network_benchmark(task: str, case: NetworkCase, modules: Mapping[str, Any], 
     """A training step ("train_step") or the logits alone ("inference") of a whole batch."""
     problem = benchmark_network.make_problem(*case)
     library_calls, skipped = build_baselines(task, modules, problem)
-    baselines = {"jax": benchmark_network.plain_jax(problem)[task], **library_calls}
+    in_16_bits = {name: call for name, call in library_calls.items() if BASELINES[name].bits == 16}
+    in_32_bits = {name: call for name, call in library_calls.items() if name not in in_16_bits}
+    baselines = {"jax": benchmark_network.plain_jax(problem)[task], **in_32_bits}
     methods = {}
     repeats = {}
     if task == "train_step":
@@ -62,6 +64,7 @@ def network_benchmark(task: str, case: NetworkCase, modules: Mapping[str, Any], 
     return BenchmarkCase(
         ours=benchmark_network.ours(problem)[task],
         baselines=baselines,
+        in_16_bits=in_16_bits,
         cost=cnn_jax.cost(task_function(task, case), *arguments),
         images=case.images,
         methods=methods,

@@ -96,10 +96,11 @@ def make_case(clock, **options):
 
 
 def test_a_row_says_how_much_longer_the_fastest_baseline_takes(clock):
-    case = make_case(clock, methods={"x": None, "y": clock(3)}, auto="y")
+    case = make_case(clock, methods={"x": None, "y": clock(3)}, auto="y", in_16_bits={"c": clock(1)})
     row = benchmark.run_case("match", "case", case, min_seconds=0.02)
     assert row["ours_ms"] == pytest.approx(2)
     assert row["peers"] == pytest.approx({"a": 9, "b": 6})
+    assert row["peers_in_16_bits"] == pytest.approx({"c": 1})
     assert row["methods"] == {"x": None, "y": pytest.approx(3)}
     assert row["ratio"] == pytest.approx(3)
     assert row["images_per_s"] == pytest.approx(2000)

@@ -19,7 +19,7 @@ from tests.helpers import cli
 
 KEYS = {
     *("task", "case", "ours_ms", "spread", "images_per_s", "first_call_s"),
-    *("peers", "peers_first_call_s", "ratio", "methods", "regret"),
+    *("peers", "peers_first_call_s", "peers_in_16_bits", "ratio", "methods", "regret"),
 }
 SCORES = ("match", "zncc")
 

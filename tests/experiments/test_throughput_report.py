@@ -14,6 +14,7 @@ ROW = {
     "first_call_s": 1.5,
     "peers": {"a": 9.0, "torch": 6.0},
     "peers_first_call_s": {"a": 0.5, "torch": 0.1},
+    "peers_in_16_bits": {"torch bfloat16": 2.5},
     "ratio": 3.0,
     "methods": {"fft": None, "conv": 3.0},
     "auto": "conv",
@@ -51,18 +52,18 @@ def test_networks_are_compared_with_groups_of_libraries():
 
 def test_tables_have_a_column_for_every_library_and_method():
     head, first, second = throughput_report.table([ROW, {**ROW, "peers": {}, "ratio": None}], PEAKS)
-    assert head[2:9] == ["ours", "spread", "a", "torch", "fastest baseline / ours", "fft", "conv"]
-    assert first[2:9] == ["2", "12%", "9", "6", "3", "-", "3"]
+    assert head[2:10] == ["ours", "spread", "a", "torch", "fastest baseline / ours", "torch bfloat16", "fft", "conv"]
+    assert first[2:10] == ["2", "12%", "9", "6", "3", "2.5", "-", "3"]
     assert second[4:7] == ["-", "-", "-"]
-    assert head[9:12] == ["auto", "auto / best", "first call"]
-    assert first[9:12] == ["conv", "0.667", "1.50"]
+    assert head[10:13] == ["auto", "auto / best", "first call"]
+    assert first[10:13] == ["conv", "0.667", "1.50"]
     assert first[-2:] == ["50 (50%)", "1 (10%)"]
 
 
 def test_first_calls_stand_beside_those_of_plain_jax():
     head, row = throughput_report.table([{**STEP, "peers_first_call_s": {"jax": 0.25, "torch": 3.0}}], PEAKS)
-    assert head[7:9] == ["first call", "jax's first call"]
-    assert row[7:9] == ["1.50", "0.25"]
+    assert head[8:10] == ["first call", "jax's first call"]
+    assert row[8:10] == ["1.50", "0.25"]
 
 
 def test_more_operations_than_the_machine_can_do_were_not_done():
