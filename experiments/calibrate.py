@@ -10,7 +10,7 @@ from there. CNN_JAX_COSTS names another file; if it is empty, the built-in const
 
     python -m experiments.calibrate                             less than two minutes
     python -m experiments.calibrate --no-keep                   measures, and leaves the cache as it is
-    python -m experiments.calibrate --machines results/*.json   the constants that suit all of these measurements
+    python -m experiments.calibrate --machines results/*jaxlib*.json   the constants that suit all of these measurements
 """
 
 import dataclasses

@@ -1,5 +1,6 @@
 """README's code blocks run. `.ci/run` also runs its set-up commands whole, in a fresh clone."""
 
+import json
 import re
 import shlex
 import tomllib
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments import gallery
+from experiments._lib.throughput_report import number
 from tests.helpers import cli
 
 ROOT = Path(__file__).parents[1]
@@ -64,3 +66,65 @@ def test_pictures_are_those_that_the_gallery_makes():
     shown = {path.name for path in pictures.values()}
     assert shown == {*gallery.PICTURES, *gallery.SCREENSHOTS}
     assert shown == {path.name for path in gallery.PICTURES_DIR.iterdir()}
+
+
+SPEED = json.loads((ROOT / "results/throughput.json").read_text())
+LIBRARIES = {"torch": "PyTorch", "opencv": "OpenCV", "flax": "Flax", "equinox": "Equinox"}
+
+
+def measured(task, case):
+    (row,) = (row for row in SPEED["rows"] if (row["task"], row["case"]) == (task, case))
+    return row
+
+
+def fastest(row, libraries):
+    """Milliseconds of the fastest of some libraries, and its name."""
+    times = [(time, re.split(r"[ .]", name)[0]) for name, time in row["peers"].items()]
+    milliseconds, name = min(pair for pair in times if pair[1] in libraries)
+    return milliseconds, LIBRARIES[name]
+
+
+def cells(first_cell):
+    """The rows of README's table whose first column has this head, as lists of cells."""
+    table = README[README.index(f"| {first_cell} |") :].split("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def check_cell(cell, *expected):
+    """A cell shows milliseconds, after the first with the library's name, to three digits."""
+    for part, value in zip(cell.split(" / "), expected, strict=True):
+        milliseconds, name = value if isinstance(value, tuple) else (value, None)
+        shown, *names = part.split(" (")
+        assert float(shown) == float(number(milliseconds))
+        assert names == ([] if name is None else [f"{name})"])
+
+
+def test_the_times_of_scores_and_networks_are_measured():
+    scores, networks = cells("images, features"), cells("images, features of the stages")
+    assert len(scores) == 7
+    for case, *times in scores:
+        for task, cell in zip(("match", "zncc"), times, strict=True):
+            row = measured(task, case.replace("×", "x"))
+            check_cell(cell, row["ours_ms"], fastest(row, LIBRARIES))
+    assert len(networks) == 3
+    for case, step, scan, inference in networks:
+        trained, applied = (measured(task, case.replace("×", "x")) for task in ("train_step", "inference"))
+        check_cell(step, trained["ours_ms"], fastest(trained, ("torch",)), fastest(trained, ("flax", "equinox")))
+        check_cell(scan, trained["methods"]["scan"])
+        check_cell(inference, applied["ours_ms"], fastest(applied, LIBRARIES))
+
+
+def test_the_times_of_parts_are_measured():
+    rows = [
+        measured("max_pool's gradient", "256x16x16x32, 64"),
+        measured("conv", "256x28x28x1, 16"),
+        measured("depthwise conv", "32x32x32x32, 32"),
+        measured("depthwise conv's gradients", "32x32x32x32, 32"),
+        measured("train_step", "256x28x28x1, 16-32"),
+    ]
+    table = cells("part")
+    assert len(table) == len(rows)
+    for (_, plain, ours, _), row in zip(table, rows, strict=True):
+        is_scan = row["task"] == "train_step"
+        check_cell(plain, row["peers"]["jax scan" if is_scan else "jax"])
+        check_cell(ours, row["methods"]["scan"] if is_scan else row["ours_ms"])

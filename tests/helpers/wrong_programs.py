@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 
 def norms() -> tuple[Any, Any]:
@@ -46,7 +47,23 @@ def sums() -> tuple[Any, Any]:
     return jax.jit(lambda a, b: jnp.sum(a * b, axis=3))(first, second), expected
 
 
-PROGRAMS = {program.__name__: program for program in (norms, gradients, sums)}
+def minimums() -> tuple[Any, Any]:
+    """Where a minimum over two cells, of which one is padding, is NaN. https://github.com/openxla/xla/issues/21461."""
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 32)).astype(np.float32)
+    images[0, 0, 0, 0] = np.nan
+    kernel = np.ones((3, 3, 32, 32), np.float32)
+
+    def reduced(images: jax.Array) -> jax.Array:
+        out = lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        window, padding = (1, 1, 2, 1, 1), [(0, 0), (0, 0), (0, 1), (0, 0), (0, 0)]
+        return lax.reduce_window(out[:, :, None], np.float32(np.inf), lax.min, window, window, padding)
+
+    expected = np.zeros((2, 8, 1, 8, 32))
+    expected[0, :2, :, :2] = 1  # the windows that hold the pixel
+    return jnp.isnan(jax.jit(reduced)(images)), expected
+
+
+PROGRAMS = {program.__name__: program for program in (norms, gradients, sums, minimums)}
 
 
 def error(name: str) -> float:
