@@ -51,7 +51,7 @@ def minimums() -> tuple[Any, Any]:
     """Where a minimum over two cells, of which one is padding, is NaN. https://github.com/openxla/xla/issues/21461."""
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 32)).astype(np.float32)
     images[0, 0, 0, 0] = np.nan
-    kernel = np.ones((3, 3, 32, 32), np.float32)
+    kernel = jnp.ones((3, 3, 32, 32))
 
     def reduced(images: jax.Array) -> jax.Array:
         out = lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
