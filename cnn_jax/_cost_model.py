@@ -1,8 +1,9 @@
 """Cost model: which convolution algorithm correlates images and kernels of given shapes in the least time.
 
-Times were fitted by `python -m experiments.calibrate --machines` to the measurements in results/: one and two cores of
-an AMD EPYC, with AVX-512 and without, jaxlib 0.10.2 and 0.12.0.1. The same script measures the user's machine. The
-comment of a constant names rows (task: case) of `python -m experiments.throughput` whose time it predicts.
+Times were fitted by `python -m experiments.calibrate --machines` to the measurements in results/, and four of them were
+then moved by hand. The machines are one and two cores of an AMD EPYC, with AVX-512 and without, jaxlib 0.10.2 and
+0.12.0.1, with the settings of `configure_cpu`. The same script measures the user's machine. The comment of a constant
+names rows (task: case) of `python -m experiments.throughput` whose time it predicts.
 """
 
 import dataclasses
@@ -67,7 +68,8 @@ class CpuCosts:
 class FftCosts:
     """What "fft" costs on the CPU, and the tiles that are considered."""
 
-    # Pixels of a tile's sides, besides the whole image: products of 2, 3, 5 and 7, which transform fast.
+    # Pixels of a tile's sides, besides the whole image: products of 2, 3, 5 and 7, which transform fast. Three of 729
+    # or four of 560 cover 2048 with a kernel of 64.
     tile_sides: tuple[int, ...] = (
         *(32, 48, 64, 96, 128, 160, 192, 240, 280, 320),
         *(384, 448, 512, 560, 640, 729, 840, 960, 1080, 1260),

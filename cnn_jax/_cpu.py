@@ -29,8 +29,8 @@ def configure_cpu() -> None:
       to the library YNNPACK. By default it leaves sums and products there, with what surrounds them, and some programs
       are wrong: in jaxlib 0.10.2 the last of 32,769 squared norms under `jax.vmap`
       (https://github.com/jax-ml/jax/issues/39103), and sums of arrays of rank 7, which end the process
-      (https://github.com/jax-ml/jax/issues/40412). With jaxlib 0.10 convolutions of many channels also run on one core
-      then. Nothing is set for a jaxlib later than 0.12, which may not know it.
+      (https://github.com/jax-ml/jax/issues/40412). By default jaxlib 0.10 also computes convolutions of many channels
+      on one core. Nothing is set for a jaxlib later than 0.12, which may not know it.
 
       `jax_cpu_enable_async_dispatch` becomes False: a call computes in the thread that makes it, and Python waits. A
       call of a small network is faster without another thread, and large arrays come from that thread's heap.

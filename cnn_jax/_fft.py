@@ -11,7 +11,7 @@ from ._cost_model import FFT_COSTS, FftCosts, fft_plan, tile_counts
 from ._geometry import pad_and_dilate
 from ._mesh_axes import vary_like
 from ._typing import Pads, Pair
-from ._xla import CONCURRENT_TRANSFORMS, order_after, reduce_by_rows, total
+from ._xla import CONCURRENT_TRANSFORMS, change_in_place_if, order_after, reduce_by_rows, total
 
 
 def fft_correlate(
@@ -44,9 +44,8 @@ def fft_correlate(
 def _with_nan(out: Array, image: Array, kernel_size: Sequence[int], dilation: Pair) -> Float[Array, "N K H2 W2"]:
     """The maps, with NaN for windows that hold a pixel that is not finite."""
 
-    def search(step: int, out: Array) -> Array:
-        pixels, _ = lax.optimization_barrier((image, step))  # otherwise XLA takes the search out of the loop
-        faults = jnp.where(jnp.isfinite(pixels).all(axis=-1), 0.0, 1.0)
+    def search(out: Array, image: Array) -> Array:
+        faults = jnp.where(jnp.isfinite(image).all(axis=-1), 0.0, 1.0)
         for axis in (0, 1):
             window = [1, 1, 1]
             window[1 + axis] = kernel_size[axis]
@@ -57,9 +56,8 @@ def _with_nan(out: Array, image: Array, kernel_size: Sequence[int], dilation: Pa
             )
         return jnp.where((faults > 0)[:, None], jnp.nan, out)
 
-    # A sum that overflows only costs a search. A loop of no or one step changes the maps in place, without a copy.
-    steps = jnp.where(jnp.isfinite(total(image)), 0, 1)
-    return lax.fori_loop(0, steps, search, out)
+    # A sum that overflows only costs a search.
+    return change_in_place_if(~jnp.isfinite(total(image)), search, out, image)
 
 
 def correlate_tiles(

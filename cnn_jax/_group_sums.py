@@ -70,7 +70,9 @@ def sum_groups(
     kernel = kernel.astype(accumulation_dtype(kernel.dtype))
     images = _repeated(jnp.moveaxis(_padded(image, padding, lhs_dilation), 4, 0), kernels)
     weights = jnp.moveaxis(kernel, 3, 0).reshape(channels, 1, h, w, -1)
-    chunks = in_chunks(images, costs.sum_fused_products), in_chunks(weights, costs.sum_fused_products)
+    steps = max(1, -(-channels // costs.sum_fused_products))
+    chunk = -(-channels // steps)  # equal steps, so that few images are not filled up with zeros
+    chunks = in_chunks(images, chunk), in_chunks(weights, chunk)
 
     def row_sums(row: Array) -> Array:
         def add_products(totals: list[Array], operands: tuple[Array, Array]) -> tuple[list[Array], None]:

@@ -13,7 +13,8 @@ from ._typing import Pads, Pair
 
 T = TypeVar("T", bound=Array | tuple[Array, ...])
 Op = Callable[[T, T, int, int], T]
-# What one pass over memory combines. More operands do not stay in registers and in the cache. Rows: zncc.
+# A run of so many elements takes one pass over memory. Longer ones are divided into at most so many parts. More
+# operands do not stay in registers and in the cache. Rows: zncc.
 MAX_ELEMENTS = 7
 MAX_PARTS = 5
 
@@ -64,7 +65,8 @@ def _reduce_runs(x: T, length: int, stride: int, axis: int, op: Op[T], count: in
         end = start + (positions - 1) * stride + 1
         return jax.tree.map(lambda array: lax.slice_in_dim(array, start, end, stride, axis), operand)
 
-    *_, part, parts = best_division(length)
+    division = best_division(length)
+    part, parts = division.length, division.parts
     runs = _reduce_runs(x, part, 1, axis, op, count) if part > 1 else x
     reduced, covered = _combined([(shifted(runs, i * part), part * count) for i in range(parts)], op)
     for last in range(part * parts, length):

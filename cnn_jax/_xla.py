@@ -45,7 +45,6 @@ MIN_ROW = 512  # numbers in a row that fills the vector registers
 # conditional whose predicate is behind a barrier does.
 # Report: https://github.com/jax-ml/jax/issues/21065 (a trivial lax.cond speeds up a program).
 # Versions: seen in jaxlib 0.10.2.
-# Gain: sums of 5x5 shifted products run at 40 instead of 20 GMAC/s.
 # Ends: when test_xla_fuses_across_barriers fails. Rows: match and zncc: 64x64x64, 16x5x5.
 def no_fusion(function: Callable[..., Out], *args: PyTree) -> Out:
     """`function(*args)`, which XLA:CPU does not fuse into its consumers."""
@@ -88,9 +87,7 @@ def order_after(*arrays: Array) -> Array:
 # last one. A barrier keeps XLA from making one reduction of both.
 # Report: https://github.com/jax-ml/jax/issues/37465 (reductions).
 # Versions: seen in jaxlib 0.10.2 without YNNPACK.
-# Gain: match of 1x2048x2048, 1x64x64 takes 22 ms instead of 27; a training step of 256x28x28x1, 16-32 takes 11.3
-# instead of 12.3.
-# Ends: when these rows take no longer without it.
+# Ends: when these rows take no longer without it. Rows: match: 1x2048x2048, 1x64x64; train_step: 256x28x28x1, 16-32.
 def reduce_by_rows(reduce: Callable[..., Array], array: Array, row_axis: int) -> Array:
     """`reduce` over a pair of axes, rows and columns, of which `row_axis` is the first."""
     return reduce(lax.optimization_barrier(reduce(array, axis=row_axis)), axis=row_axis)
@@ -123,6 +120,21 @@ def spread_bias(bias: ArrayLike, shape: tuple[int, ...]) -> Array:
 def index_computed_once(squared_index: Array) -> Array:
     """The index as int8, computed from its square as a float."""
     return jnp.round(jnp.sqrt(squared_index)).astype(jnp.int8)
+
+
+# XLA:CPU copies an array that a branch of a conditional returns unchanged. A loop of no or one step changes it in
+# place. The barrier keeps XLA from computing before the loop what does not depend on the step.
+# Report: none known.
+# Versions: seen in jaxlib 0.10.2.
+# Ends: when this row takes no longer with `lax.cond`. Row: match: 1x2048x2048, 1x64x64.
+def change_in_place_if(condition: Array, change: Callable[[Array, Array], Array], array: Array, data: Array) -> Array:
+    """`change(array, data)` if the condition holds, otherwise the array."""
+
+    def step(index: Array, array: Array) -> Array:
+        data_of_step, _ = lax.optimization_barrier((data, index))
+        return change(array, data_of_step)
+
+    return lax.fori_loop(0, jnp.where(condition, 1, 0), step, array)
 
 
 # XLA:CPU's maximum of a number and 0 may drop NaN where it is fused: a patch with NaN then has the squared difference

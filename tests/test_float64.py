@@ -1,6 +1,6 @@
 """Every function of arrays and its derivatives, for each image of a batch, in float32 beside float64.
 
-XLA:CPU computes wrong numbers in some programs of this kind: see test_xla_numbers. This process has the settings of
+XLA:CPU computes wrong numbers in some programs of this kind: see test_wrong_programs. This process has the settings of
 `configure_cpu`; the last test runs the others in one that has XLA's own.
 """
 
@@ -80,6 +80,7 @@ def test_float32_is_as_float64(name, quantity):
 
 @pytest.mark.slow
 def test_float32_is_as_float64_with_the_settings_of_xla():
+    """Without second derivatives, which take minutes to compile."""
     chosen = f"{__file__}::test_float32_is_as_float64"
     command = [sys.executable, "-m", "pytest", "-q", "-m", "", "-k", "not second_derivatives", chosen]
     environment = os.environ | {"CNN_JAX_TEST_CPU": "default", "XLA_FLAGS": ""}  # not the flag of this process

@@ -1,5 +1,6 @@
 """Sums of groups side by side: several loops, chunks of images, and zeros between pixels."""
 
+import re
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from cnn_jax._cost_model import CpuCosts
 from cnn_jax._group_costs import GroupCosts
 from cnn_jax._group_sums import shift_groups, sum_groups
+from cnn_jax._padding import NO_PADDING
 from tests.helpers import oracles
 from tests.helpers.oracles import whole
 
@@ -37,6 +39,20 @@ def test_groups_side_by_side_equal_the_reference(correlate, groups, channels, ke
                 image[:, :, group], kernel[:, :, group], stride=(2, 1), padding=((1, 0), (0, 2)), dilation=(1, 2)
             )
             np.testing.assert_array_equal(maps[:, :, group], expected / 2)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 1), (7, 7), (8, 8), (9, 5), (17, 6)])
+def test_steps_of_equal_size_hold_all_images(channels, size):
+    """In the gradient of kernels the channels are images. One image is not filled up to a whole step."""
+    images, kernel = whole(0, 1, 5, 5, 2, channels), whole(1, 4, 4, 2, channels, 1)
+    options = OPTIONS | {"stride": (1, 1), "padding": NO_PADDING, "dilation": (1, 1)}
+    run = partial(sum_groups, divisor=1, **options)
+    got = jax.jit(run)(images, kernel)
+    for group in range(2):
+        expected = oracles.conv(images[0, :, :, group], kernel[:, :, group])
+        np.testing.assert_array_equal(got[0, :, :, group], expected)
+    steps = -(-channels // size)
+    assert re.search(rf"f32\[{steps},{size},1,5,5,2\]", str(jax.make_jaxpr(run)(images, kernel)))
 
 
 @pytest.mark.parametrize("correlate", [shift_groups, sum_groups])

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import statistics
 import tomllib
 from pathlib import Path
 
@@ -128,3 +129,29 @@ def test_the_times_of_parts_are_measured():
         is_scan = row["task"] == "train_step"
         check_cell(plain, row["peers"]["jax scan" if is_scan else "jax"])
         check_cell(ours, row["methods"]["scan"] if is_scan else row["ours_ms"])
+
+
+def ratios(task, libraries):
+    """Of the fastest of some libraries to cnn_jax."""
+    rows = [row for row in SPEED["rows"] if row["task"] == task]
+    return [fastest(row, libraries)[0] / row["ours_ms"] for row in rows]
+
+
+def spread(values):
+    return f"{min(values):.1f} to {max(values):.1f} times"
+
+
+def test_the_text_says_what_the_tables_show():
+    text = re.sub(r"\s+", " ", README)
+    scores = {task: ratios(task, LIBRARIES) for task in ("match", "zncc")}
+    means = {task: f"{statistics.geometric_mean(values):.1f} times on average" for task, values in scores.items()}
+    scans = [row for row in SPEED["rows"] if row["task"] == "train_step"]
+    slower = [row["peers"]["jax scan"] / row["methods"]["scan"] for row in scans]
+    assert f"`zncc` is {spread(scores['zncc'])} as fast as the best of the others, {means['zncc']}" in text
+    assert f"`match` is {spread(scores['match'])} as fast, {means['match']}" in text
+    assert f"{spread(ratios('train_step', ('flax', 'equinox')))} as fast as Flax and Equinox" in text
+    assert f"{spread(ratios('train_step', ('torch',)))} as fast as the best of PyTorch" in text
+    assert f"takes {spread([row['peers']['jax'] / row['ours_ms'] for row in scans])} as long as cnn_jax" in text
+    assert f"{min(slower):.0f} to {max(slower):.0f} times as long inside a `lax.scan`" in text
+    steps = [number(row["peers_in_16_bits"]["torch bfloat16"]) for row in scans]
+    assert f"PyTorch takes {steps[0]}, {steps[1]} and {steps[2]} ms a step" in text

@@ -3,6 +3,7 @@
 A test of the second kind that is reported as an expected failure says that its work-around may go with that jaxlib.
 """
 
+import functools
 import platform
 import re
 
@@ -18,6 +19,7 @@ from cnn_jax import pooling
 from cnn_jax._cost_model import FftCosts
 from cnn_jax._fft import correlate_tiles
 from cnn_jax._xla import (
+    change_in_place_if,
     index_computed_once,
     no_fusion,
     order_after,
@@ -98,6 +100,24 @@ def test_two_pieces_are_transformed_in_one_step():
     program = compiled(lambda i, k: correlate_tiles(i, k, costs=FftCosts(tile_sides=())), images, kernels)
     kinds = re.findall(r"fft_type=(\w+)", program)
     assert sorted(kinds) == ["IRFFT"] * 2 + ["RFFT"] * 3  # two pieces each way, and the kernels
+
+
+@pytest.mark.parametrize("holds", [False, True])
+def test_a_change_in_place_depends_on_its_condition(holds):
+    array, data = noise(0, 4, 5), noise(1, 4, 5)
+    got = jax.jit(lambda holds: change_in_place_if(holds, lambda a, d: a + jnp.sin(d), array, data))(holds)
+    np.testing.assert_allclose(got, array + np.sin(data) if holds else array, rtol=1e-6)
+
+
+@reads_program
+@pytest.mark.usefixtures("optimized")
+def test_a_change_in_place_is_computed_inside_of_its_loop():
+    """Otherwise every image would be searched for NaN."""
+    images, kernels = np.ones((1, 40, 40, 1), np.float32), np.ones((9, 9, 1, 1), np.float32)
+    correlate = functools.partial(cnn.conv, method="fft")
+    program = entry(lambda images, kernels: jax.vmap(correlate, (0, None))(images, kernels), images, kernels)
+    assert "while(" in program
+    assert "f32[1,32,40]" not in program  # faults of windows of nine rows
 
 
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (7, 300, 2), (2, 3, 4, 512), (1030,)])

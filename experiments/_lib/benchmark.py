@@ -130,14 +130,14 @@ def time_first_call(call: Call) -> tuple[Any, float]:
     return result, time.perf_counter() - start
 
 
-def check_equal_results(name: str, result: Any, expected: np.ndarray) -> None:
+def check_equal_results(name: str, result: Any, expected: np.ndarray, tolerance: float = TOLERANCE) -> None:
     """Raises ValueError if a result differs from ours: libraries that compute something else are not timed."""
     result = to_numpy(result)
     if result.shape != expected.shape:
         raise ValueError(f"{name}: its result has shape {result.shape}, ours {expected.shape}")
     largest = np.abs(expected).max()
     error = np.abs(result - expected).max()
-    if not error <= TOLERANCE * largest:
+    if not error <= tolerance * largest:
         raise ValueError(f"{name}: its result differs from ours by {error:.2g}; the largest magnitude is {largest:.2g}")
 
 

@@ -1,6 +1,5 @@
 """experiments._lib.baselines_training: every installed library trains the same network."""
 
-import numpy as np
 import pytest
 
 from experiments._lib import baselines_training
@@ -21,10 +20,6 @@ def test_libraries_compute_the_same(name, shared):
         pytest.skip("compiling takes a minute; experiments.throughput compares its results")
     problem, expected = shared
     calls = baseline.build(pytest.importorskip(baseline.library), problem)
-    if baseline.bits == 32:
-        check_calls(calls, expected)
-        return
-    for logits, bias in ((calls["inference"](), calls["train_step"]()), (calls["inference"](), None)):
-        np.testing.assert_allclose(logits.float(), expected.logits, atol=0.02 * np.abs(expected.logits).max())
-        if bias is not None:
-            np.testing.assert_allclose(bias, expected.biases[0], atol=0.02 * np.abs(expected.biases[0]).max())
+    if baseline.bits == 16:
+        calls = {task: (lambda call=call: call().float()) for task, call in calls.items()}
+    check_calls(calls, expected, tolerance=1e-3 if baseline.bits == 32 else 0.05)

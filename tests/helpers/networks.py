@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments._lib import benchmark_network
-from experiments._lib.benchmark import check_equal_results
+from experiments._lib.benchmark import TOLERANCE, check_equal_results
 
 STEPS = 3
 
@@ -26,9 +26,9 @@ def problem_and_results() -> tuple[benchmark_network.Problem, Expected]:
     return problem, Expected(logits, [np.array(calls["train_step"]()) for _ in range(STEPS)])
 
 
-def check_calls(calls: benchmark_network.Calls, expected: Expected) -> None:
+def check_calls(calls: benchmark_network.Calls, expected: Expected, tolerance: float = TOLERANCE) -> None:
     """A library's calls compute what cnn_jax computes; training leaves the network of "inference" as it is."""
-    check_equal_results("inference", calls["inference"](), expected.logits)
+    check_equal_results("inference", calls["inference"](), expected.logits, tolerance)
     for bias in expected.biases:
-        check_equal_results("train_step", calls["train_step"](), bias)
-    check_equal_results("inference after training", calls["inference"](), expected.logits)
+        check_equal_results("train_step", calls["train_step"](), bias, tolerance)
+    check_equal_results("inference after training", calls["inference"](), expected.logits, tolerance)
