@@ -75,7 +75,7 @@ def test_another_thread_changes_no_handler():
 def test_a_signal_is_announced_while_the_main_thread_is_in_compiled_code(monkeypatch):
     happened = []
     monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=happened.append, flush=lambda: None))
-    numbers = np.random.default_rng(0).random(3_000_000)
+    numbers = np.random.default_rng(0).random(30_000_000)
     with stop_on_signal() as stop_signal:
         threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT)).start()
         np.sort(numbers)  # returns to Python, and to its handlers of signals, only at the end
