@@ -11,7 +11,7 @@ from ._cost_model import FFT_COSTS, FftCosts, fft_plan, tile_counts
 from ._geometry import pad_and_dilate
 from ._mesh_axes import vary_like
 from ._typing import Pads, Pair
-from ._xla import CONCURRENT_TRANSFORMS, change_in_place_if, order_after, reduce_by_rows, total
+from ._xla import CONCURRENT_TRANSFORMS, change_in_place_if, order_after, reduce_by_rows, total, with_normal_reciprocal
 
 
 def fft_correlate(
@@ -171,7 +171,7 @@ def _normalize(tiles: Array) -> tuple[Array, Array, Array]:
     high = reduce_by_rows(jnp.max, tiles, 2)
     center = low / 2 + high / 2
     contrast = (high / 2 - low / 2).max(axis=1)
-    scale = jnp.where(contrast > 0, contrast, 1)
+    scale = jnp.where(contrast > 0, with_normal_reciprocal(contrast), 1)
     return (tiles - center[..., None, None]) / scale[:, None, None, None], center, scale
 
 

@@ -15,7 +15,7 @@ class GroupCosts:
 
     # A multiply-add of sums over whole images, all lanes filled. depthwise conv's gradients: 32x32x32x32, 32.
     sum_mac_ns: float = 0.25
-    # Products that a loop of those sums writes out. More take seconds to compile.
+    # Most columns of results of those sums. A loop writes out the products of each; more take seconds to compile.
     sum_max_products: int = 64
     # Images whose products one fused loop of those sums adds.
     sum_fused_products: int = 8

@@ -16,7 +16,7 @@ from ._correlate import correlate_image
 from ._padding import NO_PADDING
 from ._reduce_windows import add, reduce_windows
 from ._typing import Pair
-from ._xla import no_fusion, not_negative, reduce_by_rows
+from ._xla import no_fusion, not_negative, reduce_by_rows, with_normal_reciprocal
 
 Out = TypeVar("Out")
 
@@ -176,7 +176,7 @@ def scale_to_unit_magnitude(feature: Array, mask: Array | None) -> tuple[Array, 
     """The feature divided by its largest magnitude under the mask, and that magnitude (1 for a feature of zeros)."""
     is_counted = True if mask is None else mask != 0
     magnitude = lax.stop_gradient(jnp.where(is_counted, jnp.abs(feature), 0).max())
-    magnitude = jnp.where(magnitude > 0, magnitude, 1)
+    magnitude = jnp.where(magnitude > 0, with_normal_reciprocal(magnitude), 1)
     return feature / magnitude, magnitude
 
 
@@ -204,7 +204,7 @@ def robust_location_and_scale(image: Array, *, centered: bool) -> tuple[Array, A
     scale_if_mostly_flat = jnp.where(largest > 0, largest, 1)
     # At least the largest deviation over the clipping limit: bright objects in a mostly dark image are not clipped.
     scale = jnp.where(deviation > 0, jnp.maximum(deviation, largest / CLIP_LIMIT), scale_if_mostly_flat)
-    return location, scale
+    return location, with_normal_reciprocal(scale)
 
 
 def _median_of_row_means(rows: Array, is_finite: Array) -> Array:

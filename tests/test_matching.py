@@ -222,3 +222,20 @@ def test_is_defined_takes_strides_padding_and_fills():
     np.testing.assert_array_equal(defined, oracles.scores("zncc", image, noise(1, 2, 2), **options)[1])
     assert defined.any()
     assert not defined.all()
+
+
+@pytest.mark.parametrize("method", ["conv", "shift", "im2col", "fft"])
+@pytest.mark.parametrize("magnitude", [9e37, 3e38])
+def test_scores_of_the_largest_pixels(method, magnitude):
+    """Whose reciprocals are no normal numbers."""
+    image, feature, largest = noise(0, 12, 13), noise(1, 5, 4), np.float32(magnitude)
+    image, feature = image / np.abs(image).max(), feature / np.abs(feature).max()
+    expected = cnn.cosine(image, feature)
+    got = [
+        cnn.cosine(image * a, feature * b, method=method) for a, b in ((largest, 1), (1, largest), (largest, largest))
+    ]
+    for scores in got:
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
+    np.testing.assert_allclose(cnn.zncc(image * largest, feature, method=method), cnn.zncc(image, feature), atol=1e-6)
+    dots = cnn.match(image * largest, feature / 64, method=method)
+    np.testing.assert_allclose(np.float64(dots) / magnitude, cnn.match(image, feature / 64), atol=1e-7)
