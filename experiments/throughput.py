@@ -1,6 +1,6 @@
 """How fast is it beside OpenCV, scikit-image, PyTorch, Flax, Equinox and plain JAX?
 
-Claim: on two CPU cores (AVX-512), `zncc` takes on average a quarter of the time of the fastest of these libraries, and
+Claim: on two CPU cores (AVX-512), `zncc` takes on average 0.27 of the time of the fastest of these libraries, and
 `match` two thirds. Training steps take half the time of Flax, Equinox and plain JAX or less, and 0.7 to 0.9 times that
 of PyTorch in the fastest of three ways (contiguous, channels last, compiled).
 Evidence: the tables that `python -m experiments.throughput` prints. runs/throughput/throughput.json has every row, the
