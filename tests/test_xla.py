@@ -104,9 +104,9 @@ def test_two_pieces_are_transformed_in_one_step():
 
 @pytest.mark.parametrize("holds", [False, True])
 def test_a_change_in_place_depends_on_its_condition(holds):
-    array, data = noise(0, 4, 5), noise(1, 4, 5)
+    array, data = jnp.asarray(noise(0, 4, 5)), jnp.asarray(noise(1, 4, 5))
     got = jax.jit(lambda holds: change_in_place_if(holds, lambda a, d: a + jnp.sin(d), array, data))(holds)
-    np.testing.assert_allclose(got, array + np.sin(data) if holds else array, rtol=1e-6)
+    np.testing.assert_allclose(got, array + jnp.sin(data) if holds else array, rtol=1e-6)
 
 
 @reads_program
