@@ -173,7 +173,10 @@ def _over_pixels(reduce: Callable[..., Array], feature: Array) -> Array:
 
 
 def scale_to_unit_magnitude(feature: Array, mask: Array | None) -> tuple[Array, Array]:
-    """The feature divided by its largest magnitude under the mask, and that magnitude (1 for a feature of zeros)."""
+    """The feature divided by its largest magnitude under the mask, and that divisor.
+
+    The divisor is 1 for a feature of zeros, and has a normal reciprocal: pixels of the largest features become up to 4.
+    """
     is_counted = True if mask is None else mask != 0
     magnitude = lax.stop_gradient(jnp.where(is_counted, jnp.abs(feature), 0).max())
     magnitude = jnp.where(magnitude > 0, with_normal_reciprocal(magnitude), 1)

@@ -3,6 +3,7 @@
 import pytest
 
 from experiments._lib import baselines_training
+from experiments._lib.benchmark import TOLERANCE
 from tests.helpers.networks import check_calls, problem_and_results
 
 pytestmark = pytest.mark.slow
@@ -22,4 +23,4 @@ def test_libraries_compute_the_same(name, shared):
     calls = baseline.build(pytest.importorskip(baseline.library), problem)
     if baseline.bits == 16:
         calls = {task: (lambda call=call: call().float()) for task, call in calls.items()}
-    check_calls(calls, expected, tolerance=1e-3 if baseline.bits == 32 else 0.05)
+    check_calls(calls, expected, tolerance=TOLERANCE if baseline.bits == 32 else 0.05)
