@@ -6,7 +6,7 @@ tiles and its memory are chosen for the whole batch. Both derivatives are correl
 
 import functools
 from collections.abc import Sequence
-from typing import Unpack, cast
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,13 @@ from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from ._algorithms import AlgorithmOptions, dispatch, transpose_method
 from ._geometry import image_gradient_spacing, kernel_gradient_spacing, spacing_of
 from ._grouped import grouped_correlate
 from ._mesh_axes import check_summed, vary_like
-from ._typing import Pads, Pair, Placeholder
+from ._typing import AnyArray, Pads, Pair, Placeholder
 
 
 class CorrelateParams(AlgorithmOptions):
@@ -109,10 +109,10 @@ def _abstract_eval(image: ShapedArray, kernel: ShapedArray, **params: Unpack[Cor
 
 
 def _batch(
-    args: Sequence[object], axes: tuple[int | None, int | None], **params: Unpack[CorrelateParams]
+    args: Sequence[AnyArray], axes: tuple[int | None, int | None], **params: Unpack[CorrelateParams]
 ) -> tuple[Array, int]:
     """`jax.vmap` over images enlarges the batch; over kernels it adds output channels; over both it is grouped."""
-    image, kernel = (jnp.asarray(cast(ArrayLike, operand)) for operand in args)  # constants are not of jax.Array
+    image, kernel = map(jnp.asarray, args)
     image_axis, kernel_axis = axes
     if kernel_axis is None:
         assert image_axis is not None
@@ -136,13 +136,13 @@ def _batch(
     return jnp.moveaxis(out, (3, 4), (0, 2) if params["channels_first"] else (0, 4)), 0
 
 
-def _transpose_image(ct: Array, image: Placeholder, kernel: Array, **params: Unpack[CorrelateParams]) -> Array:
+def _transpose_image(ct: Array, image: Placeholder, kernel: AnyArray, **params: Unpack[CorrelateParams]) -> Array:
     """The cotangent of the image: the cotangent, dilated by the stride, correlated with the rotated kernel."""
     aval = image.aval
     ct = jnp.moveaxis(ct, 1, -1) if params["channels_first"] else ct
     out = correlate(
         ct,
-        kernel[::-1, ::-1].swapaxes(2, 3).astype(ct.dtype),
+        jnp.asarray(kernel)[::-1, ::-1].swapaxes(2, 3).astype(ct.dtype),
         **image_gradient_spacing(aval.shape[1:3], kernel.shape[:2], **spacing_of(params)),
         channels_first=False,
         divisor=params["divisor"],
@@ -152,12 +152,12 @@ def _transpose_image(ct: Array, image: Placeholder, kernel: Array, **params: Unp
     return out.astype(aval.dtype)
 
 
-def _transpose_kernel(ct: Array, image: Array, kernel: Placeholder, **params: Unpack[CorrelateParams]) -> Array:
+def _transpose_kernel(ct: Array, image: AnyArray, kernel: Placeholder, **params: Unpack[CorrelateParams]) -> Array:
     """The cotangent of the kernel: images correlated with the cotangent. Batch and channel axes are swapped."""
     aval = kernel.aval
     ct = ct.transpose(2, 3, 0, 1) if params["channels_first"] else ct.transpose(1, 2, 0, 3)
     out = correlate(
-        image.transpose(3, 1, 2, 0).astype(ct.dtype),
+        jnp.asarray(image).transpose(3, 1, 2, 0).astype(ct.dtype),
         ct,
         **kernel_gradient_spacing(image.shape[1:3], aval.shape[:2], **spacing_of(params)),
         channels_first=False,

@@ -7,7 +7,7 @@ CPU takes other algorithms.
 
 import functools
 from collections.abc import Sequence
-from typing import Unpack, cast
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from ._algorithms import AlgorithmOptions, dispatch, transpose_method
 from ._cost_model import best_methods
@@ -32,7 +32,7 @@ from ._group_sums import shift_groups, sum_groups
 from ._lax_conv import lax_conv
 from ._machine_costs import machine_costs
 from ._mesh_axes import check_summed, vary_like
-from ._typing import Pads, Pair, Placeholder
+from ._typing import AnyArray, Pads, Pair, Placeholder
 
 
 class GroupOptions(Spacing):
@@ -166,10 +166,10 @@ def _abstract_eval(image: ShapedArray, kernel: ShapedArray, **params: Unpack[Gro
 
 
 def _batch(
-    args: Sequence[object], axes: tuple[int | None, int | None], **params: Unpack[GroupedParams]
+    args: Sequence[AnyArray], axes: tuple[int | None, int | None], **params: Unpack[GroupedParams]
 ) -> tuple[Array, int]:
     """`jax.vmap` over images enlarges the batch; over kernels it adds output channels; over both it adds groups."""
-    image, kernel = (jnp.asarray(cast(ArrayLike, operand)) for operand in args)  # constants are not of jax.Array
+    image, kernel = map(jnp.asarray, args)
     image_axis, kernel_axis = axes
     if kernel_axis is None:
         assert image_axis is not None
@@ -188,12 +188,12 @@ def _batch(
     return out.reshape(*out.shape[:3], *image.shape[3:5], out.shape[4]), 3
 
 
-def _transpose_image(ct: Array, image: Placeholder, kernel: Array, **params: Unpack[GroupedParams]) -> Array:
+def _transpose_image(ct: Array, image: Placeholder, kernel: AnyArray, **params: Unpack[GroupedParams]) -> Array:
     """The cotangent of the image: the cotangent, dilated by the stride, correlated with the rotated kernel."""
     aval = image.aval
     out = grouped_correlate(
         ct,
-        kernel[::-1, ::-1].swapaxes(3, 4).astype(ct.dtype),
+        jnp.asarray(kernel)[::-1, ::-1].swapaxes(3, 4).astype(ct.dtype),
         **image_gradient_spacing(aval.shape[1:3], kernel.shape[:2], **spacing_of(params)),
         kernel_gradient=params["kernel_gradient"],
         divisor=params["divisor"],
@@ -203,11 +203,11 @@ def _transpose_image(ct: Array, image: Placeholder, kernel: Array, **params: Unp
     return out.astype(aval.dtype)
 
 
-def _transpose_kernel(ct: Array, image: Array, kernel: Placeholder, **params: Unpack[GroupedParams]) -> Array:
+def _transpose_kernel(ct: Array, image: AnyArray, kernel: Placeholder, **params: Unpack[GroupedParams]) -> Array:
     """The cotangent of the kernel: images correlated with the cotangent. Batch and channel axes are swapped."""
     aval = kernel.aval
     out = grouped_correlate(
-        image.transpose(4, 1, 2, 3, 0).astype(ct.dtype),
+        jnp.asarray(image).transpose(4, 1, 2, 3, 0).astype(ct.dtype),
         ct.transpose(1, 2, 3, 0, 4),
         **kernel_gradient_spacing(image.shape[1:3], aval.shape[:2], **spacing_of(params)),
         kernel_gradient=not params["kernel_gradient"],

@@ -126,6 +126,17 @@ def test_gradients_of_a_batch_in_a_scan_equal_the_plain_ones(window, options, ch
         np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_arrays_of_numpy_have_the_gradients_of_jax_arrays(groups):
+    image, kernel = whole(0, 6, 6, 2), whole(1, 3, 3, 2 // groups, 4)
+    cotangent = whole(2, 4, 4, 4)
+    _, gradients = jax.vjp(partial(cnn.conv, groups=groups), image, kernel)
+    expected = oracles.conv_gradients(image, kernel, cotangent, groups=groups)
+    for got, want in zip(gradients(cotangent), expected, strict=True):
+        assert isinstance(got, jax.Array)
+        np.testing.assert_array_equal(got, want)
+
+
 def test_correlate_image_divides_and_keeps_the_dtype_of_sums():
     image, kernel = whole(0, 5, 6, 2), whole(1, 3, 2, 2, 3)
     got = correlate_image(jnp.asarray(image, "bfloat16"), jnp.asarray(kernel, "bfloat16"), divisor=4, **PLAIN)

@@ -1,6 +1,7 @@
 """experiments._lib.cost_probes: the correlations that are timed compute what layers, gradients and scores do."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,7 +21,8 @@ def test_probes_are_of_every_kind_and_have_several_methods():
 
 
 def test_the_gradients_of_a_layer_are_probes():
-    images, kernels, cotangents = noise(0, 3, 6, 6, 2), noise(1, 3, 3, 2, 4), noise(2, 3, 6, 6, 4)
+    shapes = (3, 6, 6, 2), (3, 3, 2, 4), (3, 6, 6, 4)
+    images, kernels, cotangents = (jnp.asarray(noise(seed, *shape)) for seed, shape in enumerate(shapes))
 
     def layer(images, kernels):
         return jax.vmap(lambda image: cnn_jax.conv(image, kernels, padding="SAME"))(images)
