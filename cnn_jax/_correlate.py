@@ -4,7 +4,6 @@
 tiles and its memory are chosen for the whole batch. Both derivatives are correlations again, which choose separately.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Unpack
 
@@ -17,7 +16,8 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 from ._algorithms import AlgorithmOptions, dispatch, transpose_method
-from ._geometry import image_gradient_spacing, kernel_gradient_spacing, spacing_of
+from ._dtypes import accumulation_dtype
+from ._geometry import correlation_extents, image_gradient_spacing, kernel_gradient_spacing, spacing_of
 from ._grouped import grouped_correlate
 from ._mesh_axes import check_summed, vary_like
 from ._typing import AnyArray, Pads, Pair, Placeholder
@@ -103,9 +103,11 @@ def correlate_image(
 
 def _abstract_eval(image: ShapedArray, kernel: ShapedArray, **params: Unpack[CorrelateParams]) -> ShapedArray:
     check_summed(image=image, kernel=kernel)
-    convolve = functools.partial(dispatch, **params | {"method": "conv"})
-    out = jax.eval_shape(convolve, image, kernel)
-    return image.update(shape=out.shape, dtype=out.dtype, weak_type=False)
+    n, *image_size, _ = image.shape
+    *kernel_size, _, kernels = kernel.shape
+    rows, columns = correlation_extents(image_size, kernel_size, **spacing_of(params)).output_size
+    shape = (n, kernels, rows, columns) if params["channels_first"] else (n, rows, columns, kernels)
+    return image.update(shape=shape, dtype=accumulation_dtype(image.dtype), weak_type=False)
 
 
 def _batch(

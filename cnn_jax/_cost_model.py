@@ -1,6 +1,6 @@
 """Cost model: which convolution algorithm correlates images and kernels of given shapes in the least time.
 
-Times were fitted by `python -m experiments.calibrate --machines` to the measurements in results/, and four of them were
+Times were fitted by `python -m experiments.calibrate --machines` to the measurements in results/, and two of them were
 then moved by hand. The machines are one and two cores of an AMD EPYC, with AVX-512 and without, jaxlib 0.10.2 and
 0.12.0.1, with the settings of `configure_cpu`. The same script measures the user's machine. The comment of a constant
 names rows (task: case) of `python -m experiments.throughput` whose time it predicts.
@@ -24,38 +24,41 @@ class CpuCosts:
     register_lanes: int = 8
 
     # A multiply-add of "shift", all lanes filled. match: 16x256x256, 8x9x9.
-    shift_mac_ns: float = 0.0154
-    # A fused loop of "shift" of any size: another core is woken for a part. inference: 1x16x16x1, 8-16.
-    shift_loop_ns: float = 1200.0
-    # Products of one output. More take seconds to compile. match: 16x256x256, 8x9x9 has 81.
+    shift_mac_ns: float = 0.0153
+    # A "shift" of any size: another core is woken for a part. inference: 1x16x16x1, 8-16.
+    shift_start_ns: float = 1200.0
+    # Products of one output, of whole maps. More take seconds to compile. match: 16x256x256, 8x9x9 has 81.
     shift_max_products: int = 400
+    # Products of one output, of kernels side by side. More gain less than they take to compile. train_step:
+    # 256x16x16x1, 8-16 has 144 in the gradient of its second layer's images.
+    shift_max_products_side_by_side: int = 81
     # Products of one fused loop. More do not stay in registers. match: 16x256x256, 8x9x9 takes three loops.
     shift_fused_products: int = 27
-    # An element of an image whose channels are split first. train_step: 256x32x32x3, 32-64-128.
-    shift_split_channel_ns: float = 0.54
+    # An element of an image that is split into maps first. its images' gradient: 256x28x28x1, 16.
+    shift_split_channel_ns: float = 0.42
 
     # A multiply-add of "conv". conv: 256x16x16x32, 64 and 256x8x8x64, 128.
-    conv_mac_ns: float = 0.00465
+    conv_mac_ns: float = 0.0047
     # Fewer kernels take the time of this many. its images' gradient: 256x28x28x1, 16.
     conv_min_kernels: int = 16
     # Overhead per output position, for images with fewer channels than register lanes. conv: 256x28x28x1, 16 by "conv".
-    conv_position_few_channels_ns: float = 26.0
+    conv_position_few_channels_ns: float = 26.5
     # Overhead per output position, for images with more channels. conv: 256x16x16x32, 64.
-    conv_position_many_channels_ns: float = 17.0
+    conv_position_many_channels_ns: float = 12.0
     # A multiply-add of kernels with more pixels than output positions. its kernels' gradient: 256x8x8x64, 128.
-    conv_mac_large_kernel_ns: float = 0.0052
+    conv_mac_large_kernel_ns: float = 0.0045
     # A pixel copied into patches for such kernels, and a number of it. its kernels' gradient: 256x16x16x32, 64.
-    conv_pixel_large_kernel_ns: float = 1.0
-    conv_copy_large_kernel_ns: float = 0.067
+    conv_pixel_large_kernel_ns: float = 1.14
+    conv_copy_large_kernel_ns: float = 0.039
     # A number of such a kernel, which is transposed. its kernels' gradient: 256x28x28x1, 16 by "conv".
-    conv_move_large_kernel_ns: float = 0.46
+    conv_move_large_kernel_ns: float = 0.33
 
     # A multiply-add of "im2col". its kernels' gradient: 256x16x16x32, 64.
-    im2col_mac_ns: float = 0.006
+    im2col_mac_ns: float = 0.0052
     # An element copied into patches, fewer channels than register lanes. its kernels' gradient: 256x28x28x1, 16.
-    im2col_copy_few_channels_ns: float = 0.55
+    im2col_copy_few_channels_ns: float = 0.51
     # An element copied into patches, more channels. its kernels' gradient: 256x16x16x32, 64.
-    im2col_copy_many_channels_ns: float = 0.275
+    im2col_copy_many_channels_ns: float = 0.226
     # Elements of patches that stay in the cache while they are multiplied. its kernels' gradient: 256x16x16x32, 64.
     im2col_chunk_numbers: int = 2**20
     # Elements of patches of one image, or one channel. More take too much memory. match: 4x512x512, 8x33x33.
@@ -79,9 +82,9 @@ class FftCosts:
     # Complex numbers in the transforms of all kernels: 1 GB.
     max_spectrum_numbers: int = 2**27
     # The steps of a correlation of any size. Probe "maps: 1x20x20x1, 9x9x1x1" of experiments.calibrate.
-    start_ns: float = 6500.0
+    start_ns: float = 5700.0
     # A pixel's transform. match: 1x2448x3264, 4x31x31.
-    transform_pixel_ns: float = 1.15
+    transform_pixel_ns: float = 1.3
     # A pixel's product with a kernel takes this share of its transform. match: 1x2448x3264, 4x31x31.
     product_factor: float = 1 / 3
     # A transform is fast if its number of pixels is between these limits. match: 1x2048x2048, 1x64x64.
@@ -172,8 +175,10 @@ def direct_times_ns(
     extents = correlation_extents(image[1:3], kernel_size, **spacing)
     work = _Work(image[0], extents.padded_size, image[3], math.prod(kernel_size), kernels, extents.output_size)
     times = {"conv": _conv_ns(work, cpu_costs)}
-    if work.taps * work.channels <= cpu_costs.shift_max_products:
-        times["shift"] = _shift_ns(work, channels_first, cpu_costs)
+    maps_first = channels_first or kernels < cpu_costs.register_lanes
+    max_products = cpu_costs.shift_max_products if maps_first else cpu_costs.shift_max_products_side_by_side
+    if work.taps * work.channels <= max_products:
+        times["shift"] = _shift_ns(work, maps_first, cpu_costs)
     if _im2col_fits(work, cpu_costs):
         times["im2col"] = _im2col_ns(work, cpu_costs)
     return times
@@ -214,13 +219,12 @@ def _conv_ns(work: _Work, costs: CpuCosts) -> float:
     return costs.conv_mac_ns * products + work.images * work.positions * position_ns
 
 
-def _shift_ns(work: _Work, channels_first: bool, costs: CpuCosts) -> float:
+def _shift_ns(work: _Work, maps_first: bool, costs: CpuCosts) -> float:
     # Columns or kernels that fill no register are computed one by one.
     lanes = costs.register_lanes
-    row = work.output_size[1] if channels_first or work.kernels < lanes else work.kernels
-    loops = -(-work.taps * work.channels // costs.shift_fused_products)
-    products_ns = costs.shift_mac_ns * work.multiply_adds * (1 + 2 * (row % lanes) / row) + costs.shift_loop_ns * loops
-    if work.channels == 1:
+    row = work.output_size[1] if maps_first else work.kernels
+    products_ns = costs.shift_start_ns + costs.shift_mac_ns * work.multiply_adds * (1 + 2 * (row % lanes) / row)
+    if work.channels == 1 or not maps_first:
         return products_ns
     return products_ns + costs.shift_split_channel_ns * work.images * math.prod(work.padded_size) * work.channels
 

@@ -105,10 +105,14 @@ def _gradient_sizes(
     return list(zip(image_reach, kernel_reach, ct_reach, before, strict=True))
 
 
-def pad_and_dilate(images: Array, padding: Pads, lhs_dilation: Pair) -> Array:
-    """Images (N, H, W, C) with zeros around and between their pixels, in the dtype of sums; negative pads crop."""
+def pad_and_dilate(images: Array, padding: Pads, lhs_dilation: Pair, *, row_axis: int = 1) -> Array:
+    """Images with zeros around and between their pixels, in the dtype of sums; negative pads crop.
+
+    Rows and columns are the axes from `row_axis` on: of (N, H, W, C) by default.
+    """
     images = images.astype(accumulation_dtype(images.dtype))
     zero = jnp.zeros((), images.dtype)
-    rows = (*padding[0], lhs_dilation[0] - 1)
-    columns = (*padding[1], lhs_dilation[1] - 1)
-    return lax.pad(images, zero, [(0, 0, 0), rows, columns, (0, 0, 0)])
+    config = [(0, 0, 0)] * images.ndim
+    config[row_axis] = (*padding[0], lhs_dilation[0] - 1)
+    config[row_axis + 1] = (*padding[1], lhs_dilation[1] - 1)
+    return lax.pad(images, zero, config)

@@ -36,7 +36,9 @@ def shift_groups(
     out = add_shifted_products(
         [_repeated(image[..., c], kernels) for c in range(channels)],
         weights,
+        channel_of=operator.getitem,
         kernel_axis=3,
+        image_size=image.shape[1:3],
         stride=stride,
         dilation=dilation,
         divisor=divisor,

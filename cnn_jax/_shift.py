@@ -2,6 +2,9 @@
 
 import functools
 import itertools
+import operator
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax.numpy as jnp
 from jax import lax
@@ -13,6 +16,7 @@ from ._geometry import pad_and_dilate
 from ._typing import Pads, Pair
 from ._xla import no_fusion
 
+Images = TypeVar("Images")
 Tap = tuple[int, int, int]  # channel, row and column of a kernel's number
 
 
@@ -33,28 +37,36 @@ def shift_correlate(
 
     The products are fused into loops of `costs.shift_fused_products`. `precision` has no effect on them.
     """
-    image = pad_and_dilate(image, padding, lhs_dilation)
     kernel = kernel.astype(accumulation_dtype(kernel.dtype))
-    # Registers are filled either with columns of whole maps or with kernels stored side by side.
-    maps_first = channels_first or kernel.shape[3] < costs.register_lanes
-    kernel_axis = 1 if maps_first else 3
-    out = add_shifted_products(
-        [jnp.expand_dims(image[..., c], kernel_axis) for c in range(image.shape[3])],
-        kernel,
-        kernel_axis=kernel_axis,
+    add_products = functools.partial(
+        add_shifted_products,
+        kernel=kernel,
         stride=stride,
         dilation=dilation,
         divisor=divisor,
         fused_products=costs.shift_fused_products,
     )
-    return jnp.moveaxis(out, 1, -1) if maps_first and not channels_first else out
+    # Registers are filled either with columns of whole maps or with kernels stored side by side.
+    if not channels_first and kernel.shape[3] >= costs.register_lanes:
+        image = pad_and_dilate(image, padding, lhs_dilation)
+        return add_products(image, channel_of=_one_channel, kernel_axis=3, image_size=image.shape[1:3])
+    maps = jnp.moveaxis(image, 3, 0)[:, :, None]  # split here, not within every loop
+    maps = pad_and_dilate(maps, padding, lhs_dilation, row_axis=3)
+    out = add_products(maps, channel_of=operator.getitem, kernel_axis=1, image_size=maps.shape[3:])
+    return out if channels_first else jnp.moveaxis(out, 1, -1)
+
+
+def _one_channel(image: Array, channel: int) -> Array:
+    return image[..., channel, None]
 
 
 def add_shifted_products(
-    channels: list[Array],
+    images: Images,
     kernel: Array,
     *,
+    channel_of: Callable[[Images, int], Array],
     kernel_axis: int,
+    image_size: tuple[int, ...],
     stride: Pair,
     dilation: Pair,
     divisor: int,
@@ -63,26 +75,28 @@ def add_shifted_products(
     """The sums of shifted channels times the kernel's numbers, over the divisor.
 
     Args:
-      channels: images, (N, 1, H, W) or (N, H, W, 1) or (N, H, W, K). Channels are split here, not within every loop.
+      images: images, in the form that `channel_of` takes.
       kernel: kernels (h, w, C, K).
-      kernel_axis: the axis of `channels` that the kernels are side by side in, 1 or 3.
+      channel_of: a channel of the images by its index: (N, 1, H, W), (N, H, W, 1), or (N, H, W, K).
+      kernel_axis: the axis of a channel that the kernels are side by side in, 1 or 3.
+      image_size: rows and columns of the images.
       stride, dilation, divisor: as in `correlate`.
       fused_products: the most products of one fused loop.
 
     Returns:
       The sums, (N, K, H', W') or (N, H', W', K).
     """
-    image_size = channels[0].shape[2:4] if kernel_axis == 1 else channels[0].shape[1:3]
-    ends = _ends(image_size, kernel.shape[:2], dilation, stride)
-    taps = list(itertools.product(range(len(channels)), range(kernel.shape[0]), range(kernel.shape[1])))
+    h, w, channels, _ = kernel.shape
+    ends = _ends(image_size, (h, w), dilation, stride)
+    taps = list(itertools.product(range(channels), range(h), range(w)))
     loops = -(-len(taps) // fused_products)
 
-    def add_products(loop: int, total: Array | None, channels: list[Array], kernel: Array) -> Array:
+    def add_products(loop: int, total: Array | None, images: Images, kernel: Array) -> Array:
         for channel, i, j in _share(taps, loop, loops):
             rows, columns = (
                 slice(k * d, k * d + end + 1, s) for k, d, end, s in zip((i, j), dilation, ends, stride, strict=True)
             )
-            shifted = channels[channel]
+            shifted = channel_of(images, channel)
             shifted = shifted[:, :, rows, columns] if kernel_axis == 1 else shifted[:, rows, columns]
             product = shifted * _beside(kernel[i, j, channel], kernel_axis)
             total = product if total is None else total + product
@@ -91,7 +105,7 @@ def add_shifted_products(
 
     total = None
     for loop in range(loops):
-        total = no_fusion(functools.partial(add_products, loop), total, channels, kernel)
+        total = no_fusion(functools.partial(add_products, loop), total, images, kernel)
     assert total is not None
     return total
 

@@ -48,6 +48,7 @@ MIN_ROW = 512  # numbers in a row that fills the vector registers
 # Ends: when test_xla_fuses_across_barriers fails. Rows: match and zncc: 64x64x64, 16x5x5.
 def no_fusion(function: Callable[..., Out], *args: PyTree) -> Out:
     """`function(*args)`, which XLA:CPU does not fuse into its consumers."""
+    function = jax.jit(function, inline=True)  # traced once for its shape, the conditional and other platforms
 
     def isolated(*args: PyTree) -> Out:
         outputs = jax.eval_shape(function, *args)

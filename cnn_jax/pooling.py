@@ -205,11 +205,11 @@ def _max(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:
 
 def _is_first_max(a: Array, b: Array) -> Bool[Array, "..."]:
     """Where the first of two values is their maximum: the first of equal values, NaN if it is one."""
-    return (a >= b) | jnp.isnan(a)
+    return lax.bitwise_or(lax.ge(a, b), lax.ne(a, a))
 
 
 def _first_max(a: Array, b: Array, *_: int) -> Array:
-    return jnp.where(_is_first_max(a, b), a, b)
+    return lax.select(_is_first_max(a, b), a, b)
 
 
 # Reshaping puts the pixels of non-overlapping windows on two axes. Values use slices instead, which XLA fuses into one
@@ -227,6 +227,8 @@ def _whole_tiles(image: Array, window: Pair, pads: Pads, value: float) -> Array:
         (low, (low + n + high) // w * w - low - n, 0)
         for n, w, (low, high) in zip(image.shape[:2], window, pads, strict=True)
     ]
+    if not any(map(any, ends)):
+        return image
     return lax.pad(image, jnp.asarray(value, image.dtype), ends + [(0, 0, 0)] * (image.ndim - 2))
 
 

@@ -1,7 +1,7 @@
 """Which algorithm of a convolution is the fastest on this machine?
 
 Claim: with the constants that this script measures, `method="auto"` takes 1.03 times as long as the fastest method on
-average, and at most 1.7 times. So it does with the built-in constants, which were fitted to the measurements in
+average, and at most 1.8 times. So it does with the built-in constants, which were fitted to the measurements in
 results/.
 Evidence: the table that `python -m experiments.calibrate` prints. It times every method that could be the fastest on
 layers, on their gradients and on maps of scores. Then it fits the constants of the cost model to the times, and stores

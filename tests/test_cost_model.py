@@ -59,18 +59,23 @@ def test_choices_follow_the_costs():
 
 
 @pytest.mark.parametrize(
-    ("limit", "method"),
-    [("shift_max_products", "shift"), ("im2col_max_numbers", "im2col"), ("im2col_max_slices", "im2col")],
+    ("limit", "method", "channels_first"),
+    [
+        ("shift_max_products", "shift", True),
+        ("shift_max_products_side_by_side", "shift", False),
+        ("im2col_max_numbers", "im2col", False),
+        ("im2col_max_slices", "im2col", False),
+    ],
 )
-def test_a_method_beyond_its_limit_is_not_considered(limit, method):
+def test_a_method_beyond_its_limit_is_not_considered(limit, method, channels_first):
     free: dict[str, Any] = (
         {"shift_mac_ns": 0.0} if method == "shift" else {"im2col_mac_ns": 0.0, "im2col_copy_many_channels_ns": 0.0}
     )
     cheap = dataclasses.replace(CPU_COSTS, **free, shift_split_channel_ns=0.0)
-    image, kernel = (16, 32, 32, 8), (3, 3, 8, 16)
-    assert best_methods(image, kernel, cpu_costs=cheap, **SAME_3X3).cpu == method
+    image, kernel, options = (16, 32, 32, 8), (3, 3, 8, 16), SAME_3X3 | {"channels_first": channels_first}
+    assert best_methods(image, kernel, cpu_costs=cheap, **options).cpu == method
     beyond = dataclasses.replace(cheap, **{limit: 1})
-    assert best_methods(image, kernel, cpu_costs=beyond, **SAME_3X3).cpu != method
+    assert best_methods(image, kernel, cpu_costs=beyond, **options).cpu != method
 
 
 @pytest.mark.parametrize("n", [1, 2, 11, 13, 97, 511, 1025, 2448])

@@ -71,4 +71,4 @@ def test_the_built_in_constants_suit_the_measured_machines():
     for path in paths:
         regret = calibrate.regrets(calibrate.read_rows(path), _machine_costs.BUILT_IN)
         assert regret["mean"] < 1.03  # as the script's docstring claims
-        assert regret["largest"] < 1.7
+        assert regret["largest"] < 1.8
