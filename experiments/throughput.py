@@ -1,8 +1,8 @@
 """How fast is it beside OpenCV, scikit-image, PyTorch, Flax, Equinox and plain JAX?
 
-Claim: on two CPU cores (AVX-512), `zncc` takes on average 0.27 of the time of the fastest of these libraries, and
-`match` two thirds. Training steps take half the time of Flax, Equinox and plain JAX or less, and 0.7 to 0.9 times that
-of PyTorch in the fastest of three ways (contiguous, channels last, compiled).
+Claim: on two CPU cores (AVX-512), `zncc` takes on average 0.28 of the time of the fastest of these libraries, and
+`match` 0.72. Training steps take half the time of Flax, Equinox and plain JAX or less, and 0.7 to 1.0 times that of
+PyTorch in the fastest of three ways (contiguous, channels last, compiled).
 Evidence: the tables that `python -m experiments.throughput` prints. runs/throughput/throughput.json has every row, the
 versions and the machine's peak rates. All libraries run on two CPUs and get the same inputs. Their outputs are compared
 before timing. Then they are timed in interleaved rounds, in random order; the median of seven rounds counts.
