@@ -1,10 +1,14 @@
 """Correlation by XLA's convolution: fast for many channels, and on accelerators."""
 
+import functools
+import math
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
 from ._dtypes import accumulation_dtype
+from ._geometry import pad_and_dilate
 from ._typing import Pads, Pair
 
 
@@ -21,17 +25,63 @@ def conv_correlate(
     precision: lax.PrecisionLike,
 ) -> Array:
     """The algorithm "conv" of `_correlate.Algorithm`."""
-    out = lax_conv(
-        image,
-        kernel,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        lhs_dilation=lhs_dilation,
-        precision=precision,
-    )
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "lhs_dilation": lhs_dilation}
+    convolve = functools.partial(lax_conv, precision=precision, **options)
+    if _has_rows_for_tpus(image, kernel):
+        rows = functools.partial(row_conv, precision=precision, **options)
+        out = lax.platform_dependent(image, kernel, tpu=rows, default=convolve)
+    else:
+        out = convolve(image, kernel)
     out = jnp.moveaxis(out, -1, 1) if channels_first else out
     return out / divisor
+
+
+# XLA:TPU takes up to minutes to compile a convolution of few channels with a large kernel, and writes more numbers than
+# one whose channels are the rows of the kernel. For 16x256x256x1 and eight kernels of 9x9, v5e, precision "highest":
+# 106 s and 608 MB; with rows 4 s and 409 MB.
+# Report: none known.
+# Versions: seen in libtpu 0.0.50.1 (jaxlib 0.12.0.1).
+# Ends: when `python -m experiments.accelerators` shows no fewer seconds with rows.
+FEW_CHANNELS = 8
+LARGE_KERNEL_PIXELS = 25
+
+
+def _has_rows_for_tpus(image: Array, kernel: Array) -> bool:
+    *kernel_size, channels, _ = kernel.shape
+    sizes = *kernel_size, channels, image.shape[1]
+    if not all(isinstance(size, int) for size in sizes):
+        return False  # the symbolic sizes of jax.export
+    return channels < FEW_CHANNELS and math.prod(kernel_size) >= LARGE_KERNEL_PIXELS
+
+
+def row_conv(
+    image: Array,
+    kernel: Array,
+    *,
+    stride: Pair,
+    padding: Pads,
+    dilation: Pair,
+    lhs_dilation: Pair,
+    precision: lax.PrecisionLike,
+) -> Array:
+    """`lax_conv` as a convolution of one dimension, along rows, whose channels are the kernel's rows and channels."""
+    padded = pad_and_dilate(image, padding, lhs_dilation).astype(image.dtype)
+    h, w, channels, kernels = kernel.shape
+    last_row = (padded.shape[1] - (h - 1) * dilation[0] - 1) // stride[0] * stride[0]
+    starts = [i * dilation[0] for i in range(h)]
+    bands = jnp.concatenate([padded[:, i : i + last_row + 1 : stride[0]] for i in starts], axis=3)
+    n, rows, columns, _ = bands.shape
+    out = lax.conv_general_dilated(
+        bands.reshape(n * rows, columns, h * channels),
+        kernel.swapaxes(0, 1).reshape(w, h * channels, kernels),
+        stride[1:],
+        "VALID",
+        rhs_dilation=dilation[1:],
+        dimension_numbers=("NWC", "WIO", "NWC"),
+        precision=precision,
+        preferred_element_type=accumulation_dtype(image.dtype),
+    )
+    return out.reshape(n, rows, *out.shape[1:])
 
 
 def lax_conv(
