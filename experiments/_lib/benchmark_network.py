@@ -73,15 +73,16 @@ def ours_scanned(problem: Problem, steps: int) -> Call:
 
 def plain_jax(problem: Problem) -> Calls:
     """JAX without a library, as in its tutorials."""
-    return jax_calls(_plain_jax_network, problem.params, problem, _first_bias)
+    return jax_calls(plain_jax_network, problem.params, problem, _first_bias)
 
 
 def plain_jax_scanned(problem: Problem, steps: int) -> Call:
     """`steps` training steps of plain JAX in one `lax.scan`."""
-    return _scanned(_plain_jax_network, problem, steps)
+    return _scanned(plain_jax_network, problem, steps)
 
 
-def _plain_jax_network(params: Any, x: jax.Array) -> jax.Array:
+def plain_jax_network(params: Any, x: jax.Array) -> jax.Array:
+    """`network` in JAX without a library, for a batch of images; the number of stages is that of the parameters."""
     for i in range(1, len(params)):
         stage = params[f"conv{i}"]
         x = plain_jax_conv(x, stage["kernel"])
@@ -98,12 +99,12 @@ def jax_calls(apply: Apply, params: Any, problem: Problem, result: Callable[[Any
     """The calls of a network in JAX: `apply(params, images)` gives logits, `result(params)` the first bias."""
     return {
         "inference": compiled_call(apply, jax.device_put(params), jax.device_put(problem.images)),
-        "train_step": _stateful_call(_sgd_step(apply), params, problem, result),
+        "train_step": _stateful_call(sgd_step(apply), params, problem, result),
     }
 
 
 def _scanned(apply: Apply, problem: Problem, steps: int) -> Call:
-    step = _sgd_step(apply)
+    step = sgd_step(apply)
 
     def run(params: Any, state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, Any]:
         return lax.scan(lambda carry, _: (step(*carry, images, labels), None), (params, state), length=steps)[0]
@@ -116,7 +117,9 @@ def optimizer() -> optax.GradientTransformation:
     return optax.sgd(LEARNING_RATE, MOMENTUM)
 
 
-def _sgd_step(apply: Apply) -> Step:
+def sgd_step(apply: Apply) -> Step:
+    """A function (params, optimizer's state, images, labels) -> (params, state) that makes one training step."""
+
     def step(params: Any, state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, Any]:
         def loss(params: Any) -> jax.Array:
             return optax.softmax_cross_entropy_with_integer_labels(apply(params, images), labels).mean()

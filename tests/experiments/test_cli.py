@@ -22,6 +22,7 @@ NAMES = (
     "throughput",
     "calibrate",
     "cpu_settings",
+    "accelerators",
     "xo",
     "digits",
     "cifar10",

@@ -1,0 +1,110 @@
+"""Compiling for TPUs and GPUs on a machine that has none, and what is in a compiled program."""
+
+import collections
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+Device = Any  # jaxlib's classes of devices that are only described are not public
+# libtpu would look for the machine that it runs on.
+TPU_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+}
+# What XLA asks a card for, as NVIDIA's data sheet and programming guide state it; memory_bandwidth in bytes a second.
+H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
+  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448 shared_memory_per_core: 233472
+  registers_per_block_limit: 65536 registers_per_core_limit: 65536
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98
+  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 device_memory_size: 84929347584
+  cuda_compute_capability { major: 9 }
+}
+runtime_version { major: 13 } dnn_version_info { major: 9 minor: 10 }
+platform_name: "CUDA" device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+# "%name = f32[2,3]{1,0} operation(": an instruction of HLO text. The shape may be a tuple.
+INSTRUCTION = re.compile(r"^ +(?:ROOT )?%?[\w.-]+ = (?:\([^=]*\)|\S+) ([a-z][a-z0-9-]*)\(", re.MULTILINE)
+CUSTOM_CALL = re.compile(r'custom_call_target="([^"]+)"')
+
+
+class Target(NamedTuple):
+    """A kind of accelerator, and the smallest machine of it that JAX describes."""
+
+    platform: str
+    topology: str
+    options: Mapping[str, str] = {}
+
+
+TARGETS: Mapping[str, Target] = {
+    "v4": Target("tpu", "v4:2x2x1"),
+    "v5e": Target("tpu", "v5e:2x2"),
+    "v5p": Target("tpu", "v5p:2x2x1"),
+    "v6e": Target("tpu", "v6e:2x2"),
+    "tpu7x": Target("tpu", "tpu7x:2x2x1"),
+    "h100": Target("cuda", "h100", {"target_config": H100, "topology": "1x1x1"}),
+}
+
+
+class Program(NamedTuple):
+    """A compiled program."""
+
+    compile_seconds: float
+    flops: float | None
+    """None where the compiler does not tell, as that for GPUs."""
+    bytes_accessed: float | None
+    temporary_bytes: int | None
+    operations: Mapping[str, int]
+    """How many instructions of the optimized program each operation has, those within fusions included."""
+    custom_calls: Mapping[str, int]
+
+
+def devices_of(name: str) -> Sequence[Device]:
+    """The devices of the machine that TARGETS describes; they compile but do not run."""
+    target = TARGETS[name]
+    if target.platform == "tpu":
+        for variable, value in TPU_ENVIRONMENT.items():
+            os.environ.setdefault(variable, value)
+    try:
+        return topologies.get_topology_desc(target.topology, target.platform, **target.options).devices
+    except (RuntimeError, jax.errors.JaxRuntimeError, ImportError) as error:
+        raise ValueError(
+            f"--targets: {name} cannot be compiled for: {str(error).splitlines()[0]}; "
+            "install the extra 'aot' (Python 3.12 or newer)"
+        ) from None
+
+
+def compile_for(device: Device, function: Callable[..., Any], arguments: Any) -> Program:
+    """Compiles a function for one device. `arguments` are arrays or `jax.ShapeDtypeStruct`s."""
+    sharding = NamedSharding(Mesh(np.array([device]), ("devices",)), PartitionSpec())
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arguments)
+    lowered = jax.jit(function).lower(*shapes)
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - start
+    costs: Mapping[str, float] = compiled.cost_analysis() or {}
+    text = compiled.as_text() or ""
+    memory = compiled.memory_analysis()
+    return Program(
+        compile_seconds=seconds,
+        flops=costs.get("flops"),
+        bytes_accessed=costs.get("bytes accessed"),
+        temporary_bytes=memory.temp_size_in_bytes if memory else None,
+        operations=count_operations(text),
+        custom_calls=collections.Counter(CUSTOM_CALL.findall(text)),
+    )
+
+
+def count_operations(hlo: str) -> collections.Counter[str]:
+    """How often each operation occurs in the text of an HLO module."""
+    return collections.Counter(INSTRUCTION.findall(hlo))
