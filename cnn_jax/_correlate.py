@@ -143,8 +143,8 @@ def _transpose_image(ct: Array, image: Placeholder, kernel: AnyArray, **params: 
     aval = image.aval
     ct = jnp.moveaxis(ct, 1, -1) if params["channels_first"] else ct
     out = correlate(
-        ct,
-        jnp.asarray(kernel)[::-1, ::-1].swapaxes(2, 3).astype(ct.dtype),
+        ct.astype(kernel.dtype),
+        jnp.asarray(kernel)[::-1, ::-1].swapaxes(2, 3),
         **image_gradient_spacing(aval.shape[1:3], kernel.shape[:2], **spacing_of(params)),
         channels_first=False,
         divisor=params["divisor"],
@@ -159,8 +159,8 @@ def _transpose_kernel(ct: Array, image: AnyArray, kernel: Placeholder, **params:
     aval = kernel.aval
     ct = ct.transpose(2, 3, 0, 1) if params["channels_first"] else ct.transpose(1, 2, 0, 3)
     out = correlate(
-        jnp.asarray(image).transpose(3, 1, 2, 0).astype(ct.dtype),
-        ct,
+        jnp.asarray(image).transpose(3, 1, 2, 0),
+        ct.astype(image.dtype),
         **kernel_gradient_spacing(image.shape[1:3], aval.shape[:2], **spacing_of(params)),
         channels_first=False,
         divisor=params["divisor"],

@@ -29,7 +29,7 @@ from ._geometry import (
 )
 from ._group_costs import best_group_method
 from ._group_sums import shift_groups, sum_groups
-from ._lax_conv import lax_conv
+from ._lax_conv import fusible_conv
 from ._machine_costs import machine_costs
 from ._mesh_axes import check_summed, vary_like
 from ._typing import AnyArray, Pads, Pair, Placeholder
@@ -114,7 +114,7 @@ def _lax_groups(image: Array, kernel: Array, **options: Unpack[GroupOptions]) ->
     n, height, width, groups, channels = image.shape
     h, w, _, _, kernels = kernel.shape
     weights = kernel.swapaxes(2, 3).reshape(h, w, channels, groups * kernels)
-    convolve = functools.partial(lax_conv, precision=options["precision"], **spacing_of(options))
+    convolve = functools.partial(fusible_conv, precision=options["precision"], **spacing_of(options))
     if options["kernel_gradient"]:
         images = jnp.moveaxis(image, 3, 0).reshape(groups * n, height, width, channels)
         out = convolve(images, weights, batch_groups=groups)
@@ -192,8 +192,8 @@ def _transpose_image(ct: Array, image: Placeholder, kernel: AnyArray, **params: 
     """The cotangent of the image: the cotangent, dilated by the stride, correlated with the rotated kernel."""
     aval = image.aval
     out = grouped_correlate(
-        ct,
-        jnp.asarray(kernel)[::-1, ::-1].swapaxes(3, 4).astype(ct.dtype),
+        ct.astype(kernel.dtype),
+        jnp.asarray(kernel)[::-1, ::-1].swapaxes(3, 4),
         **image_gradient_spacing(aval.shape[1:3], kernel.shape[:2], **spacing_of(params)),
         kernel_gradient=params["kernel_gradient"],
         divisor=params["divisor"],
@@ -207,8 +207,8 @@ def _transpose_kernel(ct: Array, image: AnyArray, kernel: Placeholder, **params:
     """The cotangent of the kernel: images correlated with the cotangent. Batch and channel axes are swapped."""
     aval = kernel.aval
     out = grouped_correlate(
-        jnp.asarray(image).transpose(4, 1, 2, 3, 0).astype(ct.dtype),
-        ct.transpose(1, 2, 3, 0, 4),
+        jnp.asarray(image).transpose(4, 1, 2, 3, 0),
+        ct.transpose(1, 2, 3, 0, 4).astype(image.dtype),
         **kernel_gradient_spacing(image.shape[1:3], aval.shape[:2], **spacing_of(params)),
         kernel_gradient=not params["kernel_gradient"],
         divisor=params["divisor"],

@@ -51,6 +51,21 @@ def test_tpus_get_rows_of_large_kernels_and_few_channels(side, channels, on_tpu)
         assert len(operand.split("x")) == axes
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("platform", "dtype"), [("cpu", "f32"), ("cuda", "bf16"), ("tpu", "bf16")])
+def test_accelerators_round_sums_to_the_images(platform, dtype, groups):
+    """Forward and in both gradients; the CPU rounds oftener than once."""
+    image, kernel = jnp.ones((9, 9, 16), "bfloat16"), jnp.ones((3, 3, 16 // groups, 32), "bfloat16")
+
+    def total(image, kernel):
+        return cnn.conv(image, kernel, groups=groups, method="conv").astype("float32").sum()
+
+    lowered = jax.jit(jax.grad(total, (0, 1))).trace(image, kernel).lower(lowering_platforms=(platform,)).as_text()
+    results = re.findall(r"stablehlo.convolution.* -> tensor<[\dx]+x(\w+)>", lowered)
+    assert len(results) == 2
+    assert set(results) == {dtype}
+
+
 def test_groups_and_the_dtype_of_sums():
     image, kernel = jnp.asarray(whole(0, 1, 5, 4, 6), "bfloat16"), jnp.asarray(whole(1, 2, 3, 2, 6), "bfloat16")
     out = lax_conv(image, kernel, groups=3, **PLAIN)
