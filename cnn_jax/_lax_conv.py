@@ -9,8 +9,8 @@ from jax import lax
 from jaxtyping import Array
 
 from ._dtypes import accumulation_dtype
-from ._geometry import Spacing, pad_and_dilate
-from ._typing import Pads, Pair
+from ._geometry import Spacing, correlation_extents, pad_and_dilate
+from ._typing import Pads, Pair, Shape
 
 
 class ConvOptions(Spacing):
@@ -36,7 +36,7 @@ def conv_correlate(
     """The algorithm "conv" of `_correlate.Algorithm`."""
     options = {"stride": stride, "padding": padding, "dilation": dilation, "lhs_dilation": lhs_dilation}
     convolve = functools.partial(fusible_conv, precision=precision, **options)
-    if _has_rows_for_tpus(image, kernel):
+    if _has_rows_for_tpus(image.shape, kernel.shape, **options):
         rows = functools.partial(row_conv, precision=precision, **options)
         out = lax.platform_dependent(image, kernel, tpu=rows, default=convolve)
     else:
@@ -45,22 +45,26 @@ def conv_correlate(
     return out / divisor
 
 
-# XLA:TPU takes up to minutes to compile a convolution of few channels with a large kernel, and writes more numbers than
-# one whose channels are the rows of the kernel. For 16x256x256x1 and eight kernels of 9x9, v5e, precision "highest":
-# 106 s and 608 MB; with rows 4 s and 409 MB.
+# XLA:TPU takes up to minutes to compile a convolution of few channels with a large kernel. It moves more bytes than one
+# whose channels are the rows of the kernel: for 16x256x256x1, eight kernels of 9x9, v5e and precision "highest" 106 s
+# and 608 MB; with rows 4 s and 409 MB. 1x480x640x1 with 64x64: 10 s with rows. In gradients the kernel may be a whole
+# map, whose rows would only move more bytes.
 # Report: none known.
 # Versions: seen in libtpu 0.0.50.1 (jaxlib 0.12.0.1).
 # Ends: when `python -m experiments.accelerators` shows no fewer seconds with rows.
 FEW_CHANNELS = 8
 LARGE_KERNEL_PIXELS = 25
+MAX_ROWS = 64
 
 
-def _has_rows_for_tpus(image: Array, kernel: Array) -> bool:
-    *kernel_size, channels, _ = kernel.shape
-    sizes = *kernel_size, channels, image.shape[1]
-    if not all(isinstance(size, int) for size in sizes):
+def _has_rows_for_tpus(image: Shape, kernel: Shape, **spacing: Unpack[Spacing]) -> bool:
+    *kernel_size, channels, _ = kernel
+    if not all(isinstance(size, int) for size in (*image[1:], *kernel)):
         return False  # the symbolic sizes of jax.export
-    return channels < FEW_CHANNELS and math.prod(kernel_size) >= LARGE_KERNEL_PIXELS
+    pixels = math.prod(kernel_size)
+    positions = math.prod(correlation_extents(image[1:3], kernel_size, **spacing).output_size)
+    is_large = LARGE_KERNEL_PIXELS <= pixels < positions and kernel_size[0] <= MAX_ROWS
+    return is_large and channels < FEW_CHANNELS
 
 
 def row_conv(

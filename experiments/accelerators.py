@@ -40,7 +40,7 @@ class Accelerators:
 def main(config: Accelerators) -> dict[str, Any]:
     """Compiles, prints and writes; returns the content of metrics.json."""
     cases = choose_cases(config.cases)
-    for name in config.targets:
+    for name in config.targets or ("",):
         if name not in TARGETS:
             raise ValueError(f"--targets: expected some of {', '.join(TARGETS)}, got {name!r}")
     out = cli.make_output_dir(config.out)

@@ -1,9 +1,9 @@
 """Which settings of XLA's CPU backend are fastest on this machine?
 
-Claim: on two cores of an AMD EPYC (jax 0.10.2 and 0.12.0.1) training and inference are faster with the settings of
-`configure_cpu` than as JAX starts: XLA without YNNPACK, freed memory kept, calls computed in the caller's thread. With
-jax 0.12.0.1 YNNPACK and vectors of 512 bits change no task by more than 7 %, and oneDNN's convolutions take more than
-20 times as long.
+Claim: on two cores of an AMD EPYC (jax 0.10.2 and 0.12.0.1) training and inference are on average faster with the
+settings of `configure_cpu` than as JAX starts: XLA without YNNPACK, freed memory kept, calls computed in the caller's
+thread. With jax 0.12.0.1 the averages with YNNPACK and with vectors of 512 bits differ by at most 7 %. With oneDNN
+training and inference take more than 20 times as long on average.
 Evidence: the table that `python -m experiments.cpu_settings` prints. Every setting has a process of its own on the same
 two CPUs. The processes take turns: in every round each times the same call, in random order; the median counts.
 

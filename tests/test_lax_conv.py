@@ -44,11 +44,19 @@ def test_rows_as_channels_equal_the_convolution(spacing, channels):
 @pytest.mark.parametrize(("side", "channels", "on_tpu"), [(9, 1, 3), (3, 1, 4), (5, 8, 4)])
 def test_tpus_get_rows_of_large_kernels_and_few_channels(side, channels, on_tpu):
     arguments = noise(0, 20, 20, channels), noise(1, side, side, channels, 4)
-    traced = jax.jit(partial(cnn.conv, method="conv")).trace(*arguments)
     for platform, axes in [("cpu", 4), ("cuda", 4), ("tpu", on_tpu)]:
-        lowered = traced.lower(lowering_platforms=(platform,)).as_text()
-        (operand,) = re.findall(r"stablehlo.convolution.*: \(tensor<([\dx]+)xf32>", lowered)
-        assert len(operand.split("x")) == axes
+        assert axes_of_convolutions(partial(cnn.conv, method="conv"), arguments, platform) == [axes]
+
+
+def test_maps_as_kernels_have_no_rows_for_tpus():
+    """In the gradient of a kernel, the kernel is a map and the channels are the images."""
+    gradient = jax.grad(lambda kernel, image: cnn.conv(image, kernel, method="conv").sum())
+    assert axes_of_convolutions(gradient, (noise(0, 3, 3, 1, 8), noise(1, 20, 20, 1)), "tpu") == [4]
+
+
+def axes_of_convolutions(function, arguments, platform):
+    lowered = jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+    return [len(shape.split("x")) for shape in re.findall(r"stablehlo.convolution.*: \(tensor<([\dx]+)xf32>", lowered)]
 
 
 @pytest.mark.parametrize("groups", [1, 2])

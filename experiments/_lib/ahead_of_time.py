@@ -13,8 +13,9 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Device = Any  # jaxlib's classes of devices that are only described are not public
-# libtpu would look for the machine that it runs on.
+# libtpu would look for the machine that it runs on, and lock it.
 TPU_ENVIRONMENT = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -79,8 +80,8 @@ def devices_of(name: str) -> Sequence[Device]:
         return topologies.get_topology_desc(target.topology, target.platform, **target.options).devices
     except (RuntimeError, jax.errors.JaxRuntimeError, ImportError) as error:
         raise ValueError(
-            f"--targets: {name} cannot be compiled for: {str(error).splitlines()[0]}; "
-            "install the extra 'aot' (Python 3.12 or newer)"
+            f"--targets: {name} cannot be compiled for: {str(error).splitlines()[0].rstrip('.')}; "
+            "it needs the extra 'aot' and Python 3.12 or newer"
         ) from None
 
 

@@ -35,6 +35,7 @@ def test_a_run_compares_with_plain_jax(tmp_path, monkeypatch, capsys):
     ("options", "message"),
     [
         ({"targets": ("v9",)}, "--targets: expected some of v4, .*, got 'v9'"),
+        ({"targets": ()}, "--targets: expected some of v4, .*, got ''"),
         ({"cases": ("x",)}, "--cases: .* got 'x'"),
     ],
 )

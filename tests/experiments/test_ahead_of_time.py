@@ -38,5 +38,5 @@ def test_a_target_without_its_compiler_is_refused(name, monkeypatch):
         raise RuntimeError("no plug-in\nof that platform")
 
     monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", fail)
-    with pytest.raises(ValueError, match=f"--targets: {name} cannot be compiled for: no plug-in; install the extra"):
+    with pytest.raises(ValueError, match=f"--targets: {name} cannot be compiled for: no plug-in; it needs the extra"):
         devices_of(name)
