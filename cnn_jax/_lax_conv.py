@@ -36,7 +36,9 @@ def conv_correlate(
     """The algorithm "conv" of `_correlate.Algorithm`."""
     options = {"stride": stride, "padding": padding, "dilation": dilation, "lhs_dilation": lhs_dilation}
     convolve = functools.partial(fusible_conv, precision=precision, **options)
-    if _has_rows_for_tpus(image.shape, kernel.shape, **options):
+    sizes = *image.shape, *kernel.shape
+    is_static = all(isinstance(size, int) for size in sizes)  # jax.export has symbolic sizes
+    if is_static and _has_rows_for_tpus(image.shape, kernel.shape, **options):
         rows = functools.partial(row_conv, precision=precision, **options)
         out = lax.platform_dependent(image, kernel, tpu=rows, default=convolve)
     else:
@@ -59,8 +61,6 @@ MAX_ROWS = 64
 
 def _has_rows_for_tpus(image: Shape, kernel: Shape, **spacing: Unpack[Spacing]) -> bool:
     *kernel_size, channels, _ = kernel
-    if not all(isinstance(size, int) for size in (*image[1:], *kernel)):
-        return False  # the symbolic sizes of jax.export
     pixels = math.prod(kernel_size)
     positions = math.prod(correlation_extents(image[1:3], kernel_size, **spacing).output_size)
     is_large = LARGE_KERNEL_PIXELS <= pixels < positions and kernel_size[0] <= MAX_ROWS
