@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from ._cost_model import best_methods
 from ._fft import fft_correlate
-from ._geometry import Spacing, spacing_of
+from ._geometry import Spacing, has_static_sizes, spacing_of
 from ._im2col import im2col_correlate
 from ._lax_conv import conv_correlate
 from ._machine_costs import machine_costs
@@ -71,7 +71,7 @@ def dispatch(image: Array, kernel: Array, *, method: str, **options: Unpack[Algo
 
     `options` are those of `Algorithm`.
     """
-    if not all(isinstance(size, int) for size in (*image.shape, *kernel.shape)):
+    if not has_static_sizes(image, kernel):
         method = "conv"  # the symbolic batch size of jax.export, which is a number of channels in derivatives
     if method != "auto":
         return ALGORITHMS[method](image, kernel, **options)

@@ -116,3 +116,8 @@ def pad_and_dilate(images: Array, padding: Pads, lhs_dilation: Pair, *, row_axis
     config[row_axis] = (*padding[0], lhs_dilation[0] - 1)
     config[row_axis + 1] = (*padding[1], lhs_dilation[1] - 1)
     return lax.pad(images, zero, config)
+
+
+def has_static_sizes(*arrays: Array) -> bool:
+    """Whether every size is a number, and not a symbol of `jax.export`."""
+    return all(isinstance(size, int) for array in arrays for size in array.shape)

@@ -23,6 +23,7 @@ from ._dtypes import accumulation_dtype
 from ._geometry import (
     Spacing,
     correlation_extents,
+    has_static_sizes,
     image_gradient_spacing,
     kernel_gradient_spacing,
     spacing_of,
@@ -93,7 +94,7 @@ def grouped_dispatch(image: Array, kernel: Array, *, method: str, **options: Unp
     """`grouped_correlate` in terms of JAX's own operations."""
     if not isinstance(image.shape[3], int):
         return _vectorized_groups(image, kernel, "im2col", **options)  # XLA's convolution has no symbolic groups
-    if not all(isinstance(size, int) for size in (*image.shape, *kernel.shape)) or method == "conv":
+    if not has_static_sizes(image, kernel) or method == "conv":
         return _lax_groups(image, kernel, **options)  # jax.export gives a symbolic batch size
     if method != "auto":
         return _vectorized_groups(image, kernel, method, **options)

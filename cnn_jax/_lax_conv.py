@@ -6,10 +6,10 @@ from typing import NotRequired, Unpack
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from ._dtypes import accumulation_dtype
-from ._geometry import Spacing, correlation_extents, pad_and_dilate
+from ._geometry import Spacing, correlation_extents, has_static_sizes, pad_and_dilate
 from ._typing import Pads, Pair, Shape
 
 
@@ -36,9 +36,7 @@ def conv_correlate(
     """The algorithm "conv" of `_correlate.Algorithm`."""
     options = {"stride": stride, "padding": padding, "dilation": dilation, "lhs_dilation": lhs_dilation}
     convolve = functools.partial(fusible_conv, precision=precision, **options)
-    sizes = *image.shape, *kernel.shape
-    is_static = all(isinstance(size, int) for size in sizes)  # jax.export has symbolic sizes
-    if is_static and _has_rows_for_tpus(image.shape, kernel.shape, **options):
+    if has_static_sizes(image, kernel) and _has_rows_for_tpus(image.shape, kernel.shape, **options):
         rows = functools.partial(row_conv, precision=precision, **options)
         out = lax.platform_dependent(image, kernel, tpu=rows, default=convolve)
     else:
@@ -68,24 +66,18 @@ def _has_rows_for_tpus(image: Shape, kernel: Shape, **spacing: Unpack[Spacing]) 
 
 
 def row_conv(
-    image: Array,
-    kernel: Array,
-    *,
-    stride: Pair,
-    padding: Pads,
-    dilation: Pair,
-    lhs_dilation: Pair,
-    precision: lax.PrecisionLike,
-) -> Array:
+    image: Array, kernel: Array, *, precision: lax.PrecisionLike, **spacing: Unpack[Spacing]
+) -> Float[Array, "N H2 W2 K"]:
     """`lax_conv` as a convolution of one dimension, along rows, whose channels are the kernel's rows and channels."""
-    padded = pad_and_dilate(image, padding, lhs_dilation).astype(image.dtype)
     h, w, channels, kernels = kernel.shape
-    last_row = (padded.shape[1] - (h - 1) * dilation[0] - 1) // stride[0] * stride[0]
+    rows, columns = correlation_extents(image.shape[1:3], (h, w), **spacing).output_size
+    padded = pad_and_dilate(image, spacing["padding"], spacing["lhs_dilation"]).astype(image.dtype)
+    stride, dilation = spacing["stride"], spacing["dilation"]
+    reach = (rows - 1) * stride[0] + 1
     starts = [i * dilation[0] for i in range(h)]
-    bands = jnp.concatenate([padded[:, i : i + last_row + 1 : stride[0]] for i in starts], axis=3)
-    n, rows, columns, _ = bands.shape
+    bands = [lax.slice_in_dim(padded, start, start + reach, stride[0], axis=1) for start in starts]
     out = lax.conv_general_dilated(
-        bands.reshape(n * rows, columns, h * channels),
+        jnp.concatenate(bands, axis=3).reshape(-1, padded.shape[2], h * channels),
         kernel.swapaxes(0, 1).reshape(w, h * channels, kernels),
         stride[1:],
         "VALID",
@@ -94,11 +86,11 @@ def row_conv(
         precision=precision,
         preferred_element_type=image.dtype,
     )
-    return out.reshape(n, rows, *out.shape[1:]).astype(accumulation_dtype(image.dtype))
+    return out.reshape(-1, rows, columns, kernels).astype(accumulation_dtype(image.dtype))
 
 
 # Accelerators add 16-bit products in float32 and round once. XLA:GPU fuses bias and activation into a convolution, and
-# finds cuDNN's gradients, only where the result has the dtype of the images. The CPU rounds oftener than once.
+# finds cuDNN's gradient of the images, only where the result has their dtype.
 # Report: none known.
 # Versions: seen in jaxlib 0.12.0.1, compiling for an H100.
 # Ends: when `python -m experiments.accelerators` shows as many fused calls without it.

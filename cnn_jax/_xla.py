@@ -4,7 +4,7 @@ A work-around says what XLA does, where that is reported, which versions do it, 
 may go: a test in tests/test_xla.py, or rows (task: case) of `python -m experiments.throughput`. Times were measured on
 two cores of an AMD EPYC with AVX-512, jax 0.10.2, in November 2026.
 
-Four work-arounds are algorithms in other modules:
+Five work-arounds are algorithms in other modules:
 
 - `_correlate` writes derivatives of convolutions as correlations of channels-last images. XLA:CPU brings gradients of
   convolutions into the layout of its fast code outside of loops only (https://github.com/jax-ml/jax/issues/12868). A
@@ -17,6 +17,7 @@ Four work-arounds are algorithms in other modules:
   256x28x28x1, 16.
 - `_grouped` replaces XLA:CPU's grouped convolution. Both gradients of a depthwise one take 3.6 ms instead of 53. Row:
   depthwise conv's gradients: 32x32x32x32, 32.
+- `_lax_conv` has other forms of XLA's convolution for TPUs and GPUs, and says why.
 
 jaxlib 0.11.1 and 0.11.2 are excluded in pyproject.toml: concurrent Fourier transforms hang on the CPU
 (https://github.com/PyAutoLabs/PyAutoFit/issues/1530).

@@ -62,7 +62,7 @@ def axes_of_convolutions(function, arguments, platform):
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize(("platform", "dtype"), [("cpu", "f32"), ("cuda", "bf16"), ("tpu", "bf16")])
 def test_accelerators_round_sums_to_the_images(platform, dtype, groups):
-    """Forward and in both gradients; the CPU rounds oftener than once."""
+    """In both gradients."""
     image, kernel = jnp.ones((9, 9, 16), "bfloat16"), jnp.ones((3, 3, 16 // groups, 32), "bfloat16")
 
     def total(image, kernel):

@@ -20,7 +20,7 @@ TPU_ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
 }
-# What XLA asks a card for, as NVIDIA's data sheet and programming guide state it; memory_bandwidth in bytes a second.
+# What XLA asks a card for: the numbers of an H100 with 80 GB; memory_bandwidth in bytes a second.
 H100 = """
 gpu_device_info {
   threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
