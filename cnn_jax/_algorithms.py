@@ -14,6 +14,7 @@ from ._im2col import im2col_correlate
 from ._lax_conv import conv_correlate
 from ._machine_costs import machine_costs
 from ._shift import shift_correlate
+from ._tpu_conv import tpu_form
 from ._typing import Pads, Pair
 from ._validation import check_choice
 
@@ -84,9 +85,10 @@ def dispatch(image: Array, kernel: Array, *, method: str, **options: Unpack[Algo
         fft_costs=costs.fft,
         **spacing_of(options),
     )
-    on_cpu = functools.partial(ALGORITHMS[best.cpu], **options)
-    if best.cpu == best.accelerator:
-        return on_cpu(image, kernel)
-    return lax.platform_dependent(
-        image, kernel, cpu=on_cpu, default=functools.partial(ALGORITHMS[best.accelerator], **options)
-    )
+    methods = {"cpu": best.cpu, "default": best.accelerator}
+    if tpu_form(image.shape, kernel.shape, precision=options["precision"], **spacing_of(options)):
+        methods["tpu"] = "conv"
+    if len(set(methods.values())) == 1:
+        return ALGORITHMS[best.cpu](image, kernel, **options)
+    functions = {platform: functools.partial(ALGORITHMS[name], **options) for platform, name in methods.items()}
+    return lax.platform_dependent(image, kernel, **functions)

@@ -8,10 +8,11 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ._cost_model import FFT_COSTS, FftCosts, fft_plan, tile_counts
+from ._faults import spoil_windows
 from ._geometry import pad_and_dilate
 from ._mesh_axes import vary_like
 from ._typing import Pads, Pair
-from ._xla import CONCURRENT_TRANSFORMS, change_in_place_if, order_after, reduce_by_rows, total, with_normal_reciprocal
+from ._xla import CONCURRENT_TRANSFORMS, order_after, reduce_by_rows, with_normal_reciprocal
 
 
 def fft_correlate(
@@ -36,28 +37,9 @@ def fft_correlate(
     gaps = [(0, 0, d - 1) for d in dilation]
     weights = kernel.astype(image.dtype)
     spaced = lax.pad(weights, jnp.zeros((), weights.dtype), [*gaps, (0, 0, 0), (0, 0, 0)])
-    out = correlate_tiles(image, spaced, divisor, costs)
-    out = _with_nan(out, image, kernel.shape[:2], dilation)[:, :, :: stride[0], :: stride[1]]
+    out = correlate_tiles(image, spaced, divisor, costs)[:, :, :: stride[0], :: stride[1]]
+    out = spoil_windows(out, image, kernel.shape[:2], stride, dilation, channel_axis=1)
     return out if channels_first else jnp.moveaxis(out, 1, -1)
-
-
-def _with_nan(out: Array, image: Array, kernel_size: Sequence[int], dilation: Pair) -> Float[Array, "N K H2 W2"]:
-    """The maps, with NaN for windows that hold a pixel that is not finite."""
-
-    def search(out: Array, image: Array) -> Array:
-        faults = jnp.where(jnp.isfinite(image).all(axis=-1), 0.0, 1.0)
-        for axis in (0, 1):
-            window = [1, 1, 1]
-            window[1 + axis] = kernel_size[axis]
-            window_dilation = [1, 1, 1]
-            window_dilation[1 + axis] = dilation[axis]
-            faults = lax.reduce_window(
-                faults, -jnp.inf, lax.max, window, (1, 1, 1), "VALID", window_dilation=window_dilation
-            )
-        return jnp.where((faults > 0)[:, None], jnp.nan, out)
-
-    # A sum that overflows only costs a search.
-    return change_in_place_if(~jnp.isfinite(total(image)), search, out, image)
 
 
 def correlate_tiles(

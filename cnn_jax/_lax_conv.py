@@ -1,16 +1,16 @@
 """Correlation by XLA's convolution: fast for many channels, and on accelerators."""
 
 import functools
-import math
 from typing import NotRequired, Unpack
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from ._dtypes import accumulation_dtype
-from ._geometry import Spacing, correlation_extents, has_static_sizes, pad_and_dilate
-from ._typing import Pads, Pair, Shape
+from ._geometry import Spacing, has_static_sizes, pad_and_dilate
+from ._tpu_conv import TpuConv, tpu_form
+from ._typing import Pads, Pair
 
 
 class ConvOptions(Spacing):
@@ -34,59 +34,26 @@ def conv_correlate(
     precision: lax.PrecisionLike,
 ) -> Array:
     """The algorithm "conv" of `_correlate.Algorithm`."""
-    options = {"stride": stride, "padding": padding, "dilation": dilation, "lhs_dilation": lhs_dilation}
-    convolve = functools.partial(fusible_conv, precision=precision, **options)
-    if has_static_sizes(image, kernel) and _has_rows_for_tpus(image.shape, kernel.shape, **options):
-        rows = functools.partial(row_conv, precision=precision, **options)
-        out = lax.platform_dependent(image, kernel, tpu=rows, default=convolve)
-    else:
+    spacing = Spacing(stride=stride, padding=padding, dilation=dilation, lhs_dilation=lhs_dilation)
+    convolve = functools.partial(fusible_conv, precision=precision, **spacing)
+    form = None
+    if has_static_sizes(image, kernel):
+        form = tpu_form(image.shape, kernel.shape, precision=precision, **spacing)
+    if form is None:
         out = convolve(image, kernel)
+    else:
+        on_tpu = functools.partial(_padded_conv, form, precision=precision, **spacing)
+        out = lax.platform_dependent(image, kernel, tpu=on_tpu, default=convolve)
     out = jnp.moveaxis(out, -1, 1) if channels_first else out
     return out / divisor
 
 
-# XLA:TPU takes up to minutes to compile a convolution of few channels with a large kernel. It moves more bytes than one
-# whose channels are the rows of the kernel: for 16x256x256x1, eight kernels of 9x9, v5e and precision "highest" 106 s
-# and 608 MB; with rows 4 s and 409 MB. 1x480x640x1 with 64x64: 10 s with rows. In gradients the kernel may be a whole
-# map, whose rows would only move more bytes.
-# Report: none known.
-# Versions: seen in libtpu 0.0.50.1 (jaxlib 0.12.0.1).
-# Ends: when `python -m experiments.accelerators` shows no fewer seconds with rows.
-FEW_CHANNELS = 8
-LARGE_KERNEL_PIXELS = 25
-MAX_ROWS = 64
-
-
-def _has_rows_for_tpus(image: Shape, kernel: Shape, **spacing: Unpack[Spacing]) -> bool:
-    *kernel_size, channels, _ = kernel
-    pixels = math.prod(kernel_size)
-    positions = math.prod(correlation_extents(image[1:3], kernel_size, **spacing).output_size)
-    is_large = LARGE_KERNEL_PIXELS <= pixels < positions and kernel_size[0] <= MAX_ROWS
-    return is_large and channels < FEW_CHANNELS
-
-
-def row_conv(
-    image: Array, kernel: Array, *, precision: lax.PrecisionLike, **spacing: Unpack[Spacing]
-) -> Float[Array, "N H2 W2 K"]:
-    """`lax_conv` as a convolution of one dimension, along rows, whose channels are the kernel's rows and channels."""
-    h, w, channels, kernels = kernel.shape
-    rows, columns = correlation_extents(image.shape[1:3], (h, w), **spacing).output_size
+def _padded_conv(
+    form: TpuConv, image: Array, kernel: Array, *, precision: lax.PrecisionLike, **spacing: Unpack[Spacing]
+) -> Array:
+    """A convolution in a form that takes images with their zeros."""
     padded = pad_and_dilate(image, spacing["padding"], spacing["lhs_dilation"]).astype(image.dtype)
-    stride, dilation = spacing["stride"], spacing["dilation"]
-    reach = (rows - 1) * stride[0] + 1
-    starts = [i * dilation[0] for i in range(h)]
-    bands = [lax.slice_in_dim(padded, start, start + reach, stride[0], axis=1) for start in starts]
-    out = lax.conv_general_dilated(
-        jnp.concatenate(bands, axis=3).reshape(-1, padded.shape[2], h * channels),
-        kernel.swapaxes(0, 1).reshape(w, h * channels, kernels),
-        stride[1:],
-        "VALID",
-        rhs_dilation=dilation[1:],
-        dimension_numbers=("NWC", "WIO", "NWC"),
-        precision=precision,
-        preferred_element_type=image.dtype,
-    )
-    return out.reshape(-1, rows, columns, kernels).astype(accumulation_dtype(image.dtype))
+    return form(padded, kernel, stride=spacing["stride"], dilation=spacing["dilation"], precision=precision)
 
 
 # Accelerators add 16-bit products in float32 and round once. XLA:GPU fuses bias and activation into a convolution, and

@@ -67,7 +67,7 @@ def match(
     padding: Padding = "VALID",
     fill: float | str = 0.0,
     method: str = "auto",
-    precision: lax.PrecisionLike = None,
+    precision: lax.PrecisionLike = "highest",
 ) -> Float[Array, "H2 W2"]:
     """Mean product of a feature and every patch of an image.
 
@@ -85,7 +85,8 @@ def match(
       stride: step between patches, an int or (rows, columns).
       padding: "VALID", "SAME", "CEIL" or ((top, bottom), (left, right)).
       fill: the value of padded pixels: a number (0 matches nothing), "edge" for the nearest pixel, or "reflect".
-      method, precision: as in `conv`.
+      method: as in `conv`.
+      precision: as in `conv`. By default products are full float32 also on TPUs, and on GPUs with TF32.
 
     Returns:
       The match map, (H', W').
@@ -123,7 +124,7 @@ def cosine(
         out[y, x] = Σ m² p f / sqrt(Σ m² p² Σ m² f²),  m = 1 without a mask
 
     The score lies in [-1, 1] and is 0 where the patch or the feature is all zero. Arguments and errors are those of
-    `match`, but `precision` is "highest" by default.
+    `match`.
 
     Source: TM_CCORR_NORMED of OpenCV's matchTemplate, https://docs.opencv.org/4.x/df/dfb/group__imgproc__object.html
 
@@ -151,8 +152,7 @@ def zncc(
         out[y, x] = Σ m² (p - p̄)(f - f̄) / sqrt(Σ m² (p - p̄)² Σ m² (f - f̄)²),  p̄ = Σ m p / Σ m,  m = 1 without a mask
 
     Each channel has its own means p̄ and f̄, so that a tint changes no score. The score lies in [-1, 1] and is 0 where
-    the patch or the feature is of one color. Arguments and errors are those of `match`, but `precision` is "highest" by
-    default.
+    the patch or the feature is of one color. Arguments and errors are those of `match`.
 
     Notes:
       In float32 the error is about 1e-6. It is at most 1e-5 on an image some of whose channels are a thousand times
@@ -184,7 +184,7 @@ def squared_difference(
 
         out[y, x] = Σ m² (p - f)²,  m = 1 without a mask
 
-    The score is never negative. Arguments and errors are those of `match`, but `precision` is "highest" by default.
+    The score is never negative. Arguments and errors are those of `match`.
 
     Source: TM_SQDIFF of OpenCV's matchTemplate, https://docs.opencv.org/4.x/df/dfb/group__imgproc__object.html
 
@@ -212,7 +212,7 @@ def normalized_squared_difference(
         out[y, x] = Σ m² (p - f)² / sqrt(Σ m² p² Σ m² f²) = ‖p‖ / ‖f‖ + ‖f‖ / ‖p‖ - 2 cosine
 
     The score is never negative. It is also 0 where the patch or the feature is all zero: mask with `is_defined` before
-    searching for the minimum. Arguments and errors are those of `match`, but `precision` is "highest" by default.
+    searching for the minimum. Arguments and errors are those of `match`.
 
     Source: TM_SQDIFF_NORMED of OpenCV's matchTemplate, https://docs.opencv.org/4.x/df/dfb/group__imgproc__object.html
 
@@ -242,7 +242,7 @@ def sharpened_cosine(
         out[y, x] = sgn(c) |c|^p,  c = Σ m² p f / ((sqrt(Σ m² p²) + q) sqrt(Σ m² f²)),  m = 1 without a mask
 
     The score lies in [-1, 1] for q >= 0 and p > 0, and is 0 where the patch or the feature is all zero. Other arguments
-    and errors are those of `match`, but `precision` is "highest" by default.
+    and errors are those of `match`.
 
     Args:
       p: the exponent; it can be learned.

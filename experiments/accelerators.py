@@ -78,7 +78,7 @@ def compile_case(target: str, device: Device, name: str, case: Case) -> dict[str
 
 def table(rows: list[dict[str, Any]]) -> report.Table:
     """A row for each program of ours, with that of plain JAX after a slash."""
-    head = ["target", "case", "compile s", "GFLOP", "MB accessed", "MB temporary", *COUNTED, "custom calls"]
+    head = ["target", "case", "compile s", "GFLOP", "MB accessed", "MB temporary", "Mcycles", *COUNTED, "custom calls"]
     return [head] + [[row["target"], row["case"], *cells(row)] for row in rows]
 
 
@@ -90,6 +90,7 @@ def cells(row: dict[str, Any]) -> list[str]:
         [scaled(program and program.flops, 1e9) for program in programs],
         [scaled(program and program.bytes_accessed, 1e6) for program in programs],
         [scaled(program and program.temporary_bytes, 1e6) for program in programs],
+        [scaled(program and program.cycles, 1e6) for program in programs],
         *([program and program.operations.get(operation, 0) for program in programs] for operation in COUNTED),
     ]
     calls = " / ".join(call_names(program) for program in programs)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cnn_jax as cnn
-from cnn_jax._lax_conv import conv_correlate, lax_conv, row_conv
+from cnn_jax._lax_conv import conv_correlate, lax_conv
 from cnn_jax._padding import NO_PADDING
 from tests.helpers import oracles
 from tests.helpers.oracles import noise, whole
@@ -22,41 +22,6 @@ def test_maps_come_last_or_first(channels_first):
     out = conv_correlate(image, kernel, lhs_dilation=(1, 1), channels_first=channels_first, divisor=2, **PLAIN)
     expected = np.array([oracles.conv(single, kernel) / 2 for single in image])
     np.testing.assert_array_equal(jnp.moveaxis(out, 1, -1) if channels_first else out, expected)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(
-    "spacing",
-    [
-        {"stride": (1, 1), "padding": NO_PADDING, "dilation": (1, 1), "lhs_dilation": (1, 1)},
-        {"stride": (2, 3), "padding": ((2, 1), (0, 3)), "dilation": (1, 2), "lhs_dilation": (1, 1)},
-        {"stride": (1, 2), "padding": ((-1, 0), (1, -2)), "dilation": (2, 1), "lhs_dilation": (2, 1)},
-    ],
-    ids=["plain", "spaced", "spread"],
-)
-def test_rows_as_channels_equal_the_convolution(spacing, channels):
-    """TPUs compute them so; here the operation of one dimension is tested on the CPU."""
-    image, kernel = whole(0, 2, 9, 11, channels), whole(1, 3, 4, channels, 2)
-    got, expected = (jax.jit(partial(f, precision=None, **spacing))(image, kernel) for f in (row_conv, lax_conv))
-    np.testing.assert_array_equal(got, expected)
-
-
-@pytest.mark.parametrize(("side", "channels", "on_tpu"), [(9, 1, 3), (3, 1, 4), (5, 8, 4)])
-def test_tpus_get_rows_of_large_kernels_and_few_channels(side, channels, on_tpu):
-    arguments = noise(0, 20, 20, channels), noise(1, side, side, channels, 4)
-    for platform, axes in [("cpu", 4), ("cuda", 4), ("tpu", on_tpu)]:
-        assert axes_of_convolutions(partial(cnn.conv, method="conv"), arguments, platform) == [axes]
-
-
-def test_maps_as_kernels_have_no_rows_for_tpus():
-    """In the gradient of a kernel, the kernel is a map and the channels are the images."""
-    gradient = jax.grad(lambda kernel, image: cnn.conv(image, kernel, method="conv").sum())
-    assert axes_of_convolutions(gradient, (noise(0, 3, 3, 1, 8), noise(1, 20, 20, 1)), "tpu") == [4]
-
-
-def axes_of_convolutions(function, arguments, platform):
-    lowered = jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
-    return [len(shape.split("x")) for shape in re.findall(r"stablehlo.convolution.*: \(tensor<([\dx]+)xf32>", lowered)]
 
 
 @pytest.mark.parametrize("groups", [1, 2])

@@ -37,6 +37,7 @@ platform_name: "CUDA" device_description_str: "NVIDIA H100 80GB HBM3"
 # "%name = f32[2,3]{1,0} operation(": an instruction of HLO text. The shape may be a tuple.
 INSTRUCTION = re.compile(r"^ +(?:ROOT )?%?[\w.-]+ = (?:\([^=]*\)|\S+) ([a-z][a-z0-9-]*)\(", re.MULTILINE)
 CUSTOM_CALL = re.compile(r'custom_call_target="([^"]+)"')
+CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
 class Target(NamedTuple):
@@ -65,6 +66,8 @@ class Program(NamedTuple):
     """None where the compiler does not tell, as that for GPUs."""
     bytes_accessed: float | None
     temporary_bytes: int | None
+    cycles: int | None
+    """The compiler's estimate for one run of each instruction, so bodies of loops count once; None if there is none."""
     operations: Mapping[str, int]
     """How many instructions of the optimized program each operation has, those within fusions included."""
     custom_calls: Mapping[str, int]
@@ -101,6 +104,7 @@ def compile_for(device: Device, function: Callable[..., Any], arguments: Any) ->
         flops=costs.get("flops"),
         bytes_accessed=costs.get("bytes accessed"),
         temporary_bytes=memory.temp_size_in_bytes if memory else None,
+        cycles=sum(map(int, CYCLES.findall(text))) or None,
         operations=count_operations(text),
         custom_calls=collections.Counter(CUSTOM_CALL.findall(text)),
     )
