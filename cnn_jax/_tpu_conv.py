@@ -22,8 +22,8 @@ MAX_CHANNELS_TIMES_KERNELS = 127
 MIN_PIXELS = 26
 # Rows of a kernel that are copied side by side, at most.
 MAX_ROWS = 64
-# Numbers of a kernel's bands, at most: 0.25 GB.
-MAX_BAND_NUMBERS = 2**26
+# Pixels of a kernel that is made into bands, at most: 128x128. Fourier transforms are faster for larger ones.
+MAX_BAND_PIXELS = 2**14
 
 
 class TpuConv(Protocol):
@@ -53,9 +53,7 @@ def tpu_form(
     is_small = channels <= MAX_CHANNELS and channels * kernels <= MAX_CHANNELS_TIMES_KERNELS
     if not (is_small and is_raised(precision) and MIN_PIXELS <= h * w < rows * columns):
         return None
-    stride, dilation = spacing["stride"][1], spacing["dilation"][1]
-    block, reach = _block(columns, w, channels, stride, dilation)
-    if 2 * kernels <= w and h * reach * channels * block * kernels <= MAX_BAND_NUMBERS:
+    if 2 * kernels <= w and h * w <= MAX_BAND_PIXELS:
         return band_conv
     return row_conv if h <= MAX_ROWS else None
 
@@ -109,12 +107,11 @@ def band_conv(
     finite = jnp.pad(jnp.where(jnp.isfinite(image), image, 0), [(0, 0), (0, 0), (0, missing), (0, 0)])
     cut = jnp.stack([lax.slice_in_dim(finite, start, start + reach, axis=2) for start in starts], axis=1)
     cut = cut.reshape(n * blocks, height, reach * channels)
-    bands = _bands(kernel, block, reach, stride[1], dilation[1]).reshape(h, reach * channels, block * kernels)
     dtype = accumulation_dtype(image.dtype)
 
     def add_row(i: Array, out: Array) -> Array:
         seen = lax.dynamic_slice_in_dim(cut, i * dilation[0], (rows - 1) * stride[0] + 1, axis=1)[:, :: stride[0]]
-        band = lax.dynamic_index_in_dim(bands, i, keepdims=False)
+        band = _band(lax.dynamic_index_in_dim(kernel, i, keepdims=False), block, reach, stride[1], dilation[1])
         return out + jnp.matmul(seen, band, precision=precision, preferred_element_type=dtype)
 
     none = vary_like(jnp.zeros((n * blocks, rows, block * kernels), dtype), image, kernel)
@@ -134,16 +131,14 @@ def _block(columns: int, w: int, channels: int, stride: int, dilation: int) -> P
     return positions, (positions - 1) * stride + window
 
 
-def _bands(kernel: Array, block: int, reach: int, stride: int, dilation: int) -> Float[Array, "h reach C block K"]:
-    """Each row of the kernel, `block` times, shifted by `stride` each time.
+def _band(row: Array, block: int, reach: int, stride: int, dilation: int) -> Float[Array, "reach_C block_K"]:
+    """A row (w, C, K) of kernels, `block` times, shifted by `stride` each time.
 
     Copies that are longer than the band by a step, one after another, are cut again to the length of the band.
     """
-    h, w, channels, kernels = kernel.shape
+    w, channels, kernels = row.shape
     after = reach + stride - (w - 1) * dilation - 1
-    none = (0, 0, 0)
-    longer = lax.pad(kernel, jnp.zeros((), kernel.dtype), [none, (0, after, dilation - 1), none, none])
-    copies = jnp.broadcast_to(longer[:, None], (h, block, reach + stride, channels, kernels))
-    one_after_another = copies.reshape(h, block * (reach + stride), channels, kernels)
-    bands = one_after_another[:, : block * reach].reshape(h, block, reach, channels, kernels)
-    return bands.transpose(0, 2, 3, 1, 4)
+    longer = lax.pad(row, jnp.zeros((), row.dtype), [(0, after, dilation - 1), (0, 0, 0), (0, 0, 0)])
+    copies = jnp.broadcast_to(longer, (block, *longer.shape)).reshape(-1, channels, kernels)
+    shifted = copies[: block * reach].reshape(block, reach, channels, kernels)
+    return shifted.transpose(1, 2, 0, 3).reshape(reach * channels, block * kernels)

@@ -10,14 +10,14 @@ Five work-arounds are algorithms in other modules:
   convolutions into the layout of its fast code outside of loops only (https://github.com/jax-ml/jax/issues/12868). A
   training step inside of `lax.scan` takes 9.2 ms instead of 383. Row: train_step: 256x28x28x1, 16-32, "jax scan".
   `training.CPU_STEPS_PER_CALL` is 1 because a network may contain `lax.conv_general_dilated`.
-- `_reduce_windows` and `pooling` use slices. The gradient of `lax.reduce_window` with `lax.max` is a
+- `_reduce_windows` and `_window_pools` use slices. The gradient of `lax.reduce_window` with `lax.max` is a
   select-and-scatter, which has no deterministic implementation on GPUs (https://github.com/google/flax/issues/4233)
   and takes 22 ms instead of 1.0 on the CPU. Row: max_pool's gradient: 256x16x16x32, 64.
 - `_shift` and `_im2col` replace XLA:CPU's convolution for few channels: 0.32 ms instead of 2.88. Row: conv:
   256x28x28x1, 16.
 - `_grouped` replaces XLA:CPU's grouped convolution. Both gradients of a depthwise one take 3.6 ms instead of 53. Row:
   depthwise conv's gradients: 32x32x32x32, 32.
-- `_lax_conv` has other forms of XLA's convolution for TPUs and GPUs, and says why.
+- `_tpu_conv` has other forms of XLA:TPU's convolution, and `_lax_conv` one for XLA:GPU. They say why.
 
 jaxlib 0.11.1 and 0.11.2 are excluded in pyproject.toml: concurrent Fourier transforms hang on the CPU
 (https://github.com/PyAutoLabs/PyAutoFit/issues/1530).

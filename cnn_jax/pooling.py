@@ -3,14 +3,10 @@
 All functions take one image, (H, W) or (H, W, C), and pool each channel separately. Padded pixels never count.
 """
 
-import functools
-import itertools
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
+from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from ._dtypes import accumulation_dtype
 from ._padding import explicit_padding
@@ -18,12 +14,9 @@ from ._programs import compiled
 from ._reduce_windows import add, reduce_windows
 from ._typing import AnyArray, Padding, Pads, Pair
 from ._validation import as_pair, check_image, to_floats
-from ._xla import index_computed_once
+from ._window_pools import Pool, pool_windows
 
 __all__ = ["avg_pool", "global_avg_pool", "max_abs_pool", "max_pool", "min_pool"]
-
-# Pixels of the largest window that is pooled as a tile. Larger ones take fewer operations by halves.
-MAX_TILE_PIXELS = 16
 
 
 def max_pool(
@@ -162,20 +155,21 @@ def _check_arguments(
 @compiled("window", "stride", "pads")
 def _max_pool(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:
     (image,) = to_floats(image)
-    return _max(image, window, stride, pads)
+    return pool_windows(image, Pool("max", window, stride, pads))
 
 
 @compiled("window", "stride", "pads")
 def _min_pool(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:
     (image,) = to_floats(image)
-    return -_max(-image, window, stride, pads)
+    return -pool_windows(-image, Pool("max", window, stride, pads))
 
 
 @compiled("window", "stride", "pads")
 def _max_abs_pool(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:
     (image,) = to_floats(image)
-    largest = _max(image, window, stride, pads)
-    smallest = -_max(-image, window, stride, pads)
+    pool = Pool("max", window, stride, pads)
+    largest = pool_windows(image, pool)
+    smallest = -pool_windows(-image, pool)
     return jnp.where(largest < -smallest, smallest, largest)
 
 
@@ -183,10 +177,7 @@ def _max_abs_pool(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array
 def _avg_pool(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:
     (image,) = to_floats(image)
     terms = image.astype(accumulation_dtype(image.dtype))
-    if _is_tiled(window, stride):
-        total = _tiled_sum(_whole_tiles(terms, window, pads, 0), window)
-    else:
-        total = reduce_windows(terms, window, stride, pads, 0, add)
+    total = pool_windows(terms, Pool("sum", window, stride, pads))
     count = reduce_windows(jnp.ones_like(terms), window, stride, pads, 0, add)
     return (total / count).astype(image.dtype)
 
@@ -195,83 +186,3 @@ def _avg_pool(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:
 def _global_avg_pool(image: Array) -> Array:
     (image,) = to_floats(image)
     return jnp.mean(image, axis=(0, 1))
-
-
-def _max(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:
-    if _is_tiled(window, stride):
-        return _tiled_max(_whole_tiles(image, window, pads, -jnp.inf), window)
-    return reduce_windows(image, window, stride, pads, -jnp.inf, _first_max)
-
-
-def _is_first_max(a: Array, b: Array) -> Bool[Array, "..."]:
-    """Where the first of two values is their maximum: the first of equal values, NaN if it is one."""
-    return lax.bitwise_or(lax.ge(a, b), lax.ne(a, a))
-
-
-def _first_max(a: Array, b: Array, *_: int) -> Array:
-    return lax.select(_is_first_max(a, b), a, b)
-
-
-# Reshaping puts the pixels of non-overlapping windows on two axes. Values use slices instead, which XLA fuses into one
-# pass. Derivatives use the axes; their transpose is one pass too: each pixel checks whether it was the maximum.
-
-
-def _is_tiled(window: Pair, stride: Pair) -> bool:
-    """Whether windows lie side by side and are small enough to be pooled as tiles."""
-    return window == stride and window[0] * window[1] <= MAX_TILE_PIXELS
-
-
-def _whole_tiles(image: Array, window: Pair, pads: Pads, value: float) -> Array:
-    """The image padded, or cropped where pixels fill no window, so that it consists of whole windows."""
-    ends = [
-        (low, (low + n + high) // w * w - low - n, 0)
-        for n, w, (low, high) in zip(image.shape[:2], window, pads, strict=True)
-    ]
-    if not any(map(any, ends)):
-        return image
-    return lax.pad(image, jnp.asarray(value, image.dtype), ends + [(0, 0, 0)] * (image.ndim - 2))
-
-
-def _split(image: Array, window: Pair) -> Array:
-    """(H, W, *C) as (H / h, h, W / w, w, *C)."""
-    rows, columns, *channels = image.shape
-    return image.reshape(rows // window[0], window[0], columns // window[1], window[1], *channels)
-
-
-def _pixels_of_tiles(image: Array, window: Pair) -> list[Array]:
-    """The first pixels of all windows, the second pixels, and so on, (H / h, W / w, *C) each."""
-    tiles = _split(image, window)
-    return [tiles[:, i, :, j] for i, j in itertools.product(*map(range, window))]
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _tiled_max(image: Array, window: Pair) -> Array:
-    return functools.reduce(_first_max, _pixels_of_tiles(image, window))
-
-
-@_tiled_max.defjvp
-def _tiled_max_jvp(window: Pair, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (image,) = primals
-    (tangent,) = tangents
-    first_pixels, *other_pixels = _pixels_of_tiles(image, window)
-    largest = first_pixels
-    squared_index = jnp.zeros(first_pixels.shape, jnp.float32)
-    for i, pixels in enumerate(other_pixels, 1):
-        stays = _is_first_max(largest, pixels)
-        largest = jnp.where(stays, largest, pixels)
-        squared_index = jnp.where(stays, squared_index, float(i * i))
-    index = index_computed_once(squared_index)
-    order = jnp.arange(window[0] * window[1], dtype=jnp.int8).reshape(window)
-    order = order.reshape(1, window[0], 1, window[1], *[1] * (image.ndim - 2))
-    change = jnp.where(index[:, None, :, None] == order, _split(tangent, window), 0).sum((1, 3))
-    return _tiled_max(image, window), change
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _tiled_sum(image: Array, window: Pair) -> Array:
-    return functools.reduce(add, _pixels_of_tiles(image, window))
-
-
-@_tiled_sum.defjvp
-def _tiled_sum_jvp(window: Pair, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return _tiled_sum(*primals, window), _split(*tangents, window).sum((1, 3))

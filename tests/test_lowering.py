@@ -46,4 +46,5 @@ def test_gradients_lower_for_every_platform(name):
     traced = jax.jit(jax.grad(lambda *a: jnp.sum(function(*a) ** 2))).trace(*arguments)
     for platform in PLATFORMS:
         lowered = traced.lower(lowering_platforms=(platform,)).as_text()
-        assert "select_and_scatter" not in lowered  # it would not be the same in every run on GPU
+        # It is fast on TPUs, slow on CPUs, and not the same in every run on GPUs.
+        assert platform == "tpu" or "select_and_scatter" not in lowered

@@ -22,8 +22,8 @@ LEVELS = {
         "_typing _dtypes _errors _reprs _optional files progress _malloc _cpu _mesh_axes _programs _contents "
         "_validation _object_checks _padding _reduce_windows _geometry _xla"
     ),
-    1: "_cost_model _machine_costs _shift _im2col _fft _lax_conv _group_costs _group_sums warping",
-    2: "_algorithms _grouped _correlate",
+    1: "_cost_model _machine_costs _faults _shift _im2col _fft _tpu_conv _lax_conv _group_costs _group_sums warping",
+    2: "_algorithms _grouped _correlate _window_pools",
     3: "convolution _upsampling pooling _patch_statistics _score_inputs",
     4: "_score_formulas matching _visible_scores _mixup augment data",
     5: (

@@ -15,7 +15,7 @@ from jax import lax
 from jaxlib.version import __version__ as jaxlib_version
 
 import cnn_jax as cnn
-from cnn_jax import pooling
+from cnn_jax import _window_pools
 from cnn_jax._cost_model import FftCosts
 from cnn_jax._fft import correlate_tiles
 from cnn_jax._xla import (
@@ -148,7 +148,7 @@ def test_a_spread_bias_has_the_derivatives_of_a_sum():
 
 
 def test_an_index_is_the_root_of_its_square():
-    index = jnp.arange(pooling.MAX_TILE_PIXELS)
+    index = jnp.arange(_window_pools.MAX_TILE_PIXELS)
     got = index_computed_once((index * index).astype(jnp.float32))
     assert got.dtype == jnp.int8
     np.testing.assert_array_equal(got, index)
@@ -165,5 +165,5 @@ def pool_gradient():
 def test_xla_repeats_cheap_indices_for_every_pixel(monkeypatch):
     arguments = noise(0, 8, 16, 16, 8), noise(1, 8, 8, 8, 8)
     assert entry(pool_gradient(), *arguments).count(" fusion(") == 2  # the index of every window, then every pixel
-    monkeypatch.setattr(pooling, "index_computed_once", lambda squared_index: squared_index.astype(jnp.int8))
+    monkeypatch.setattr(_window_pools, "index_computed_once", lambda squared_index: squared_index.astype(jnp.int8))
     assert entry(pool_gradient(), *arguments).count(" fusion(") == 1

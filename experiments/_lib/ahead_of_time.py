@@ -38,6 +38,7 @@ platform_name: "CUDA" device_description_str: "NVIDIA H100 80GB HBM3"
 INSTRUCTION = re.compile(r"^ +(?:ROOT )?%?[\w.-]+ = (?:\([^=]*\)|\S+) ([a-z][a-z0-9-]*)\(", re.MULTILINE)
 CUSTOM_CALL = re.compile(r'custom_call_target="([^"]+)"')
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+NO_ESTIMATE = 2**63 - 1
 
 
 class Target(NamedTuple):
@@ -67,7 +68,7 @@ class Program(NamedTuple):
     bytes_accessed: float | None
     temporary_bytes: int | None
     cycles: int | None
-    """The compiler's estimate for one run of each instruction, so bodies of loops count once; None if there is none."""
+    """The sum of the compiler's estimates for all instructions, those of a loop counted once; None if it has none."""
     operations: Mapping[str, int]
     """How many instructions of the optimized program each operation has, those within fusions included."""
     custom_calls: Mapping[str, int]
@@ -104,7 +105,7 @@ def compile_for(device: Device, function: Callable[..., Any], arguments: Any) ->
         flops=costs.get("flops"),
         bytes_accessed=costs.get("bytes accessed"),
         temporary_bytes=memory.temp_size_in_bytes if memory else None,
-        cycles=sum(map(int, CYCLES.findall(text))) or None,
+        cycles=sum(cycles for cycles in map(int, CYCLES.findall(text)) if cycles < NO_ESTIMATE) or None,
         operations=count_operations(text),
         custom_calls=collections.Counter(CUSTOM_CALL.findall(text)),
     )
