@@ -23,8 +23,8 @@ MEMORY = "_shared_memory"  # the attribute that holds it
 def compiled(*static: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Decorator: `jax.jit` of a module's function. The named arguments are static: hashable, and checked by the caller.
 
-    Arrays may also be NumPy's; the function sees JAX's. The program is inlined into an outer `jax.jit`, which so
-    compiles the same program as without it.
+    Arrays may also be NumPy's; the function sees JAX's. It is not inlined: a gradient outside of `jax.jit` would
+    dispatch every operation of it alone, and compile its loops and conditionals at every call.
 
     >>> @compiled("power")
     ... def raised(x, power):
@@ -34,7 +34,7 @@ def compiled(*static: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """
 
     def decorate(function: Callable[..., R]) -> Callable[..., R]:
-        return jax.jit(on_any_mesh(function), static_argnames=static, inline=True)
+        return jax.jit(on_any_mesh(function), static_argnames=static)
 
     return decorate
 
@@ -84,7 +84,7 @@ def program_of(function: Callable[..., R], *callables: object, **options: object
     >>> program_of(applied, jax.numpy.negative, times=3)(jax.numpy.ones(1))
     Array([-1.], dtype=float32)
     """
-    return jax.jit(on_any_mesh(functools.partial(function, *callables, **options)), inline=True)
+    return jax.jit(on_any_mesh(functools.partial(function, *callables, **options)))
 
 
 def map_steps(function: Callable[[Any], Any], steps: Any) -> Any:

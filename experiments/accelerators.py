@@ -9,7 +9,7 @@ and the same written in plain JAX, and prints what is in the programs. It needs 
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,18 @@ from ._lib.accelerator_cases import CASES, Case
 from ._lib.ahead_of_time import TARGETS, Device, Program, compile_for, devices_of
 
 # What costs time or repeatability where a program holds it.
-COUNTED = ("fusion", "convolution", "copy", "transpose", "scatter", "select-and-scatter", "while", "sort", "fft")
+COUNTED = (
+    "fusion",
+    "convolution",
+    "copy",
+    "transpose",
+    "scatter",
+    "select-and-scatter",
+    "while",
+    "sort",
+    "fft",
+    "all-reduce",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +55,7 @@ def main(config: Accelerators) -> dict[str, Any]:
         if name not in TARGETS:
             raise ValueError(f"--targets: expected some of {', '.join(TARGETS)}, got {name!r}")
     out = cli.make_output_dir(config.out)
-    devices = {name: devices_of(name)[0] for name in config.targets}
+    devices = {name: devices_of(name) for name in config.targets}
     work = [(target, name) for target in config.targets for name in cases]
     rows = []
     with Progress("accelerators", len(work)) as progress:
@@ -68,11 +79,14 @@ def choose_cases(names: tuple[str, ...]) -> Mapping[str, Case]:
     return {case: CASES[case] for case in CASES if not names or case.startswith(names)}
 
 
-def compile_case(target: str, device: Device, name: str, case: Case) -> dict[str, Any]:
+def compile_case(target: str, devices: Sequence[Device], name: str, case: Case) -> dict[str, Any]:
     """One row of metrics.json."""
-    ours = compile_for(device, case.ours, case.arguments)
-    plain_jax = compile_for(device, case.plain_jax, case.arguments) if case.plain_jax else None
-    programs = {"ours": ours, "jax": plain_jax}
+    functions = {"ours": case.ours, "jax": case.plain_jax}
+    devices = devices if case.batches else devices[:1]
+    programs = {
+        key: function and compile_for(devices, function, case.arguments, case.batches)
+        for key, function in functions.items()
+    }
     return {"target": target, "case": name} | {key: program and program._asdict() for key, program in programs.items()}
 
 

@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -26,11 +27,13 @@ def test_windows_that_hold_a_fault_are_spoiled(fault, channel_axis, window, stri
             held = image[1, top :: dilation[0], left :: dilation[1]][: window[0], : window[1]]
             if not np.isfinite(held).all():
                 expected[1, y, x] = np.nan
-    got = spoil_windows(np.moveaxis(out, 3, channel_axis), image, window, stride, dilation, channel_axis=channel_axis)
-    np.testing.assert_array_equal(np.moveaxis(got, channel_axis, 3), expected)
+    got = spoil_windows(
+        jnp.moveaxis(out, 3, channel_axis), jnp.asarray(image), window, stride, dilation, channel_axis=channel_axis
+    )
+    np.testing.assert_array_equal(jnp.moveaxis(got, channel_axis, 3), expected)
 
 
 def test_sums_that_overflow_spoil_nothing():
-    image = np.full((1, 4, 4, 1), 3e38, np.float32)
-    out = np.ones((1, 3, 3, 2), np.float32)
+    image = jnp.full((1, 4, 4, 1), 3e38)
+    out = jnp.ones((1, 3, 3, 2))
     np.testing.assert_array_equal(spoil_windows(out, image, (2, 2), (1, 1), (1, 1), channel_axis=3), out)

@@ -38,7 +38,7 @@ def test_bands_of_any_number_of_blocks(monkeypatch, matrix_side):
     for width in (4, 5, 19, 31):
         image, kernel = whole(width, 2, 6, width, 1), whole(1, 3, 4, 1, 3)
         expected = [oracles.conv(single, kernel) for single in image]
-        got = band_conv(image, kernel, stride=(1, 1), dilation=(1, 1), precision=None)
+        got = band_conv(jnp.asarray(image), jnp.asarray(kernel), stride=(1, 1), dilation=(1, 1), precision=None)
         np.testing.assert_array_equal(got, expected)
 
 

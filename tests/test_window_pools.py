@@ -58,11 +58,11 @@ def test_derivatives_of_any_mode_and_order(pool):
     np.testing.assert_array_equal(out, expected_out)
     np.testing.assert_allclose(change, expected_change, rtol=1e-6)
 
-    def energy(pool, image):
-        return (pool(image) ** 3).sum()
+    def energy(function, image):
+        return (function(image) ** 3).sum()
 
     for derivative in (jax.hessian, jax.jacfwd, jax.jacrev):
-        got, expected = (derivative(partial(energy, g))(image) for g in (f, reference))
+        got, expected = (derivative(partial(energy, function))(image) for function in (f, reference))
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(jax.jacfwd(f)(image), jax.jacrev(f)(image), atol=1e-6)
 
@@ -73,7 +73,7 @@ def test_nested_vmaps_of_values_and_derivatives(pool):
     f = partial(pool_windows, pool=pool)
     images = noise(0, 2, 3, 7, 9)
     looped = np.array([[f(image) for image in row] for row in images])
-    np.testing.assert_array_equal(jax.vmap(jax.vmap(f, 2))(np.moveaxis(images, 1, 3)), looped)
+    np.testing.assert_array_equal(jax.vmap(jax.vmap(f, 2))(jnp.moveaxis(images, 1, 3)), looped)
 
     push = jax.vmap(jax.vmap(lambda image, t: jax.jvp(f, (image,), (t,))[1], (None, 0)), (0, None))
     tangents = noise(1, 4, 7, 9)

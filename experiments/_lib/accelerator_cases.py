@@ -24,6 +24,8 @@ class Case(NamedTuple):
     ours: Callable[..., Any]
     plain_jax: Callable[..., Any] | None
     arguments: Any
+    batches: tuple[int, ...] = ()
+    """Numbers of the arguments that are divided among all devices; if there are none, one device computes all."""
 
 
 def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
@@ -55,7 +57,9 @@ def plain_jax_zncc(images: jax.Array, features: jax.Array) -> jax.Array:
     return dots / jnp.sqrt(patch_energies * feature_energies)
 
 
-def training_case(images: int, size: int, channels: int, features: tuple[int, ...], dtype: Any) -> Case:
+def training_case(
+    images: int, size: int, channels: int, features: tuple[int, ...], dtype: Any, *, is_data_parallel: bool = False
+) -> Case:
     """A training step of the small network of the benchmarks, computed in a dtype; parameters are float32."""
     network = benchmark_network.network(features)
     params = jax.eval_shape(lambda: network.init(jax.random.key(0), (size, size, channels)))
@@ -69,7 +73,8 @@ def training_case(images: int, size: int, channels: int, features: tuple[int, ..
 
     state = jax.eval_shape(benchmark_network.optimizer().init, params)
     arguments = params, state, array(images, size, size, channels), array(images, dtype=jnp.int32)
-    return Case(step(jax.vmap(network.apply, (None, 0))), step(benchmark_network.plain_jax_network), arguments)
+    batches = (2, 3) if is_data_parallel else ()
+    return Case(step(jax.vmap(network.apply, (None, 0))), step(benchmark_network.plain_jax_network), arguments, batches)
 
 
 def pool_gradient(pool: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
@@ -110,4 +115,7 @@ CASES: Mapping[str, Case] = {
         f"training step 512x32x32x3, 64-128, {np.dtype(dtype)}": training_case(512, 32, 3, (64, 128), dtype)
         for dtype in (jnp.float32, jnp.bfloat16)
     },
+    "data-parallel training step 512x32x32x3, 64-128, bfloat16": training_case(
+        512, 32, 3, (64, 128), jnp.bfloat16, is_data_parallel=True
+    ),
 }

@@ -36,6 +36,8 @@ platform_name: "CUDA" device_description_str: "NVIDIA H100 80GB HBM3"
 """
 # "%name = f32[2,3]{1,0} operation(": an instruction of HLO text. The shape may be a tuple.
 INSTRUCTION = re.compile(r"^ +(?:ROOT )?%?[\w.-]+ = (?:\([^=]*\)|\S+) ([a-z][a-z0-9-]*)\(", re.MULTILINE)
+# Two instructions for one all-reduce: the first is counted.
+ASYNCHRONOUS = {"all-reduce-start": "all-reduce"}
 CUSTOM_CALL = re.compile(r'custom_call_target="([^"]+)"')
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 NO_ESTIMATE = 2**63 - 1
@@ -89,11 +91,26 @@ def devices_of(name: str) -> Sequence[Device]:
         ) from None
 
 
-def compile_for(device: Device, function: Callable[..., Any], arguments: Any) -> Program:
-    """Compiles a function for one device. `arguments` are arrays or `jax.ShapeDtypeStruct`s."""
-    sharding = NamedSharding(Mesh(np.array([device]), ("devices",)), PartitionSpec())
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arguments)
-    lowered = jax.jit(function).lower(*shapes)
+def compile_for(
+    devices: Sequence[Device], function: Callable[..., Any], arguments: Sequence[Any], batches: Sequence[int] = ()
+) -> Program:
+    """Compiles a function for some devices.
+
+    Args:
+      devices: from `devices_of`, or JAX's own.
+      function: of arrays.
+      arguments: trees of arrays or `jax.ShapeDtypeStruct`s.
+      batches: the numbers of the arguments that are divided among the devices along their first axes. Every device has
+        all of the others.
+    """
+    mesh = Mesh(np.array(devices), ("devices",))
+
+    def described(number: int, argument: Any) -> Any:
+        spec = PartitionSpec("devices") if number in batches else PartitionSpec()
+        sharding = NamedSharding(mesh, spec)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), argument)
+
+    lowered = jax.jit(function).lower(*(described(number, argument) for number, argument in enumerate(arguments)))
     start = time.perf_counter()
     compiled = lowered.compile()
     seconds = time.perf_counter() - start
@@ -113,4 +130,4 @@ def compile_for(device: Device, function: Callable[..., Any], arguments: Any) ->
 
 def count_operations(hlo: str) -> collections.Counter[str]:
     """How often each operation occurs in the text of an HLO module."""
-    return collections.Counter(INSTRUCTION.findall(hlo))
+    return collections.Counter(ASYNCHRONOUS.get(operation, operation) for operation in INSTRUCTION.findall(hlo))
