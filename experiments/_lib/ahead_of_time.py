@@ -35,7 +35,7 @@ runtime_version { major: 13 } dnn_version_info { major: 9 minor: 10 }
 platform_name: "CUDA" device_description_str: "NVIDIA H100 80GB HBM3"
 """
 # "%name = f32[2,3]{1,0} operation(": an instruction of HLO text. The shape may be a tuple.
-INSTRUCTION = re.compile(r"^ +(?:ROOT )?%?[\w.-]+ = (?:\([^=]*\)|\S+) ([a-z][a-z0-9-]*)\(", re.MULTILINE)
+INSTRUCTION = re.compile(r"^ +(?:ROOT )?%?[\w.-]+ = (?:\(.*?\)|\S+) ([a-z][a-z0-9-]*)\(", re.MULTILINE)
 # Two instructions for one all-reduce: the first is counted.
 ASYNCHRONOUS = {"all-reduce-start": "all-reduce"}
 CUSTOM_CALL = re.compile(r'custom_call_target="([^"]+)"')

@@ -12,7 +12,7 @@ HLO = """HloModule jit_f
 ENTRY %main (a: f32[4]) -> (f32[4], f32[]) {
   %a = f32[4]{0:T(128)} parameter(0)
   fusion.2 = f32[4]{0} fusion(%a), kind=kLoop, calls=%fused, metadata={op_name="jit(f)/copy("}
-  %call = (f32[4]{0}, u8[0]{0}) custom-call(fusion.2), custom_call_target="__cudnn$convForward"
+  %call = (f32[4]{0:T(128)}, /*index=1*/u8[0]{0}) custom-call(fusion.2), custom_call_target="__cudnn$convForward"
   %start = f32[4]{0} all-reduce-start(%a), to_apply=%sum
   %done = f32[4]{0} all-reduce-done(%start)
   ROOT %select-and-scatter.3 = f32[] select-and-scatter(%a, %a), select=%ge
