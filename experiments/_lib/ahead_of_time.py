@@ -37,7 +37,7 @@ platform_name: "CUDA" device_description_str: "NVIDIA H100 80GB HBM3"
 # "%name = f32[2,3]{1,0} operation(": an instruction of HLO text. The shape may be a tuple.
 INSTRUCTION = re.compile(r"^ +(?:ROOT )?%?[\w.-]+ = (?:\(.*?\)|\S+) ([a-z][a-z0-9-]*)\(", re.MULTILINE)
 # Two instructions for one all-reduce: the first is counted.
-ASYNCHRONOUS = {"all-reduce-start": "all-reduce"}
+ASYNCHRONOUS: Mapping[str, str] = {"all-reduce-start": "all-reduce"}
 CUSTOM_CALL = re.compile(r'custom_call_target="([^"]+)"')
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 NO_ESTIMATE = 2**63 - 1
@@ -130,4 +130,5 @@ def compile_for(
 
 def count_operations(hlo: str) -> collections.Counter[str]:
     """How often each operation occurs in the text of an HLO module."""
-    return collections.Counter(ASYNCHRONOUS.get(operation, operation) for operation in INSTRUCTION.findall(hlo))
+    operations: list[str] = INSTRUCTION.findall(hlo)
+    return collections.Counter(ASYNCHRONOUS.get(operation, operation) for operation in operations)

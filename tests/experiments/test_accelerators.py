@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 
 import jax
 import pytest
@@ -13,7 +14,7 @@ from tests.helpers import cli
 
 CASE = "match 1x256x256, 1x9x9"
 # Otherwise the plug-ins look for their devices.
-has_compilers = importlib.util.find_spec("libtpu") is not None and jax.config.jax_platforms == "cpu"
+has_compilers = importlib.util.find_spec("libtpu") is not None and os.environ.get("JAX_PLATFORMS") == "cpu"
 needs_compilers = pytest.mark.skipif(
     not has_compilers, reason="the extra aot is not installed, or not JAX_PLATFORMS=cpu"
 )
@@ -82,8 +83,8 @@ def test_scores_and_search_compile_in_seconds_for_a_tpu(name, seconds):
 @pytest.mark.parametrize("target", ["v5e", "v6e"])
 def test_a_training_step_on_a_tpu_moves_no_more_bytes_than_plain_jax(target, dtype):
     ours, plain_jax = programs(target, f"training step 512x32x32x3, 64-128, {dtype}")
-    assert ours.bytes_accessed <= 1.05 * plain_jax.bytes_accessed
-    assert ours.temporary_bytes <= 1.05 * plain_jax.temporary_bytes
+    for field in ("bytes_accessed", "temporary_bytes"):
+        assert getattr(ours, field) <= 1.05 * getattr(plain_jax, field)
     for operation in ("transpose", "scatter", "while", "convolution"):
         assert ours.operations.get(operation, 0) <= plain_jax.operations.get(operation, 0)
 
@@ -96,7 +97,7 @@ def test_a_training_step_on_a_gpu_has_the_fused_kernels_of_plain_jax(dtype):
     assert ours.custom_calls == plain_jax.custom_calls
     assert ours.custom_calls["__cudnn$convBiasActivationForward"] == 2
     assert ours.operations["fusion"] <= plain_jax.operations["fusion"]
-    assert ours.temporary_bytes <= plain_jax.temporary_bytes
+    assert (ours.temporary_bytes or 0) <= (plain_jax.temporary_bytes or 0)
     assert "select-and-scatter" not in ours.operations
 
 
