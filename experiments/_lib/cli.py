@@ -16,8 +16,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import jax
 import numpy as np
 import optax
-import pooch
-import tyro
+import platformdirs
 
 import cnn_jax
 from cnn_jax._machine_costs import cpu_count, processor
@@ -60,6 +59,8 @@ def parse_options(
     In paths, `~` becomes the home folder. Options that cannot be parsed, and URLs in place of paths, exit with code 2
     and one line on stderr.
     """
+    import tyro  # not on every machine that a script for accelerators runs on
+
     help_text = "\n\n".join(paragraphs(description or ""))
     words = list(sys.argv[1:] if args is None else args)
     program = f"python -m experiments.{script}"
@@ -106,7 +107,7 @@ def use_compilation_cache() -> None:
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         try:
-            folder = make_output_dir(Path(pooch.os_cache("cnn_jax")) / "compiled")
+            folder = make_output_dir(platformdirs.user_cache_path("cnn_jax") / "compiled")
         except OSError:
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))
