@@ -35,8 +35,13 @@ class TpuConv(Protocol):
 
 
 # XLA:TPU compiles a convolution of few channels and large kernels, in full float32, for up to minutes, and it is slow.
-# Compiled for a v5e, precision "highest" (seconds to compile, MB moved, millions of cycles as XLA estimates them):
-# TABLE
+# Compiled for a v5e, precision "highest" (seconds to compile on two cores; millions of cycles as XLA estimates them):
+#                                          as it is    row_conv    band_conv
+#     16x256x256x1, eight kernels of 7x7   42    2.6   4    0.94   4    1.5
+#     16x256x256x1, 64 kernels of 9x9      53    8.8   4    3.4    2   22
+#     4x512x512x1, eight kernels of 33x33  not tried   21   5.4    5    4.2
+#     1x480x480x1, one kernel of 7x7       34    3.1   2    0.24   1    0.08
+#     1x480x640x1, one kernel of 64x64     not tried   13   4.2    1    0.60
 # With products of one pass, as networks are trained, XLA compiles it in 1 to 7 s, and it is mostly the fastest.
 # Report: none known.
 # Versions: seen in libtpu 0.0.50.1 (jaxlib 0.12.0.1).
