@@ -36,9 +36,8 @@ def conv_correlate(
     """The algorithm "conv" of `_correlate.Algorithm`."""
     spacing = Spacing(stride=stride, padding=padding, dilation=dilation, lhs_dilation=lhs_dilation)
     convolve = functools.partial(fusible_conv, precision=precision, **spacing)
-    form = None
-    if has_static_sizes(image, kernel):
-        form = tpu_form(image.shape, kernel.shape, precision=precision, **spacing)
+    is_static = has_static_sizes(image, kernel)
+    form = tpu_form(image.shape, kernel.shape, precision=precision, **spacing) if is_static else None
     if form is None:
         out = convolve(image, kernel)
     else:

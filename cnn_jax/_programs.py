@@ -23,8 +23,8 @@ MEMORY = "_shared_memory"  # the attribute that holds it
 def compiled(*static: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Decorator: `jax.jit` of a module's function. The named arguments are static: hashable, and checked by the caller.
 
-    Arrays may also be NumPy's; the function sees JAX's. It is not inlined: a gradient outside of `jax.jit` would
-    dispatch every operation of it alone, and compile its loops and conditionals at every call.
+    Arrays may also be NumPy's; the function sees JAX's. The option `inline` of `jax.jit` stays off: with it, a gradient
+    outside of `jax.jit` would run operation by operation, and compile loops and conditionals at every call.
 
     >>> @compiled("power")
     ... def raised(x, power):

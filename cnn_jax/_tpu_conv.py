@@ -1,7 +1,8 @@
 """Convolutions that XLA:TPU compiles for minutes, in forms that it compiles in seconds."""
 
-from typing import Protocol, Unpack
+from typing import Protocol, Unpack, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -22,10 +23,11 @@ MAX_CHANNELS_TIMES_KERNELS = 127
 MIN_PIXELS = 26
 # Rows of a kernel that are copied side by side, at most.
 MAX_ROWS = 64
-# Pixels of a kernel that is made into bands, at most: 128x128. Fourier transforms are faster for larger ones.
+# Pixels of a kernel that is made into bands, at most: 128x128. "auto" takes Fourier transforms for larger ones.
 MAX_BAND_PIXELS = 2**14
 
 
+@runtime_checkable
 class TpuConv(Protocol):
     """The convolution of images (N, H, W, C) that hold their zeros with kernels (h, w, C, K)."""
 
@@ -64,9 +66,18 @@ def tpu_form(
 
 
 def is_raised(precision: lax.PrecisionLike) -> bool:
-    """Whether products are more exact than those of one pass."""
+    """Whether products are more exact than those of one pass. None is `jax.default_matmul_precision`."""
+    if precision is None:
+        precision = jax.config.values["jax_default_matmul_precision"]
     of_operands = precision if isinstance(precision, tuple | list) else (precision,)
-    return any(part is not None and lax.Precision(part) != lax.Precision.DEFAULT for part in of_operands)
+    return any(_is_raised(part) for part in of_operands)
+
+
+def _is_raised(precision: object) -> bool:
+    try:
+        return precision is not None and lax.Precision(precision) != lax.Precision.DEFAULT
+    except ValueError:
+        return False  # an algorithm such as "BF16_BF16_F32"
 
 
 def row_conv(

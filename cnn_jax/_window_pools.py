@@ -10,8 +10,8 @@ For a v5e, the gradient of a network with two convolutions and pools, compiled b
     sum, 3x3, stride 2  2.3   1839     0.8    441
 
 A conditional of platforms would not do: its gradient keeps what each platform needs, and JAX compiles it anew at every
-call that is not compiled as a whole. A primitive keeps the image alone. What the gradient computes of it again, XLA
-shares with the forward pass.
+call that is not compiled as a whole. A primitive keeps the image alone. Its gradient reduces the image again; within
+one program XLA merges that with the forward pass.
 """
 
 import functools
@@ -174,24 +174,24 @@ def _make_primitive(
 
 ON_ANY: Mapping[str | None, Reduce] = {None: _reduce_slices}
 pool_p = _make_primitive("pool", _value, _value_type, {**ON_ANY, "tpu": _reduce_window})
-# JAX's tangent of `lax.reduce_window` is that of any of equal values.
+# JAX's tangent of `lax.reduce_window` takes any one of equal values; that of slices takes the first.
 pool_tangent_p = _make_primitive("pool_tangent", _tangent, _tangent_type, ON_ANY)
 pool_cotangent_p = _make_primitive("pool_cotangent", _cotangent, _cotangent_type, {**ON_ANY, "tpu": _reduce_window})
 
 
-def _apply_tangent(tangent: Array, image: Array, *_: Array, **params: Any) -> Array:
+def _apply_tangent(tangent: AnyArray, image: AnyArray, *_: AnyArray, **params: Any) -> Array:
     return pool_tangent_p.bind(vary_like(image, tangent), vary_like(tangent, image), **params)
 
 
-def _apply_cotangent(ct: Array, image: Array, *_: Array | Placeholder, **params: Any) -> Array:
+def _apply_cotangent(ct: AnyArray, image: AnyArray, *_: AnyArray, **params: Any) -> Array:
     return pool_cotangent_p.bind(vary_like(image, ct), vary_like(ct, image), **params)
 
 
-def _transpose_tangent(ct: Array, image: Array, tangent: Placeholder, **params: Any) -> tuple[None, Array]:
+def _transpose_tangent(ct: AnyArray, image: AnyArray, tangent: Placeholder, **params: Any) -> tuple[None, Array]:
     return None, _apply_cotangent(ct, image, **params)
 
 
-def _transpose_cotangent(tangent: Array, image: Array, ct: Placeholder, **params: Any) -> tuple[None, Array]:
+def _transpose_cotangent(tangent: AnyArray, image: AnyArray, ct: Placeholder, **params: Any) -> tuple[None, Array]:
     return None, _apply_tangent(tangent, image, **params)
 
 

@@ -86,7 +86,8 @@ def match(
       padding: "VALID", "SAME", "CEIL" or ((top, bottom), (left, right)).
       fill: the value of padded pixels: a number (0 matches nothing), "edge" for the nearest pixel, or "reflect".
       method: as in `conv`.
-      precision: as in `conv`. By default products are full float32 also on TPUs, and on GPUs with TF32.
+      precision: as in `conv`. The default keeps products in full float32; TPUs would otherwise use bfloat16, and GPUs
+        TF32.
 
     Returns:
       The match map, (H', W').

@@ -82,9 +82,9 @@ def choose_cases(names: tuple[str, ...]) -> Mapping[str, Case]:
 def compile_case(target: str, devices: Sequence[Device], name: str, case: Case) -> dict[str, Any]:
     """One row of metrics.json."""
     functions = {"ours": case.ours, "jax": case.plain_jax}
-    devices = devices if case.batches else devices[:1]
+    devices = devices if case.divided else devices[:1]
     programs = {
-        key: function and compile_for(devices, function, case.arguments, case.batches)
+        key: function and compile_for(devices, function, case.arguments, case.divided)
         for key, function in functions.items()
     }
     return {"target": target, "case": name} | {key: program and program._asdict() for key, program in programs.items()}

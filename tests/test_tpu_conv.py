@@ -94,9 +94,15 @@ def test_raised_precisions(precision):
     assert is_raised(precision)
 
 
-@pytest.mark.parametrize("precision", [None, "default", lax.Precision.DEFAULT, (None, "bfloat16")])
+@pytest.mark.parametrize("precision", [None, "default", lax.Precision.DEFAULT, (None, "bfloat16"), "BF16_BF16_F32"])
 def test_precisions_of_one_pass(precision):
     assert not is_raised(precision)
+
+
+def test_jax_may_raise_the_default():
+    with jax.default_matmul_precision("highest"):
+        assert is_raised(None)
+        assert not is_raised("default")
 
 
 @pytest.mark.parametrize(("side", "kernels", "form"), [(64, 1, "dot_general"), (11, 8, "convolution3")])

@@ -24,8 +24,8 @@ class Case(NamedTuple):
     ours: Callable[..., Any]
     plain_jax: Callable[..., Any] | None
     arguments: Any
-    batches: tuple[int, ...] = ()
-    """Numbers of the arguments that are divided among all devices; if there are none, one device computes all."""
+    divided: tuple[int, ...] = ()
+    """Positions of the arguments that are divided among all devices; if there are none, one device computes all."""
 
 
 def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
@@ -65,16 +65,12 @@ def training_case(
     params = jax.eval_shape(lambda: network.init(jax.random.key(0), (size, size, channels)))
 
     def step(apply: benchmark_network.Apply) -> Callable[..., Any]:
-        def apply_in_dtype(params: Any, images: jax.Array) -> jax.Array:
-            params, images = jax.tree.map(lambda leaf: leaf.astype(dtype), (params, images))
-            return apply(params, images).astype(jnp.float32)
-
-        return benchmark_network.sgd_step(apply_in_dtype)
+        return benchmark_network.sgd_step(benchmark_network.in_dtype(apply, dtype))
 
     state = jax.eval_shape(benchmark_network.optimizer().init, params)
     arguments = params, state, array(images, size, size, channels), array(images, dtype=jnp.int32)
-    batches = (2, 3) if is_data_parallel else ()
-    return Case(step(jax.vmap(network.apply, (None, 0))), step(benchmark_network.plain_jax_network), arguments, batches)
+    divided = (2, 3) if is_data_parallel else ()
+    return Case(step(jax.vmap(network.apply, (None, 0))), step(benchmark_network.plain_jax_network), arguments, divided)
 
 
 def pool_gradient(pool: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:

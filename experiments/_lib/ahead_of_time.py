@@ -36,7 +36,7 @@ platform_name: "CUDA" device_description_str: "NVIDIA H100 80GB HBM3"
 """
 # "%name = f32[2,3]{1,0} operation(": an instruction of HLO text. The shape may be a tuple.
 INSTRUCTION = re.compile(r"^ +(?:ROOT )?%?[\w.-]+ = (?:\(.*?\)|\S+) ([a-z][a-z0-9-]*)\(", re.MULTILINE)
-# Two instructions for one all-reduce: the first is counted.
+# An asynchronous all-reduce has two instructions, of which the first counts as one all-reduce.
 ASYNCHRONOUS: Mapping[str, str] = {"all-reduce-start": "all-reduce"}
 CUSTOM_CALL = re.compile(r'custom_call_target="([^"]+)"')
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -92,7 +92,7 @@ def devices_of(name: str) -> Sequence[Device]:
 
 
 def compile_for(
-    devices: Sequence[Device], function: Callable[..., Any], arguments: Sequence[Any], batches: Sequence[int] = ()
+    devices: Sequence[Device], function: Callable[..., Any], arguments: Sequence[Any], divided: Sequence[int] = ()
 ) -> Program:
     """Compiles a function for some devices.
 
@@ -100,13 +100,13 @@ def compile_for(
       devices: from `devices_of`, or JAX's own.
       function: of arrays.
       arguments: trees of arrays or `jax.ShapeDtypeStruct`s.
-      batches: the numbers of the arguments that are divided among the devices along their first axes. Every device has
-        all of the others.
+      divided: positions of the arguments that are divided among the devices along their first axes. Every device has
+        the others whole.
     """
     mesh = Mesh(np.array(devices), ("devices",))
 
     def described(number: int, argument: Any) -> Any:
-        spec = PartitionSpec("devices") if number in batches else PartitionSpec()
+        spec = PartitionSpec("devices") if number in divided else PartitionSpec()
         sharding = NamedSharding(mesh, spec)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), argument)
 

@@ -121,6 +121,25 @@ def torch_zncc(torch: Any, threads: int, images: np.ndarray, features: np.ndarra
     return _torch_call(torch, maps, images, features)
 
 
+def torch_zncc_by_sums(torch: Any, threads: int, images: np.ndarray, features: np.ndarray) -> Call:
+    """conv2d with centered features, over the root of energies from sums of pixels and of their squares by avg_pool2d.
+
+    It takes no memory for patches. Next to strong edges its rounding is larger.
+    """
+    window = features.shape[1:]
+    pixels = float(np.prod(window))
+
+    def maps(images: Any, features: Any) -> Any:
+        functional = torch.nn.functional
+        centered = features - features.mean((2, 3), keepdim=True)
+        means = functional.avg_pool2d(images, window, 1)
+        variances = functional.avg_pool2d(images**2, window, 1) - means**2
+        energies = variances * pixels * (centered**2).sum((1, 2, 3)).reshape(1, -1, 1, 1)
+        return functional.conv2d(images, centered) / energies.clamp(min=1e-12).sqrt()
+
+    return _torch_call(torch, maps, images, features)
+
+
 def _torch_call(torch: Any, function: Callable[[Any, Any], Any], *arrays: np.ndarray) -> Call:
     gpu = torch.cuda.is_available() and jax.default_backend() == "gpu"
     tensors = [torch.tensor(array[:, None], device="cuda" if gpu else "cpu") for array in arrays]
@@ -163,7 +182,7 @@ CPU_BASELINES: Mapping[str, Mapping[str, Callable[..., Call]]] = {
 }
 GPU_BASELINES: Mapping[str, Mapping[str, Callable[..., Call]]] = {
     "match": {"torch": torch_match, "cupy": cupy_match},
-    "zncc": {"torch": torch_zncc},
+    "zncc": {"torch": torch_zncc_by_sums},
 }
 
 

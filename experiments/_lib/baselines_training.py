@@ -124,8 +124,8 @@ def torch(
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
     fixed = _torch_network(torch, problem).to(device, memory_format=layout)
     model = _torch_network(torch, problem).to(device, memory_format=layout)
-    infer = torch.compile(fixed) if compiled else fixed
-    forward = torch.compile(model) if compiled else model
+    infer = torch.compile(fixed, dynamic=False) if compiled else fixed
+    forward = torch.compile(model, dynamic=False) if compiled else model
     autocast = functools.partial(torch.autocast, device, torch.bfloat16, enabled=bfloat16)
     sgd = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
 

@@ -130,6 +130,16 @@ def sgd_step(apply: Apply) -> Step:
     return step
 
 
+def in_dtype(apply: Apply, dtype: Any) -> Apply:
+    """A network that computes in a dtype; parameters, images and logits are float32."""
+
+    def run(params: Any, images: jax.Array) -> jax.Array:
+        params, images = jax.tree.map(lambda leaf: leaf.astype(dtype), (params, images))
+        return apply(params, images).astype(jnp.float32)
+
+    return run
+
+
 def _stateful_call(step: Step, params: Any, problem: Problem, result: Callable[[Any], Any]) -> Call:
     """A call that makes a step from where the last one ended."""
     step = jax.jit(step, donate_argnums=(0, 1))

@@ -9,9 +9,9 @@ from cnn_jax._geometry import Spacing
 from cnn_jax._typing import Shape
 
 METHODS = _algorithms.METHODS
+NO_SPACING = Spacing(stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1), lhs_dilation=(1, 1))
 # Pixels in a window for which shifted sums compile in reasonable time.
 MAX_SHIFT_PRODUCTS = _cost_model.CPU_COSTS.shift_max_products
-NO_SPACING = Spacing(stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1), lhs_dilation=(1, 1))
 MAX_IM2COL_NUMBERS = _cost_model.CPU_COSTS.im2col_max_numbers  # in the unfolded patches of an image
 
 

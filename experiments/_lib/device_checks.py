@@ -135,4 +135,6 @@ def place_of(matches: cnn_jax.Matches) -> jax.Array:
 def error_of(check: Check) -> float:
     """The largest error of a result, as a fraction of the largest magnitude."""
     result = np.asarray(check.result(), np.float64)
+    if result.shape != check.expected.shape:
+        raise ValueError(f"{check.name}: expected shape {check.expected.shape}, got {result.shape}")
     return float(np.abs(result - check.expected).max() / np.abs(check.expected).max())

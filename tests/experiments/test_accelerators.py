@@ -1,4 +1,4 @@
-"""experiments.accelerators, compiling for the CPU where the test is of the script, and for a TPU in a slow test."""
+"""experiments.accelerators, compiling for the CPU where the test is of the script; slow tests compile for others."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ from experiments._lib.ahead_of_time import compile_for, devices_of
 from tests.helpers import cli
 
 CASE = "match 1x256x256, 1x9x9"
-# Otherwise the plug-ins look for their devices.
+# Without JAX_PLATFORMS=cpu the plug-ins look for their devices.
 has_compilers = importlib.util.find_spec("libtpu") is not None and os.environ.get("JAX_PLATFORMS") == "cpu"
 needs_compilers = pytest.mark.skipif(
     not has_compilers, reason="the extra aot is not installed, or not JAX_PLATFORMS=cpu"
@@ -53,8 +53,8 @@ def test_unknown_names_are_refused(options, message, tmp_path):
 def programs(target, name):
     """The programs of a case, ours and plain JAX's."""
     case = CASES[name]
-    devices = devices_of(target)[: None if case.batches else 1]
-    return [compile_for(devices, function, case.arguments, case.batches) for function in case[:2] if function]
+    devices = devices_of(target)[: None if case.divided else 1]
+    return [compile_for(devices, function, case.arguments, case.divided) for function in case[:2] if function]
 
 
 @needs_compilers

@@ -25,6 +25,8 @@ def test_the_first_of_equal_pixels_is_marked():
 
 def test_an_error_is_a_fraction_of_the_largest_magnitude():
     assert error_of(Check("", lambda: [1.0, 4.5], np.array([1.0, 5.0]))) == 0.1
+    with pytest.raises(ValueError, match=r"name: expected shape \(2,\), got \(1,\)"):
+        error_of(Check("name", lambda: [1.0], np.ones(2)))
 
 
 def test_quick_checks_are_right():
