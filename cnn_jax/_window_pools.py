@@ -1,4 +1,4 @@
-"""Maxima and sums of windows, as primitives: CPUs and GPUs reduce slices, TPUs use `lax.reduce_window`.
+"""Maxima and sums of windows: CPUs and GPUs reduce slices, TPUs use `lax.reduce_window`.
 
 For a v5e, the gradient of a network with two convolutions and pools, compiled by slices and by `lax.reduce_window`, has
 (millions of cycles, MB moved, as XLA estimates them):
@@ -9,15 +9,15 @@ For a v5e, the gradient of a network with two convolutions and pools, compiled b
     sum, 2x2            1.7    629     0.9    469
     sum, 3x3, stride 2  2.3   1839     0.8    441
 
-A conditional of platforms would not do: its gradient keeps what each platform needs, and JAX compiles it anew at every
-call that is not compiled as a whole. A primitive keeps the image alone. Its gradient reduces the image again; within
-one program XLA merges that with the forward pass.
+The maximum is a primitive, with primitives for its derivatives. The gradient of a conditional of platforms would keep
+what each platform needs; that of the primitive keeps the image alone. It reduces the image again; within one program
+XLA merges that with the forward pass.
 """
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Bool, Shaped
 
-from ._geometry import Spacing, correlation_extents
+from ._geometry import Spacing, correlation_extents, has_static_sizes
 from ._mesh_axes import check_summed, vary_like
 from ._reduce_windows import add, reduce_windows
 from ._typing import AnyArray, Pads, Pair, Placeholder, Shape
@@ -37,71 +37,79 @@ from ._xla import index_computed_once
 MAX_TILE_PIXELS = 16
 
 
-class Pool(NamedTuple):
-    """What is computed of every window. It is hashable, a parameter of the primitives."""
+class Windows(NamedTuple):
+    """The windows of an image. It is hashable, a parameter of the primitives."""
 
-    operation: Literal["max", "sum"]
-    window: Pair
+    size: Pair
     stride: Pair
     pads: Pads
     """Pixels around the image, which do not count; a window never holds them alone."""
 
+    @property
+    def are_tiles(self) -> bool:
+        """Whether windows lie side by side and are small enough to be pooled as tiles."""
+        return self.size == self.stride and self.size[0] * self.size[1] <= MAX_TILE_PIXELS
 
-def pool_windows(image: Shaped[Array, "H W *C"], pool: Pool) -> Shaped[Array, "H2 W2 *C"]:
-    """The maximum or the sum of every window.
 
-    Of equal values the first, in reading order, takes the whole gradient.
-    """
-    return pool_p.bind(image, pool=pool, shared=())
+def sum_windows(image: Shaped[Array, "H W *C"], windows: Windows) -> Shaped[Array, "H2 W2 *C"]:
+    """The sum of every window."""
+
+    def by_slices(image: Array) -> Array:
+        if windows.are_tiles:
+            return _tiled_sum(_whole_tiles(image, windows, 0), windows.size)
+        return reduce_windows(image, windows.size, windows.stride, windows.pads, 0, add)
+
+    if not has_static_sizes(image):
+        return by_slices(image)
+    return lax.platform_dependent(
+        image, tpu=functools.partial(_reduce_window, windows, 0.0, lax.add), default=by_slices
+    )
+
+
+def max_windows(image: Shaped[Array, "H W *C"], windows: Windows) -> Shaped[Array, "H2 W2 *C"]:
+    """The maximum of every window. Of equal values the first, in reading order, takes the whole gradient."""
+    return max_p.bind(image, windows=windows, shared=())
 
 
 # `shared` has an entry for each axis of `jax.vmap`, the outermost first: whether all share one image. Tangents and
 # cotangents have all axes, in front.
 
 
-def _reduce_slices(pool: Pool, image: Array) -> Array:
-    """The pool of one image, as CPUs and GPUs compute it."""
-    is_tiled = pool.window == pool.stride and pool.window[0] * pool.window[1] <= MAX_TILE_PIXELS
-    if pool.operation == "sum":
-        if is_tiled:
-            return _tiled_sum(_whole_tiles(image, pool, 0), pool.window)
-        return reduce_windows(image, pool.window, pool.stride, pool.pads, 0, add)
-    if is_tiled:
-        return _tiled_max(_whole_tiles(image, pool, -jnp.inf), pool.window)
-    return reduce_windows(image, pool.window, pool.stride, pool.pads, -jnp.inf, _first_max)
+def _max_by_slices(windows: Windows, image: Array) -> Array:
+    """The maxima of one image, as CPUs and GPUs compute them."""
+    if windows.are_tiles:
+        return _tiled_max(_whole_tiles(image, windows, -jnp.inf), windows.size)
+    return reduce_windows(image, windows.size, windows.stride, windows.pads, -jnp.inf, _first_max)
 
 
-def _reduce_window(pool: Pool, image: Array) -> Array:
-    """The pool of one image, as TPUs compute it."""
-    init, operation = (0.0, lax.add) if pool.operation == "sum" else (-jnp.inf, lax.max)
-    channel_axes = image.ndim - 2
-    return lax.reduce_window(
-        image,
-        init,
-        operation,
-        (*pool.window, *[1] * channel_axes),
-        (*pool.stride, *[1] * channel_axes),
-        (*pool.pads, *[(0, 0)] * channel_axes),
-    )
+def _max_by_window(windows: Windows, image: Array) -> Array:
+    """The maxima of one image, as TPUs compute them."""
+    return _reduce_window(windows, -jnp.inf, lax.max, image)
 
 
-Reduce = Callable[[Pool, Array], Array]
+def _reduce_window(windows: Windows, init: float, operation: Callable[..., Any], image: Array) -> Array:
+    ones = [1] * (image.ndim - 2)
+    size, stride = (*windows.size, *ones), (*windows.stride, *ones)
+    return lax.reduce_window(image, init, operation, size, stride, (*windows.pads, *[(0, 0)] * len(ones)))
 
 
-def _value(reduce: Reduce, image: Array, *, pool: Pool, shared: tuple[bool, ...]) -> Array:
-    return _over_axes(functools.partial(reduce, pool), shared)(image)
+Maxima = Callable[[Windows, Array], Array]
 
 
-def _tangent(reduce: Reduce, image: Array, tangent: Array, *, pool: Pool, shared: tuple[bool, ...]) -> Array:
+def _value(maxima: Maxima, image: Array, *, windows: Windows, shared: tuple[bool, ...]) -> Array:
+    return _over_axes(functools.partial(maxima, windows), shared)(image)
+
+
+def _tangent(maxima: Maxima, image: Array, tangent: Array, *, windows: Windows, shared: tuple[bool, ...]) -> Array:
     def one(image: Array, tangent: Array) -> Array:
-        return jax.jvp(functools.partial(reduce, pool), (image,), (tangent,))[1]
+        return jax.jvp(functools.partial(maxima, windows), (image,), (tangent,))[1]
 
     return _over_axes(one, shared)(image, tangent)
 
 
-def _cotangent(reduce: Reduce, image: Array, ct: Array, *, pool: Pool, shared: tuple[bool, ...]) -> Array:
+def _cotangent(maxima: Maxima, image: Array, ct: Array, *, windows: Windows, shared: tuple[bool, ...]) -> Array:
     def one(image: Array, ct: Array) -> Array:
-        return jax.vjp(functools.partial(reduce, pool), image)[1](ct)[0]
+        return jax.vjp(functools.partial(maxima, windows), image)[1](ct)[0]
 
     return _over_axes(one, shared)(image, ct)
 
@@ -120,30 +128,40 @@ def _over_axis(function: Callable[..., Array], is_shared: bool) -> Callable[...,
     return run
 
 
-def _pooled_shape(pool: Pool, shape: Shape) -> Shape:
-    spacing = Spacing(stride=pool.stride, padding=pool.pads, dilation=(1, 1), lhs_dilation=(1, 1))
-    return *correlation_extents(shape[:2], pool.window, **spacing).output_size, *shape[2:]
+def _maxima_shape(windows: Windows, shape: Shape) -> Shape:
+    if not all(isinstance(size, int) for size in shape):  # symbols of jax.export, in the terms of the slices
+        image = jax.ShapeDtypeStruct(shape, jnp.float32)
+        return jax.eval_shape(functools.partial(_max_by_slices, windows), image).shape
+    spacing = Spacing(stride=windows.stride, padding=windows.pads, dilation=(1, 1), lhs_dilation=(1, 1))
+    return *correlation_extents(shape[:2], windows.size, **spacing).output_size, *shape[2:]
 
 
-def _value_type(image: ShapedArray, *, pool: Pool, shared: tuple[bool, ...]) -> ShapedArray:
-    return _tangent_type(image, image, pool=pool, shared=shared)
+def _value_type(image: ShapedArray, *, windows: Windows, shared: tuple[bool, ...]) -> ShapedArray:
+    return _tangent_type(image, image, windows=windows, shared=shared)
 
 
-def _tangent_type(image: ShapedArray, tangent: ShapedArray, *, pool: Pool, shared: tuple[bool, ...]) -> ShapedArray:
+def _tangent_type(
+    image: ShapedArray, tangent: ShapedArray, *, windows: Windows, shared: tuple[bool, ...]
+) -> ShapedArray:
     check_summed(image=image, tangent=tangent)
     axes = len(shared)
-    shape = *tangent.shape[:axes], *_pooled_shape(pool, tangent.shape[axes:])
+    shape = *tangent.shape[:axes], *_maxima_shape(windows, tangent.shape[axes:])
     return tangent.update(shape=shape, weak_type=False)
 
 
-def _cotangent_type(image: ShapedArray, ct: ShapedArray, *, pool: Pool, shared: tuple[bool, ...]) -> ShapedArray:
+def _cotangent_type(image: ShapedArray, ct: ShapedArray, *, windows: Windows, shared: tuple[bool, ...]) -> ShapedArray:
     check_summed(image=image, ct=ct)
     shape = *ct.shape[: len(shared)], *image.shape[len(shared) - sum(shared) :]
     return ct.update(shape=shape, weak_type=False)
 
 
 def _batch(
-    primitive: Primitive, args: Sequence[AnyArray], axes: Sequence[int | None], *, pool: Pool, shared: tuple[bool, ...]
+    primitive: Primitive,
+    args: Sequence[AnyArray],
+    axes: Sequence[int | None],
+    *,
+    windows: Windows,
+    shared: tuple[bool, ...],
 ) -> tuple[Array, int]:
     """`jax.vmap` puts its axis in front. An image may be without it, tangents and cotangents may not."""
     size = next(arg.shape[axis] for arg, axis in zip(args, axes, strict=True) if axis is not None)
@@ -152,39 +170,43 @@ def _batch(
         jnp.broadcast_to(arg, (size, *arg.shape)) if axis is None else jnp.moveaxis(arg, axis, 0)
         for arg, axis in zip(args[is_shared:], axes[is_shared:], strict=True)
     ]
-    return primitive.bind(*args[:is_shared], *operands, pool=pool, shared=(is_shared, *shared)), 0
+    return primitive.bind(*args[:is_shared], *operands, windows=windows, shared=(is_shared, *shared)), 0
 
 
 def _make_primitive(
     name: str,
     compute: Callable[..., Array],
     result_type: Callable[..., ShapedArray],
-    reduce_on: Mapping[str | None, Reduce],
+    on_tpu: Maxima,
 ) -> Primitive:
-    """A primitive that computes by the function of `reduce_on` for the platform, or that for None."""
+    """A primitive that computes by slices, and on TPUs by another function."""
+
+    def run(*args: Array, **params: Any) -> Array:
+        by_slices = functools.partial(compute, _max_by_slices, **params)
+        if on_tpu is _max_by_slices or not has_static_sizes(*args):
+            return by_slices(*args)
+        return lax.platform_dependent(*args, tpu=functools.partial(compute, on_tpu, **params), default=by_slices)
+
     primitive = Primitive(name)
-    primitive.def_impl(jax.jit(primitive.bind, static_argnames=("pool", "shared")))
+    primitive.def_impl(jax.jit(run, static_argnames=("windows", "shared")))
     primitive.def_abstract_eval(result_type)
     batching.primitive_batchers[primitive] = functools.partial(_batch, primitive)
-    for platform, reduce in reduce_on.items():
-        lowering = mlir.lower_fun(functools.partial(compute, reduce), multiple_results=False)
-        mlir.register_lowering(primitive, lowering, platform)
+    mlir.register_lowering(primitive, mlir.lower_fun(run, multiple_results=False))
     return primitive
 
 
-ON_ANY: Mapping[str | None, Reduce] = {None: _reduce_slices}
-pool_p = _make_primitive("pool", _value, _value_type, {**ON_ANY, "tpu": _reduce_window})
+max_p = _make_primitive("max_windows", _value, _value_type, _max_by_window)
 # JAX's tangent of `lax.reduce_window` takes any one of equal values; that of slices takes the first.
-pool_tangent_p = _make_primitive("pool_tangent", _tangent, _tangent_type, ON_ANY)
-pool_cotangent_p = _make_primitive("pool_cotangent", _cotangent, _cotangent_type, {**ON_ANY, "tpu": _reduce_window})
+max_tangent_p = _make_primitive("max_windows_tangent", _tangent, _tangent_type, _max_by_slices)
+max_cotangent_p = _make_primitive("max_windows_cotangent", _cotangent, _cotangent_type, _max_by_window)
 
 
 def _apply_tangent(tangent: AnyArray, image: AnyArray, *_: AnyArray, **params: Any) -> Array:
-    return pool_tangent_p.bind(vary_like(image, tangent), vary_like(tangent, image), **params)
+    return max_tangent_p.bind(vary_like(image, tangent), vary_like(tangent, image), **params)
 
 
 def _apply_cotangent(ct: AnyArray, image: AnyArray, *_: AnyArray, **params: Any) -> Array:
-    return pool_cotangent_p.bind(vary_like(image, ct), vary_like(ct, image), **params)
+    return max_cotangent_p.bind(vary_like(image, ct), vary_like(ct, image), **params)
 
 
 def _transpose_tangent(ct: AnyArray, image: AnyArray, tangent: Placeholder, **params: Any) -> tuple[None, Array]:
@@ -195,12 +217,12 @@ def _transpose_cotangent(tangent: AnyArray, image: AnyArray, ct: Placeholder, **
     return None, _apply_tangent(tangent, image, **params)
 
 
-# The pool is linear between ties, so that its derivatives do not depend on small changes of the image.
-ad.defjvp(pool_p, _apply_tangent)
-ad.defjvp(pool_tangent_p, None, _apply_tangent)
-ad.defjvp(pool_cotangent_p, None, _apply_cotangent)
-ad.primitive_transposes[pool_tangent_p] = _transpose_tangent
-ad.primitive_transposes[pool_cotangent_p] = _transpose_cotangent
+# The maximum is linear between ties, so that its derivatives do not depend on small changes of the image.
+ad.defjvp(max_p, _apply_tangent)
+ad.defjvp(max_tangent_p, None, _apply_tangent)
+ad.defjvp(max_cotangent_p, None, _apply_cotangent)
+ad.primitive_transposes[max_tangent_p] = _transpose_tangent
+ad.primitive_transposes[max_cotangent_p] = _transpose_cotangent
 
 
 def _is_first_max(a: Array, b: Array) -> Bool[Array, "..."]:
@@ -216,11 +238,11 @@ def _first_max(a: Array, b: Array, *_: int) -> Array:
 # pass. Derivatives use the axes; their transpose is one pass too: each pixel checks whether it was the maximum.
 
 
-def _whole_tiles(image: Array, pool: Pool, value: float) -> Array:
+def _whole_tiles(image: Array, windows: Windows, value: float) -> Array:
     """The image padded, or cropped where pixels fill no window, so that it consists of whole windows."""
     ends = [
         (low, (low + n + high) // w * w - low - n, 0)
-        for n, w, (low, high) in zip(image.shape[:2], pool.window, pool.pads, strict=True)
+        for n, w, (low, high) in zip(image.shape[:2], windows.size, windows.pads, strict=True)
     ]
     if not any(map(any, ends)):
         return image

@@ -14,7 +14,7 @@ from ._programs import compiled
 from ._reduce_windows import add, reduce_windows
 from ._typing import AnyArray, Padding, Pads, Pair
 from ._validation import as_pair, check_image, to_floats
-from ._window_pools import Pool, pool_windows
+from ._window_pools import Windows, max_windows, sum_windows
 
 __all__ = ["avg_pool", "global_avg_pool", "max_abs_pool", "max_pool", "min_pool"]
 
@@ -155,21 +155,21 @@ def _check_arguments(
 @compiled("window", "stride", "pads")
 def _max_pool(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:
     (image,) = to_floats(image)
-    return pool_windows(image, Pool("max", window, stride, pads))
+    return max_windows(image, Windows(window, stride, pads))
 
 
 @compiled("window", "stride", "pads")
 def _min_pool(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:
     (image,) = to_floats(image)
-    return -pool_windows(-image, Pool("max", window, stride, pads))
+    return -max_windows(-image, Windows(window, stride, pads))
 
 
 @compiled("window", "stride", "pads")
 def _max_abs_pool(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:
     (image,) = to_floats(image)
-    pool = Pool("max", window, stride, pads)
-    largest = pool_windows(image, pool)
-    smallest = -pool_windows(-image, pool)
+    windows = Windows(window, stride, pads)
+    largest = max_windows(image, windows)
+    smallest = -max_windows(-image, windows)
     return jnp.where(largest < -smallest, smallest, largest)
 
 
@@ -177,7 +177,7 @@ def _max_abs_pool(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array
 def _avg_pool(image: Array, window: Pair, stride: Pair, pads: Pads) -> Array:
     (image,) = to_floats(image)
     terms = image.astype(accumulation_dtype(image.dtype))
-    total = pool_windows(terms, Pool("sum", window, stride, pads))
+    total = sum_windows(terms, Windows(window, stride, pads))
     count = reduce_windows(jnp.ones_like(terms), window, stride, pads, 0, add)
     return (total / count).astype(image.dtype)
 

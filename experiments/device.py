@@ -4,7 +4,7 @@ One prepared run for whoever has a GPU, or another accelerator, for some minutes
 plug-in, and of this project's extras none; it downloads nothing. PyTorch and CuPy are compared where they are
 installed. Each stage runs in a process of its own and is stopped at its limit. What it has measured until then is kept.
 
-On an accelerator the results also go to results/NAME-OF-THE-DEVICE.json, from which README's tables are made.
+The results of all stages on an accelerator also go to results/NAME-OF-THE-DEVICE.json.
 
     python -m experiments.device                                 all stages
     python -m experiments.device --stages matching search        two of them
@@ -13,9 +13,11 @@ On an accelerator the results also go to results/NAME-OF-THE-DEVICE.json, from w
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from cnn_jax.progress import Progress
 
@@ -41,17 +45,20 @@ def main(args: Sequence[str] | None = None) -> dict[str, Any]:
         run_stage(options.stages[0], options.quick, Path(options.stage_lines))
         return {}
     out = cli.make_output_dir(options.out)
+    stages = list(dict.fromkeys(options.stages))
     deadline = time.monotonic() + 60 * options.minutes
     content: dict[str, Any] = {"date": datetime.date.today().isoformat(), "commit": commit(), "stages": {}}
-    with Progress("device", len(options.stages)) as progress:
-        for number, name in enumerate(options.stages):
+    with Progress("device", len(stages)) as progress:
+        for number, name in enumerate(stages):
             progress.update(number, name)
             result = call_stage(name, options.quick, deadline - time.monotonic())
             content["machine"] = result.pop("machine", None) or content.get("machine")
             content["stages"][name] = result
             save(content, out, options.quick)
             print(stage_text(name, result), flush=True)
-        progress.update(len(options.stages))
+            if not content["machine"]:
+                raise ValueError(f"{name} {result['status']}")
+        progress.update(len(stages))
     return content
 
 
@@ -72,8 +79,11 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
 
 def run_stage(name: str, is_quick: bool, lines: Path) -> None:
     """Runs a stage in this process and appends each result to a file as it comes."""
+    if jax.default_backend() == "cpu" and not is_quick:
+        raise ValueError("JAX finds no accelerator here; --quick rehearses on the CPU")
     with lines.open("a", encoding="utf-8") as file:
-        for line in ({"machine": cli.versions()}, *STAGES[name].measure(Setting(is_quick))):
+        # The versions start JAX's device before a stage imports other libraries.
+        for line in itertools.chain([{"machine": cli.versions()}], STAGES[name].measure(Setting(is_quick))):
             file.write(json.dumps(line) + "\n")
             file.flush()
 
@@ -88,38 +98,46 @@ def call_stage(name: str, is_quick: bool, seconds_left: float) -> dict[str, Any]
         lines = Path(folder) / "lines.jsonl"
         lines.touch()
         command = [sys.executable, "-m", "experiments.device", "--stages", name, "--stage-lines", str(lines)]
-        environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ, **stage.environment}
+        flags = " ".join([os.environ.get("XLA_FLAGS", ""), *stage.xla_flags])
+        environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ, "XLA_FLAGS": flags}
         start = time.monotonic()
         status = status_of([*command, *(["--quick"] if is_quick else [])], environment, limit)
         seconds = time.monotonic() - start
-        found = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        whole = [line for line in lines.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    found = [json.loads(line) for line in whole]
     machine = next((line["machine"] for line in found if "machine" in line), None)
     results = [line for line in found if "machine" not in line]
     return {"status": status, "seconds": round(seconds, 1), "results": results, "machine": machine}
 
 
 def status_of(command: Sequence[str], environment: Mapping[str, str], limit: float) -> str:
-    """Runs a command, and says how it ended."""
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, timeout=limit, stderr=subprocess.PIPE, text=True, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"stopped after {limit:.0f} s"
-    if done.returncode == 0:
-        return "done"
-    *_, message = done.stderr.strip().splitlines() or ["no message"]
-    return f"failed with exit code {done.returncode}: {message}"
+    """Runs a command, and says how it ended. What it has started ends with it."""
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=errors, start_new_session=True)
+        try:
+            code = process.wait(limit)
+        except BaseException as stop:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(stop, subprocess.TimeoutExpired):
+                return f"stopped after {limit:.0f} s"
+            raise
+        errors.seek(0)
+        *_, message = errors.read().strip().splitlines() or ["no message"]
+    return f"failed with exit code {code}: {message}" if code else "done"
 
 
 def save(content: Mapping[str, Any], out: Path, is_quick: bool) -> None:
-    """Writes what has been measured so far."""
+    """Writes what has been measured so far; a run of all stages on an accelerator also into results/."""
     cli.write_json(out / "metrics.json", content)
-    device = (content["machine"] or {}).get("device", "")
-    if device and not device.startswith("cpu") and not is_quick:
+    device = (content["machine"] or {}).get("device", "cpu")
+    if not device.startswith("cpu") and not is_quick and content["stages"].keys() == STAGES.keys():
         name = re.search(r"\((.*)\)", device)
         slug = re.sub(r"\W+", "-", (name[1] if name else device).lower()).strip("-")
-        cli.write_json(ROOT / "results" / f"{slug}.json", content)
+        try:
+            cli.write_json(ROOT / "results" / f"{slug}.json", content)
+        except OSError as error:
+            print(f"results/: {cli.one_line_error(error)}; the results are in {out}", file=sys.stderr)
 
 
 def commit() -> str | None:
