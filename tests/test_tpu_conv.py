@@ -28,7 +28,7 @@ PLAIN = {"stride": (1, 1), "padding": NO_PADDING, "dilation": (1, 1), "lhs_dilat
 def test_forms_equal_the_dot_products_of_windows(form, channels, stride, dilation):
     image, kernel = whole(0, 2, 9, 23, channels), whole(1, 3, 4, channels, 2)
     expected = [oracles.conv(single, kernel, stride=stride, dilation=dilation) for single in image]
-    got = form(image, kernel, stride=stride, dilation=dilation, precision="highest")
+    got = form(jnp.asarray(image), jnp.asarray(kernel), stride=stride, dilation=dilation, precision="highest")
     np.testing.assert_array_equal(got, expected)
 
 
@@ -47,9 +47,9 @@ def test_bands_of_any_number_of_blocks(monkeypatch, matrix_side):
 def test_a_fault_spoils_only_the_windows_that_hold_it(form, fault):
     image, kernel = whole(0, 2, 9, 23, 1), whole(1, 3, 4, 1, 2)
     options = {"stride": (1, 2), "dilation": (2, 1), "precision": None}
-    clean = np.asarray(form(image, kernel, **options))
+    clean = np.asarray(form(jnp.asarray(image), jnp.asarray(kernel), **options))
     image[1, 4, 10] = fault
-    got = np.asarray(form(image, kernel, **options))
+    got = np.asarray(form(jnp.asarray(image), jnp.asarray(kernel), **options))
     hit = np.zeros(got.shape, bool)
     hit[1, 0:5:2, 4:6] = True  # rows 0, 2 and 4 see row 4; columns 7 to 10, of every second one, see column 10
     assert not np.isfinite(got[hit]).any()
@@ -94,7 +94,9 @@ def test_raised_precisions(precision):
     assert is_raised(precision)
 
 
-@pytest.mark.parametrize("precision", [None, "default", lax.Precision.DEFAULT, (None, "bfloat16"), "BF16_BF16_F32"])
+@pytest.mark.parametrize(
+    "precision", [None, "default", lax.Precision.DEFAULT, ("default", "bfloat16"), "BF16_BF16_F32"]
+)
 def test_precisions_of_one_pass(precision):
     assert not is_raised(precision)
 
