@@ -31,7 +31,8 @@ import jax
 from cnn_jax.progress import Progress
 
 from ._lib import cli
-from ._lib.device_stages import STAGES, Setting
+from ._lib.device_setting import Setting
+from ._lib.device_stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 MINUTES = 8.0
